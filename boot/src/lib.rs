@@ -1,0 +1,2 @@
+//! From a loader's modules to a kernel ready to run.
+#![no_std]

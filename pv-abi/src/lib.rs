@@ -1,0 +1,2 @@
+//! What guest and hypervisor agree on.
+#![no_std]

@@ -1,0 +1,2 @@
+//! PV test kernels.
+#![no_std]

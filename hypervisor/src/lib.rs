@@ -1,2 +1,26 @@
-//! The hypervisor, as a library that also builds and tests on the host.
+//! Hospes: a Type-1 hypervisor that speaks the Xen x86-64 PV ABI.
+//!
+//! The floors of the house, from the ground up; a module uses what is below it, never what is above
+//! (`docs/design.md` §2):
+//!
+//! | floor | module | knows |
+//! |---|---|---|
+//! | 6 | [`upcalls`], [`dom0`], `main` | how the floors meet; the order of boot; how the first domain is made |
+//! | 5 | [`hypercall`] | one file a hypercall family |
+//! | 4 | [`pv`] | the paravirtual CPU a guest sees |
+//! | 3 | [`domain`], [`events`], [`grants`], [`sched`], [`time`] | domains, vCPUs and what they share |
+//! | 2 | [`mm`] | frames, page types, guest memory |
+//! | 1 | [`platform`] | the machine's devices |
+//! | 0 | [`arch`], [`sync`] | instructions and locks |
+//!
+//! `unsafe` lives in floors 0 to 2 (and in the thin shells of floor 6); floors 3 to 5 are safe Rust, and everything
+//! that is not an instruction or a device compiles on the host and is tested there.
 #![cfg_attr(target_os = "none", no_std)]
+#![cfg_attr(not(target_os = "none"), allow(dead_code))]
+
+extern crate alloc;
+
+pub mod arch;
+pub mod domain;
+pub mod hypercall;
+pub mod sync;

@@ -1,0 +1,5 @@
+//! Floor 0: instructions. Entry and exit, descriptor tables, MSRs, page-table entries, per-CPU base.
+
+pub mod layout;
+pub mod percpu;
+pub mod regs;

@@ -1,0 +1,126 @@
+//! Per-CPU data, found by masking RSP.
+//!
+//! The guest controls GS (even without a hypercall where FSGSBASE is on), so GS is not ours to use. [`CpuLocal`] stands
+//! at the aligned top of each CPU's stack block, the guest's [`GuestRegs`] frame directly below it; IST stacks lie in
+//! the same block, so masking works on every stack the CPU ever uses.
+
+use super::layout::{MAX_CPUS, STACK_SIZE};
+use super::regs::GuestRegs;
+use core::cell::{Cell, UnsafeCell};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// A physical CPU, numbered densely from 0 (the boot CPU) in bring-up order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CpuId(pub u32);
+
+/// Bits of [`CpuLocal::pending`], the one word the exit path checks.
+#[allow(missing_docs)]
+pub mod pending {
+    pub const TIMER: u32 = 1 << 0;
+    pub const RESCHED: u32 = 1 << 1;
+    /// Another CPU wants a TLB flush (the mailbox in `platform::tlb` says which).
+    pub const FLUSH: u32 = 1 << 2;
+    /// The running vCPU has something to look at: a pending NMI, a crash of its domain, a pause request.
+    pub const VCPU: u32 = 1 << 3;
+    /// Work for this CPU outside interrupt context (console input, ...).
+    pub const SOFTIRQ: u32 = 1 << 4;
+}
+
+/// One CPU's own data. Fields that other CPUs may touch are atomic; the rest belongs to the CPU alone.
+#[repr(C, align(64))]
+pub struct CpuLocal {
+    /// Scratch word of the SYSCALL stub (the guest's RSP, before there is a stack to push it on).
+    pub scratch: Cell<u64>,
+    /// Points at the running vCPU's `vcpu_info` (byte 0: upcall pending, byte 1: upcall mask), or at [`NO_UPCALL`].
+    pub upcall: Cell<*const u8>,
+    /// See [`pending`]. Set by anyone, cleared by this CPU.
+    pub pending: AtomicU32,
+    /// This CPU.
+    pub id: CpuId,
+    /// 1 while the running vCPU is in guest-kernel mode, 0 in guest-user mode: decides what SYSCALL means.
+    pub guest_kernel: Cell<u32>,
+    /// This CPU's local APIC id.
+    pub apic_id: Cell<u32>,
+    /// What runs here; owned by `domain::current`.
+    pub current: UnsafeCell<Option<crate::domain::current::Running>>,
+    /// Calls of each hypercall on this CPU, for `dom debug`.
+    pub hypercalls: [AtomicU64; pv_abi::hypercall::NR_ENTRIES],
+}
+
+/// What [`CpuLocal::upcall`] points to while no vCPU runs.
+pub static NO_UPCALL: [u8; 2] = [0, 1];
+
+/// Every online CPU's data, for other CPUs (atomic fields only).
+static CPUS: [AtomicPtr<CpuLocal>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
+static NR_CPUS: AtomicU32 = AtomicU32::new(0);
+
+/// Bytes from the start of a stack block to its `CpuLocal`.
+pub const LOCAL_OFFSET: u64 = STACK_SIZE - size_of::<CpuLocal>() as u64;
+/// Bytes from the start of a stack block to the guest's register frame.
+pub const REGS_OFFSET: u64 = LOCAL_OFFSET - size_of::<GuestRegs>() as u64;
+const _: () = assert!(LOCAL_OFFSET % 16 == 0);
+
+impl CpuLocal {
+    /// Data of CPU `id`, nothing running.
+    pub fn new(id: CpuId) -> Self {
+        CpuLocal {
+            scratch: Cell::new(0),
+            upcall: Cell::new(NO_UPCALL.as_ptr()),
+            pending: AtomicU32::new(0),
+            id,
+            guest_kernel: Cell::new(0),
+            apic_id: Cell::new(0),
+            current: UnsafeCell::new(None),
+            hypercalls: [const { AtomicU64::new(0) }; pv_abi::hypercall::NR_ENTRIES],
+        }
+    }
+
+    /// Sets bits of [`pending`] for this CPU itself.
+    pub fn raise(&self, bits: u32) {
+        self.pending.fetch_or(bits, Ordering::AcqRel);
+    }
+}
+
+/// This CPU's data.
+#[cfg(target_os = "none")]
+#[inline(always)]
+pub fn this_cpu() -> &'static CpuLocal {
+    let rsp: u64;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
+    let local = (rsp & !(STACK_SIZE - 1)) + LOCAL_OFFSET;
+    // SAFETY: every stack of the hypervisor lies in a block whose top holds an initialised CpuLocal (arch::stack
+    // builds it before the CPU switches to the block), and blocks are never freed.
+    unsafe { &*(local as *const CpuLocal) }
+}
+
+#[cfg(not(target_os = "none"))]
+std::thread_local! {
+    static LOCAL: &'static CpuLocal = std::boxed::Box::leak(std::boxed::Box::new(CpuLocal::new(CpuId(0))));
+}
+
+/// This thread's data, standing in for a CPU's in host tests.
+#[cfg(not(target_os = "none"))]
+pub fn this_cpu() -> &'static CpuLocal {
+    LOCAL.with(|l| *l)
+}
+
+/// Makes `local` visible to other CPUs. Called once per CPU, by the CPU itself.
+pub fn publish(local: &'static CpuLocal) {
+    if let Some(slot) = CPUS.get(local.id.0 as usize) {
+        slot.store(core::ptr::from_ref(local).cast_mut(), Ordering::Release);
+        NR_CPUS.fetch_max(local.id.0 + 1, Ordering::AcqRel);
+    }
+}
+
+/// Number of CPUs online. CPU ids are `0..online()`.
+pub fn online() -> u32 {
+    NR_CPUS.load(Ordering::Acquire)
+}
+
+/// The pending word of CPU `id`, if it is online.
+pub fn pending_of(id: CpuId) -> Option<&'static AtomicU32> {
+    let p = CPUS.get(id.0 as usize)?.load(Ordering::Acquire);
+    // SAFETY: published pointers stay valid for ever, and only the atomic field is handed out.
+    (!p.is_null()).then(|| unsafe { &(*p).pending })
+}

@@ -21,6 +21,5 @@
 extern crate alloc;
 
 pub mod arch;
-pub mod domain;
-pub mod hypercall;
-pub mod sync;
+// domain, hypercall, sched, sync: land with the floors below them
+pub mod fallible;

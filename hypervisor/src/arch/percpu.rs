@@ -6,7 +6,7 @@
 
 use super::layout::{MAX_CPUS, STACK_SIZE};
 use super::regs::GuestRegs;
-use core::cell::{Cell, UnsafeCell};
+use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// A physical CPU, numbered densely from 0 (the boot CPU) in bring-up order.
@@ -42,7 +42,7 @@ pub struct CpuLocal {
     /// This CPU's local APIC id.
     pub apic_id: Cell<u32>,
     /// What runs here; owned by `domain::current`.
-    pub current: UnsafeCell<Option<crate::domain::current::Running>>,
+    pub current: RefCell<Option<crate::domain::current::Running>>,
     /// Calls of each hypercall on this CPU, for `dom debug`.
     pub hypercalls: [AtomicU64; pv_abi::hypercall::NR_ENTRIES],
 }
@@ -70,7 +70,7 @@ impl CpuLocal {
             id,
             guest_kernel: Cell::new(0),
             apic_id: Cell::new(0),
-            current: UnsafeCell::new(None),
+            current: RefCell::new(None),
             hypercalls: [const { AtomicU64::new(0) }; pv_abi::hypercall::NR_ENTRIES],
         }
     }

@@ -1,0 +1,240 @@
+//! Domains: what one virtual machine owns.
+//!
+//! Domains live behind counted references ([`DomainRef`]) and are found by id through [`slots`], one short lock a slot
+//! and no global one. A domain goes through three lives: *alive*; *dying* (destroy was asked for: nothing new may be
+//! given to it, its resources are being returned); *dead* (all returned: its slot is empty, its memory goes with the
+//! last reference).
+
+pub mod current;
+pub mod lifecycle;
+pub mod slots;
+pub mod vcpu;
+
+pub use current::Cx;
+pub use vcpu::{Vcpu, VcpuArch, VcpuRef};
+
+use crate::events::Events;
+use crate::fallible::{OutOfMemory, Shared, try_slice_with};
+use crate::grants::Grants;
+use crate::mm::domain_memory::DomainMemory;
+use crate::mm::shared_frame::{InfoPage, SharedFrame};
+use crate::platform::irq::Pirqs;
+use crate::sync::{Lock, Rank};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use pv_abi::errno::Errno;
+use pv_abi::ids::{DomId, VcpuId};
+use spin::Once;
+
+/// A counted reference to a domain.
+pub type DomainRef = Shared<Domain>;
+
+/// Most vCPUs of a domain. 32 have their `vcpu_info` in shared_info; the others must register one before they come up.
+pub const MAX_VCPUS: usize = 128;
+/// vCPUs whose `vcpu_info` starts out in the shared_info page (`XEN_LEGACY_MAX_VCPUS`).
+pub const LEGACY_VCPUS: usize = 32;
+
+/// How far a domain is in its life.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Usable.
+    Alive = 0,
+    /// Being taken apart.
+    Dying = 1,
+    /// Everything is returned.
+    Dead = 2,
+}
+
+/// Why a domain stopped (public/sched.h `SHUTDOWN_*`).
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ShutdownReason {
+    PowerOff = 0,
+    Reboot = 1,
+    Suspend = 2,
+    Crash = 3,
+    Watchdog = 4,
+    SoftReset = 5,
+}
+
+impl ShutdownReason {
+    /// From the ABI's number.
+    pub fn from_abi(n: u32) -> Option<Self> {
+        Some(match n {
+            0 => Self::PowerOff,
+            1 => Self::Reboot,
+            2 => Self::Suspend,
+            3 => Self::Crash,
+            4 => Self::Watchdog,
+            5 => Self::SoftReset,
+            _ => return None,
+        })
+    }
+}
+
+/// What the toolstack says of CPUID for the domain (D83 set_cpu_policy): leaf, subleaf, registers.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct CpuidLeaf {
+    pub leaf: u32,
+    pub subleaf: u32,
+    pub regs: [u32; 4],
+}
+
+/// A virtual machine.
+pub struct Domain {
+    /// Its number.
+    pub id: DomId,
+    /// May use the management ABI and the hardware (dom0).
+    pub privileged: bool,
+    /// UUID as the toolstack gave it.
+    pub handle: Lock<[u8; 16]>,
+    vcpus: Once<Box<[Vcpu]>>,
+    /// Frames, page-table windows, dirty CPUs.
+    pub mem: DomainMemory,
+    /// The shared_info page.
+    pub shared: SharedFrame,
+    /// Event channels.
+    pub events: Events,
+    /// Grant table.
+    pub grants: Grants,
+    /// Physical interrupts given to it.
+    pub pirqs: Pirqs,
+    /// Pauses by the toolstack and the hypervisor; creation counts as one.
+    pub pause_count: AtomicU32,
+    /// Pauses by D3 (only these does D4 undo); creation counts as one.
+    pub tool_pauses: AtomicU32,
+    life: AtomicU8,
+    /// 0 while running, reason + 1 once shut down.
+    shutdown: AtomicU32,
+    /// vm_assist bits (VMASST_TYPE_*).
+    pub vm_assist: AtomicU64,
+    /// Scheduler weight, 1 to 65535; 256 is the default.
+    pub weight: AtomicU32,
+    /// Cap in percent of one CPU; 0 = none.
+    pub cap: AtomicU32,
+    /// Seconds the domain's wallclock is ahead of ours (D24).
+    pub time_offset: AtomicU64,
+    /// CPUID leaves set by the toolstack; empty means the default policy.
+    pub cpuid: Lock<Vec<CpuidLeaf>>,
+    /// VCPUOP/vm ops have begun: the CPU policy is fixed.
+    pub started: AtomicBool,
+    /// Progress of the destruction, for domctl continuations.
+    pub teardown: Lock<lifecycle::Teardown>,
+}
+
+impl Domain {
+    /// A domain without vCPUs, paused once. `max_pages` in 4 KiB pages.
+    ///
+    /// # Errors
+    /// `ENOMEM` when a page or a table cannot be had.
+    pub fn try_new(id: DomId, handle: [u8; 16], privileged: bool, limits: &Limits) -> Result<DomainRef, Errno> {
+        let mem = DomainMemory::try_new(id, limits.max_pages)?;
+        let shared = SharedFrame::try_new(&mem)?;
+        Ok(Shared::try_new(Domain {
+            id,
+            privileged,
+            handle: Lock::new(Rank::Domain, handle),
+            vcpus: Once::new(),
+            mem,
+            shared,
+            events: Events::try_new(limits.max_ports)?,
+            grants: Grants::try_new(limits.grant_frames, limits.maptrack_frames)?,
+            pirqs: Pirqs::new(),
+            pause_count: AtomicU32::new(1),
+            tool_pauses: AtomicU32::new(1),
+            life: AtomicU8::new(Life::Alive as u8),
+            shutdown: AtomicU32::new(0),
+            vm_assist: AtomicU64::new(0),
+            weight: AtomicU32::new(256),
+            cap: AtomicU32::new(0),
+            time_offset: AtomicU64::new(0),
+            cpuid: Lock::new(Rank::Domain, Vec::new()),
+            started: AtomicBool::new(false),
+            teardown: Lock::new(Rank::Domain, lifecycle::Teardown::default()),
+        })?)
+    }
+
+    /// Its vCPUs; empty until [`Domain::create_vcpus`].
+    #[inline]
+    pub fn vcpus(&self) -> &[Vcpu] {
+        self.vcpus.get().map_or(&[], |v| v)
+    }
+
+    /// vCPU `id`.
+    #[inline]
+    pub fn vcpu(&self, id: VcpuId) -> Option<&Vcpu> {
+        self.vcpus().get(id.0 as usize)
+    }
+
+    /// Gives the domain its vCPUs, all offline. Once.
+    ///
+    /// # Errors
+    /// `EINVAL` for 0 or more than [`MAX_VCPUS`] or a second call with another count; `ENOMEM`.
+    pub fn create_vcpus(&self, count: u32) -> Result<(), Errno> {
+        let n = count as usize;
+        if n == 0 || n > MAX_VCPUS {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(v) = self.vcpus.get() {
+            return if v.len() == n { Ok(()) } else { Err(Errno::EINVAL) };
+        }
+        let made = try_slice_with(n, |i| {
+            let info = if i < LEGACY_VCPUS { InfoPage::in_shared_info(&self.shared, i) } else { InfoPage::absent() };
+            Vcpu::try_new(VcpuId(i as u32), info)
+        })
+        .map_err(|_: OutOfMemory| Errno::ENOMEM)?;
+        self.mem.window.try_reserve_vcpus(n)?;
+        self.vcpus.call_once(|| made);
+        Ok(())
+    }
+
+    /// How far it is in its life.
+    pub fn life(&self) -> Life {
+        match self.life.load(Ordering::Acquire) {
+            0 => Life::Alive,
+            1 => Life::Dying,
+            _ => Life::Dead,
+        }
+    }
+
+    /// Moves on in life; false when it was already that far.
+    pub(crate) fn advance_life(&self, to: Life) -> bool {
+        self.life.fetch_max(to as u8, Ordering::AcqRel) < to as u8
+    }
+
+    /// The reason it shut down, if it did.
+    pub fn shutdown_reason(&self) -> Option<u8> {
+        match self.shutdown.load(Ordering::Acquire) {
+            0 => None,
+            n => Some((n - 1) as u8),
+        }
+    }
+
+    /// Whether any of its vCPUs may run.
+    pub fn may_run(&self) -> bool {
+        self.pause_count.load(Ordering::Acquire) == 0
+    }
+}
+
+/// What a new domain may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// 4 KiB pages it may own.
+    pub max_pages: u64,
+    /// Event-channel ports.
+    pub max_ports: u32,
+    /// Grant-table frames.
+    pub grant_frames: u32,
+    /// Maptrack frames (each holds a page of mapping handles).
+    pub maptrack_frames: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { max_pages: 0, max_ports: 4096, grant_frames: 64, maptrack_frames: 1024 }
+    }
+}

@@ -1,0 +1,72 @@
+# shellcheck shell=bash
+# The machine.
+
+# Is hardware virtualization there, with the guest hypervisor's needs in mind? KVM is used only where the CPU's own
+# vmx or svm can be passed on.
+qemu_accel() {
+    if [ -n "$OPT_ACCEL" ]; then
+        echo "$OPT_ACCEL"
+    elif [ -n "$OPT_ICOUNT" ] || ! grep -qwE '^flags[[:space:]]*:.*(vmx|svm)' "${HOSPES_CPUINFO:-/proc/cpuinfo}"; then
+        echo tcg
+    elif [ -z "$OPT_DRY_RUN" ] && ! { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }; then
+        say "the CPU has hardware virtualization, but /dev/kvm cannot be used: emulating"
+        echo tcg
+    else
+        echo kvm
+    fi
+}
+
+# Sets QEMU, the command with all that does not depend on who talks to the console.
+qemu_command() {
+    local disk number=0
+    QEMU=(qemu-system-x86_64 -machine q35 -smp "$OPT_SMP" -m "${OPT_MEMORY}M" -display none -no-reboot -nodefaults)
+    if [ "$(qemu_accel)" = kvm ]; then
+        QEMU+=(-accel kvm -cpu host)
+    elif [ -n "$OPT_ICOUNT" ]; then
+        QEMU+=(-accel tcg -icount "shift=0,sleep=off" -cpu max,-smap)
+    else
+        # The emulator's SMAP does not go with a PV kernel's way of running in ring 3.
+        QEMU+=(-accel tcg,thread=multi -cpu max,-smap)
+    fi
+    [ -z "$OPT_GDB" ] || QEMU+=(-s -S)
+    if [ -n "$OPT_DIRECT" ]; then
+        # A comma inside a module's arguments is written twice.
+        QEMU+=(-kernel "$HYPERVISOR" -append "$(hypervisor_arguments)"
+            -initrd "${KERNEL_IMAGE//,/,,} $(kernel_arguments | sed 's/,/,,/g'),${INITRD//,/,,}")
+    else
+        QEMU+=(-drive "file=${ISO//,/,,},format=raw,if=none,id=cd,media=cdrom,readonly=on" -device "ide-cd,drive=cd,bootindex=0")
+    fi
+    for disk in "${OPT_DISKS[@]}"; do
+        QEMU+=(-drive "file=$(realpath "${disk#ahci:}" | sed 's/,/,,/g'),format=raw,if=none,id=disk$number")
+        case $disk in
+            ahci:*) QEMU+=(-device "ide-hd,drive=disk$number") ;;
+            *) QEMU+=(-device "virtio-blk-pci,drive=disk$number") ;;
+        esac
+        number=$((number + 1))
+    done
+    case $OPT_NIC in
+        virtio) QEMU+=(-nic user,model=virtio-net-pci) ;;
+        e1000) QEMU+=(-nic user,model=e1000) ;;
+    esac
+    QEMU+=("${OPT_QEMU[@]}")
+}
+
+# --dry-run: the command, quoted for a shell.
+qemu_command_line() {
+    qemu_command
+    printf '%q ' "${QEMU[@]}"
+    echo "-serial mon:stdio"
+}
+
+# A person at the console.
+qemu_interactive() {
+    local log=${OPT_SERIAL_LOG:-$DIST/serial.log}
+    qemu_command
+    QEMU+=(-chardev "stdio,id=console,mux=on,signal=off,logfile=${log//,/,,}" -serial chardev:console -mon chardev=console)
+    say "starting QEMU (Ctrl-A X ends it); the console is also logged to $log"
+    if [ -n "$OPT_TIMEOUT" ]; then
+        timeout --foreground -k 5 "$OPT_TIMEOUT" "${QEMU[@]}"
+    else
+        "${QEMU[@]}"
+    fi
+}

@@ -4,6 +4,7 @@
 
 const TABLES: [[u32; 256]; 8] = tables();
 
+#[allow(clippy::indexing_slicing)] // const: out of range would not compile
 const fn tables() -> [[u32; 256]; 8] {
     let mut t = [[0u32; 256]; 8];
     let mut n = 0;

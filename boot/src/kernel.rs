@@ -158,7 +158,7 @@ impl<'a> KernelImage<'a> {
             return Err(KernelError::EntryOutside(entry));
         }
         if let Some(page) = image.notes.hypercall_page
-            && (page % PAGE_SIZE != 0 || !image.contains(page) || !image.contains(page.wrapping_add(PAGE_SIZE - 1)))
+            && (!page.is_multiple_of(PAGE_SIZE) || !image.contains(page) || !image.contains(page.wrapping_add(PAGE_SIZE - 1)))
         {
             return Err(KernelError::BadAddress { name: "HYPERCALL_PAGE", value: page });
         }
@@ -205,7 +205,7 @@ impl<'a> KernelImage<'a> {
 fn check_address(name: &'static str, value: u64) -> Result<(), KernelError> {
     let low_half = value < (1 << 47) - (1 << 39);
     let high_half = (0xffff_8800_0000_0000..=0xffff_ffff_8000_0000).contains(&value);
-    if value % PAGE_SIZE == 0 && (low_half || high_half) {
+    if value.is_multiple_of(PAGE_SIZE) && (low_half || high_half) {
         Ok(())
     } else {
         Err(KernelError::BadAddress { name, value })

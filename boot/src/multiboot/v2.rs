@@ -46,7 +46,7 @@ pub(super) fn read(info: &mut BootInfo, addr: u64, memory: &impl PhysRead) -> Re
     const WHAT: &str = "multiboot information";
     let header: [u8; 8] = fetch(memory, addr, WHAT)?;
     let total = u32_at(&header, 0).unwrap_or(0);
-    if !(16..=SANE_SIZE).contains(&total) || addr % 8 != 0 {
+    if !(16..=SANE_SIZE).contains(&total) || !addr.is_multiple_of(8) {
         return Err(BootError::Damaged(WHAT));
     }
     let end = addr + u64::from(total);

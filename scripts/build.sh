@@ -6,7 +6,7 @@ hypervisor_select() {
     HYPERVISOR_KIND=hospes
     case $OPT_HYPERVISOR in
         xen) HYPERVISOR=$DIST/xen HYPERVISOR_KIND=xen ;;
-        "") build_hypervisor; HYPERVISOR=$DIST/hospes ;;
+        "") build_hypervisor ;;
         *) HYPERVISOR=$(realpath "$OPT_HYPERVISOR") ;;
     esac
 }
@@ -18,7 +18,8 @@ build_hypervisor() {
     say "building Hospes ($OPT_PROFILE)"
     build_cargo --profile "$OPT_PROFILE" --target x86_64-unknown-none -p hypervisor --bin hospes ||
         die "the hypervisor does not build (see above)"
-    link_result "$TARGET_DIR/x86_64-unknown-none/$OPT_PROFILE/hospes" hospes
+    HYPERVISOR=$TARGET_DIR/x86_64-unknown-none/$OPT_PROFILE/hospes
+    link_result "$HYPERVISOR" hospes
 }
 
 # `dom` is static, because dom0's initramfs may hold another C library than this machine. Sets DOM.

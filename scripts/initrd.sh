@@ -99,7 +99,7 @@ initrd_libraries() {
 # initrd_modules ROOT KERNEL_ROOT VERSION MODULE...: copies the modules and all they need, and writes what modprobe
 # reads (modules.dep, modules.alias). A module that this kernel has built in, or has not, is left out.
 initrd_modules() {
-    local root=$1 from=$2/lib/modules/$3 to=$1/lib/modules/$3 name
+    local root=$1 from=$2/lib/modules/$3 to=$1/lib/modules/$3 name file
     shift 3
     [ -d "$from/kernel" ] || from=${from/lib\/modules/usr/lib/modules}
     mkdir -p "$to"
@@ -108,22 +108,18 @@ initrd_modules() {
     : >"$to/modules.symbols"
     # One walk over thousands of files, not one a module.
     local -A MODULE_FILES=() MODULE_NEEDS=()
-    while read -r name; do
-        MODULE_FILES[$(module_name "$name")]=$name
+    while read -r file; do
+        name=${file##*/}
+        name=${name%%.ko*}
+        MODULE_FILES[${name//-/_}]=$file
     done < <(cd "$from" && find kernel -name '*.ko*')
     for name in "$@"; do initrd_module "$from" "$to" "$name"; done
 }
 
-# The kernel treats - and _ in module names alike.
-module_name() {
-    local name=${1##*/}
-    name=${name%%.ko*}
-    echo "${name//-/_}"
-}
-
 initrd_module() {
     local from=$1 to=$2 name file plain dependency needed=()
-    name=$(module_name "$3")
+    # The kernel treats - and _ in module names alike.
+    name=${3//-/_}
     file=${MODULE_FILES[$name]-}
     [ -n "$file" ] || return 0
     plain=kernel/$name.ko
@@ -136,7 +132,7 @@ initrd_module() {
     esac >"$to/$plain"
     for dependency in $(module_info "$to/$plain" depends | tr ',' ' '); do
         initrd_module "$from" "$to" "$dependency"
-        dependency=$(module_name "$dependency")
+        dependency=${dependency//-/_}
         needed+=("kernel/$dependency.ko" ${MODULE_NEEDS[$dependency]-})
     done
     # modprobe loads them from the last to the first, and looks no further: what they need is listed, too.

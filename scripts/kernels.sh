@@ -46,11 +46,11 @@ kernel_modules_root() {
 
 # kernel_debian NAME: unpacks that kernel of Debian's, if that was not done yet.
 kernel_debian() {
-    local name=$1 suites root=$CACHE/kernels/$1 package
+    local name=$1 suites root=$CACHE/kernels/$1 package image
     case $name in
         bookworm) suites="bookworm bookworm-security" ;;
         trixie) suites="trixie trixie-security" ;;
-        newest) suites="sid" ;;
+        newest) suites="trixie-backports" ;;
     esac
     [ ! -d "$root" ] || return 0
     debian_index "$suites"
@@ -59,6 +59,10 @@ kernel_debian() {
     rm -rf "$root.new"
     # shellcheck disable=SC2046 # several package names
     debian_unpack "$suites" "$root.new" $(kernel_packages "$suites" "$package")
+    # Newer packages keep the kernel beside its modules.
+    for image in "$root.new"/usr/lib/modules/*/vmlinuz; do
+        [ ! -f "$image" ] || { mkdir -p "$root.new/boot"; mv "$image" "$root.new/boot/vmlinuz-$(kernel_version "$image")"; }
+    done
     [ -f "$(echo "$root.new"/boot/vmlinuz-*)" ] || die "the package $package holds no kernel"
     mv "$root.new" "$root"
 }

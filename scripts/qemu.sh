@@ -54,8 +54,15 @@ qemu_command() {
 # --dry-run: the command, quoted for a shell.
 qemu_command_line() {
     qemu_command
-    printf '%q ' "${QEMU[@]}"
-    echo "-serial mon:stdio"
+    local word
+    for word in "${QEMU[@]}" -serial mon:stdio; do
+        if [[ $word =~ ^[A-Za-z0-9_./:=,+@%-]+$ ]]; then
+            printf '%s ' "$word"
+        else
+            printf "'%s' " "${word//\'/\'\\\'\'}"
+        fi
+    done
+    echo
 }
 
 # A person at the console.

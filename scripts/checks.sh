@@ -1,5 +1,44 @@
 # shellcheck shell=bash
 # `test` and `bench`.
 
-checks_run() { die "no tests yet"; }
-checks_bench() { die "no bench yet"; }
+# checks_run LONG: every kind of test, each with its own closing lines; fails if one of them did.
+checks_run() {
+    local long=${1:+--long} failed=()
+    cd "$ROOT"
+    export CARGO_TARGET_DIR=$TARGET_DIR
+    # For the test programs, which start machines of their own.
+    export HOSPES_IMAGE=$DIST/hospes HOSPES_XEN=$DIST/xen HOSPES_VMLINUZ=$CACHE/kernels/bookworm/boot/vmlinuz
+    export HOSPES_PROFILE=$OPT_PROFILE
+    ln -sf "$(basename "$CACHE"/kernels/bookworm/boot/vmlinuz-*)" "$HOSPES_VMLINUZ"
+
+    check "shell scripts" bash -n qemu-run.sh scripts/*.sh tests/scenarios/*.sh
+    check "clippy, host" cargo clippy -q --workspace --all-targets -- -D warnings
+    check "clippy, bare metal" cargo clippy -q --target x86_64-unknown-none -p hypervisor -p guests -- -D warnings
+    check "host tests" cargo test -q --workspace
+    # shellcheck disable=SC2086 # nothing or one word
+    check "PV test kernels" cargo run -q --release -p harness -- run $long
+    # shellcheck disable=SC2086
+    check "scenarios" tests/scenarios/run.sh $long
+
+    [ ${#failed[@]} -eq 0 ] || die "failed: $(printf '%s; ' "${failed[@]}" | sed 's/; $//')"
+    say "all tests passed"
+}
+
+# check WHAT COMMAND...: runs it; what failed is remembered in `failed`, and the rest still runs.
+check() {
+    local what=$1 start=$SECONDS
+    shift
+    say "$what"
+    if "$@"; then
+        say "$what: passed ($((SECONDS - start)) s)"
+    else
+        say "$what: FAILED ($((SECONDS - start)) s)"
+        failed+=("$what")
+    fi
+}
+
+checks_bench() {
+    cd "$ROOT"
+    export CARGO_TARGET_DIR=$TARGET_DIR HOSPES_IMAGE=$DIST/hospes HOSPES_XEN=$DIST/xen
+    cargo run -q --release -p harness -- bench
+}

@@ -6,7 +6,7 @@
 qemu_accel() {
     if [ -n "$OPT_ACCEL" ]; then
         echo "$OPT_ACCEL"
-    elif [ -n "$OPT_ICOUNT" ] || ! grep -qwE '^flags[[:space:]]*:.*(vmx|svm)' "${HOSPES_CPUINFO:-/proc/cpuinfo}"; then
+    elif [ -n "$OPT_ICOUNT" ] || ! grep -qE '^flags[[:space:]]*:.* (vmx|svm)( |$)' "${HOSPES_CPUINFO:-/proc/cpuinfo}"; then
         echo tcg
     elif [ -z "$OPT_DRY_RUN" ] && ! { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }; then
         say "the CPU has hardware virtualization, but /dev/kvm cannot be used: emulating"
@@ -18,7 +18,8 @@ qemu_accel() {
 
 # Sets QEMU, the command with all that does not depend on who talks to the console.
 qemu_command() {
-    local disk number=0
+    # The machine's AHCI controller has six ports; the ISO is on the third.
+    local disk number=0 ports=(ide.0 ide.1 ide.3 ide.4 ide.5)
     QEMU=(qemu-system-x86_64 -machine q35 -smp "$OPT_SMP" -m "${OPT_MEMORY}M" -display none -no-reboot -nodefaults)
     if [ "$(qemu_accel)" = kvm ]; then
         QEMU+=(-accel kvm -cpu host)
@@ -34,12 +35,16 @@ qemu_command() {
         QEMU+=(-kernel "$HYPERVISOR" -append "$(hypervisor_arguments)"
             -initrd "${KERNEL_IMAGE//,/,,} $(kernel_arguments | sed 's/,/,,/g'),${INITRD//,/,,}")
     else
-        QEMU+=(-drive "file=${ISO//,/,,},format=raw,if=none,id=cd,media=cdrom,readonly=on" -device "ide-cd,drive=cd,bootindex=0")
+        QEMU+=(-drive "file=${ISO//,/,,},format=raw,if=none,id=cd,media=cdrom,readonly=on" -device "ide-cd,drive=cd,bus=ide.2,bootindex=0")
     fi
     for disk in "${OPT_DISKS[@]}"; do
         QEMU+=(-drive "file=$(realpath "${disk#ahci:}" | sed 's/,/,,/g'),format=raw,if=none,id=disk$number")
         case $disk in
-            ahci:*) QEMU+=(-device "ide-hd,drive=disk$number") ;;
+            ahci:*)
+                [ ${#ports[@]} -gt 0 ] || die "the machine has room for five disks on AHCI"
+                QEMU+=(-device "ide-hd,drive=disk$number,bus=${ports[0]}")
+                ports=("${ports[@]:1}")
+                ;;
             *) QEMU+=(-device "virtio-blk-pci,drive=disk$number") ;;
         esac
         number=$((number + 1))

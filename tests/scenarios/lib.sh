@@ -1,0 +1,40 @@
+# shellcheck shell=bash disable=SC2034 # the scenarios use OUT and ERR
+# What scenarios share. Sourced first by each: it sets the strict mode, too.
+set -euo pipefail
+: "${ROOT:?run me through tests/scenarios/run.sh}" "${SCENARIO_TEMP:?}" "${SCENARIO_HYPERVISOR:?}"
+
+FRONT=$ROOT/qemu-run.sh
+
+# What every machine of a scenario gets: the hypervisor under test, and a limit.
+COMMON=(--profile "${HOSPES_PROFILE:-checked}")
+[ "$SCENARIO_HYPERVISOR" != xen ] || COMMON=(--hypervisor xen)
+
+# dom0 OPTION...: the front door on the hypervisor under test.
+dom0() { "$FRONT" "${COMMON[@]}" --timeout 150 "$@"; }
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# equal WHAT GOT WANTED
+equal() {
+    [ "$2" = "$3" ] || fail "$1: got '$2', wanted '$3'"
+    echo "$1: $2"
+}
+
+# has WHAT TEXT PATTERN: some line of the text matches the extended regular expression.
+has() { grep -qE -- "$3" <<<"$2" || fail "$1: nothing matches '$3' in: $2"; }
+
+# has_not WHAT TEXT PATTERN
+has_not() { ! grep -E -- "$3" <<<"$2" || fail "$1: the line above should not be there (matches '$3')"; }
+
+# status COMMAND...: its exit status, whatever it is; its outputs are in OUT and ERR.
+status() {
+    STATUS=0
+    "$@" >"$SCENARIO_TEMP/out" 2>"$SCENARIO_TEMP/err" || STATUS=$?
+    OUT=$(cat "$SCENARIO_TEMP/out")
+    ERR=$(cat "$SCENARIO_TEMP/err")
+    echo "+ status $STATUS: ${*: -2}"
+    [ -z "$ERR" ] || echo "stderr: ${ERR:0:2000}"
+}

@@ -58,14 +58,44 @@ host_rust() {
     library=$(rustc --print sysroot)/lib/rustlib/$target/lib
     if ! compgen -G "$library/libcore-*.rlib" >/dev/null; then
         say "adding the Rust target $target"
-        step rustup target add "$target" || die "cannot add it. Please run: rustup target add $target"
+        step rustup target add "$target" || host_rust_core "$target" "$library"
     fi
 }
 
-# Without the network: the machine's stable toolchain does as well if it is the same release.
+# host_rust_stable WANTED: without the network, the machine's stable toolchain serves if it is not older.
 host_rust_stable() {
-    case $(RUSTUP_TOOLCHAIN=stable rustc --version 2>/dev/null) in
-        "rustc $1 "*) export RUSTUP_TOOLCHAIN=stable ;;
-        *) die "Rust $1 is not there and cannot be downloaded. Please run: rustup toolchain install $1" ;;
-    esac
+    local have
+    have=$(RUSTUP_TOOLCHAIN=stable rustc --version 2>/dev/null | cut -d ' ' -f 2)
+    [ -n "$have" ] && [ "$(printf '%s\n' "$1" "$have" | sort -V | head -n 1)" = "$1" ] ||
+        die "Rust $1 is not there and cannot be downloaded. Please run, with a network: rustup toolchain install $1"
+    say "Rust $1 cannot be downloaded: using the stable toolchain, $have"
+    export RUSTUP_TOOLCHAIN=stable
+}
+
+# host_rust_core TARGET LIBRARY: where rustup cannot add the target, its three libraries are built once from the source
+# of the same release, which Debian packages, and put where the toolchain looks for them.
+host_rust_core() {
+    local target=$1 library=$2 release version source sources work=$CACHE/rust-core file
+    release=$(rustc --version | cut -d ' ' -f 2)
+    say "rustup cannot: building the libraries of $target from Debian's rust-src $release"
+    debian_index trixie-backports
+    version=$(debian_apt trixie-backports apt-cache madison rust-src | cut -d '|' -f 2 | tr -d ' ' |
+        grep -m 1 -E "^${release//./\\.}\\+") ||
+        die "Debian has no source of Rust $release. Please run, with a network: rustup target add $target"
+    [ -d "$work/src" ] || { debian_unpack trixie-backports "$work/src.new" "rust-src=$version"; mv "$work/src.new" "$work/src"; }
+    source=$work/src/usr/src/rustc-$release
+    sources=$(rustc --print sysroot)/lib/rustlib/src
+    mkdir -p "$work/probe/src" "$library"
+    # Any crate will do: what counts is what cargo builds below it.
+    printf '[package]\nname = "probe"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n' >"$work/probe/Cargo.toml"
+    echo '#![no_std]' >"$work/probe/src/lib.rs"
+    [ -e "$sources/rust" ] || { mkdir -p "$sources"; ln -sfn "$source" "$sources/rust"; }
+    (cd "$work/probe" && RUSTC_BOOTSTRAP=1 step cargo build -q --release --target "$target" --target-dir "$work/target" \
+        -Zbuild-std=core,alloc -Zbuild-std-features=compiler-builtins-mem) ||
+        die "cannot build the libraries of $target (see above). Please run, with a network: rustup target add $target"
+    for file in core alloc compiler_builtins; do
+        cp "$work/target/$target/release/deps/lib$file"-*.rlib "$library/"
+    done
+    [ ! -L "$sources/rust" ] || rm "$sources/rust"
+    rm -rf "$work"
 }

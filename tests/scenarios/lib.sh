@@ -38,3 +38,14 @@ status() {
     echo "+ status $STATUS: ${*: -2}"
     [ -z "$ERR" ] || echo "stderr: ${ERR:0:2000}"
 }
+
+# in_dom0 OPTION... COMMANDS: runs them in dom0 with in-dom0.sh's functions; they fail at the first command that does.
+# Their outputs are shown; STATUS, OUT and ERR as with status.
+in_dom0() {
+    local commands=${*: -1}
+    status dom0 "${@:1:$#-1}" --exec "set -e
+$(cat "$ROOT/tests/scenarios/in-dom0.sh")
+$commands"
+    echo "$OUT"
+    equal "status of the commands in dom0" "$STATUS" 0
+}

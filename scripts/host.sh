@@ -34,7 +34,7 @@ host_packages() {
         elif command -v sudo >/dev/null && [ -t 0 ] && [ -t 2 ]; then
             sudo=(sudo)
         else
-            die "packages are missing. Please run: apt-get install -y --no-install-recommends ${missing[*]}"
+            die "packages are missing. Please run as root: apt-get install -y --no-install-recommends ${missing[*]}"
         fi
     fi
     say "installing Debian packages: ${missing[*]}"

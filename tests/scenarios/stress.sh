@@ -1,0 +1,29 @@
+#!/bin/bash
+# Ten minutes of forks, mappings and signals in dom0 on two vCPUs: no warning, and the audit is clean.
+# Time: long
+# Limit: 900
+# On: hospes
+# shellcheck source=lib.sh
+source "$(dirname "$0")/lib.sh"
+
+# shellcheck disable=SC2016 # dom0's shell expands these
+in_dom0 --smp 2 --timeout 850 '
+dmesg -c >/dev/null
+end=$(($(cut -d. -f1 /proc/uptime) + 600))
+going() { [ "$(cut -d. -f1 /proc/uptime)" -lt $end ]; }
+# Processes that come and go, three deep, through pipes.
+forks() { while going; do for i in 1 2 3 4 5 6 7 8; do (echo $i | cat | cat >/dev/null); done; done; }
+# Big mappings that are made, touched and dropped; libraries mapped by each dynamic program.
+maps() { while going; do dd if=/dev/zero of=/dev/null bs=24M count=2 2>/dev/null; xenstore-ls >/dev/null; done; }
+# Files in memory, so that the page cache grows and shrinks.
+files() { while going; do dd if=/dev/urandom of=/run/file.$1 bs=64k count=100 2>/dev/null; gzip -c /run/file.$1 | gunzip >/dev/null; rm /run/file.$1; done; }
+# Signals between two processes.
+signals() {
+    sh -c "trap : USR1; while :; do sleep 1; done" & target=$!
+    while going; do for i in 1 2 3 4 5 6 7 8 9; do kill -USR1 $target; done; usleep 1000; done
+    kill -9 $target
+}
+forks & forks & maps & maps & files a & files b & signals &
+wait
+dmesg -r | grep "^<[0-4]>" && fail "the kernel warned"
+dom debug audit'

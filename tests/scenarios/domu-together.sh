@@ -27,4 +27,4 @@ for name in one two; do
 done
 dom list
 for name in crash spin one two; do dom destroy $name; done
-dom debug audit'
+audit'

@@ -7,7 +7,7 @@
 source "$(dirname "$0")/lib.sh"
 
 # shellcheck disable=SC2016 # dom0's shell expands these
-commands='set -e
+commands='
 for name in a b c; do
     write_cfg $name "memory = 96" "extra = \"console=hvc0\""
     dom create /run/$name.cfg
@@ -16,9 +16,9 @@ for name in a b c; do expect $name "guest up" 120; done
 sleep 10
 echo ready
 sleep 40
-dom debug audit >&2'
+audit >&2'
 dom0 --smp 2 --memory 1536 --timeout 280 --qemu -pidfile --qemu "$SCENARIO_TEMP/pid" \
-    --exec "$(cat "$ROOT/tests/scenarios/in-dom0.sh"); $commands" >"$SCENARIO_TEMP/out" &
+    --exec "$(dom0_commands "$commands")" >"$SCENARIO_TEMP/out" &
 front=$!
 until grep -q ready "$SCENARIO_TEMP/out"; do
     kill -0 $front 2>/dev/null || fail "dom0 ended early"

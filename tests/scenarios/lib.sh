@@ -35,17 +35,21 @@ status() {
     "$@" >"$SCENARIO_TEMP/out" 2>"$SCENARIO_TEMP/err" || STATUS=$?
     OUT=$(cat "$SCENARIO_TEMP/out")
     ERR=$(cat "$SCENARIO_TEMP/err")
-    echo "+ status $STATUS: ${*: -2}"
+    # Of a long command only its end.
+    local last=${*: -1}
+    [ ${#last} -le 300 ] || last="... ${last: -300}"
+    echo "+ status $STATUS: $last"
     [ -z "$ERR" ] || echo "stderr: ${ERR:0:2000}"
 }
+
+# dom0_commands COMMANDS: them, with in-dom0.sh in front.
+dom0_commands() { printf 'set -e\nHYPERVISOR=%s\n%s\n%s' "$SCENARIO_HYPERVISOR" "$(cat "$ROOT/tests/scenarios/in-dom0.sh")" "$1"; }
 
 # in_dom0 OPTION... COMMANDS: runs them in dom0 with in-dom0.sh's functions; they fail at the first command that does.
 # Their outputs are shown; STATUS, OUT and ERR as with status.
 in_dom0() {
     local commands=${*: -1}
-    status dom0 "${@:1:$#-1}" --exec "set -e
-$(cat "$ROOT/tests/scenarios/in-dom0.sh")
-$commands"
+    status dom0 "${@:1:$#-1}" --exec "$(dom0_commands "$commands")"
     echo "$OUT"
     equal "status of the commands in dom0" "$STATUS" 0
 }

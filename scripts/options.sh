@@ -12,7 +12,7 @@ OPT_XEN_APPEND=
 OPT_DISKS=()
 OPT_NIC=virtio
 OPT_HYPERVISOR=
-OPT_PROFILE=${HOSPES_PROFILE:-release}
+OPT_PROFILE=${HOSPES_PROFILE:-}
 OPT_DIRECT=
 OPT_ICOUNT=
 OPT_GDB=
@@ -47,7 +47,8 @@ The machine
 
 What runs on it
   --hypervisor PATH   another hypervisor image; `xen` means Debian's real Xen 4.17, for comparison
-  --profile NAME      which build of Hospes: release, or checked (release with debug assertions) (release)
+  --profile NAME      which build of Hospes: release, or checked: release with debug assertions (release;
+                      test: checked)
   --hypervisor-append ARGS   more options for the hypervisor
   --dom0-mem MIB      memory of dom0 (512)
   --kernel VMLINUZ    dom0's kernel: a file, or bookworm, trixie or newest for Debian's own (bookworm)
@@ -150,8 +151,11 @@ options_value() {
     esac
 }
 
-# What is right by itself but wrong together.
+# What is right by itself but wrong together; and what follows from the command.
 options_agree() {
+    if [ -z "$OPT_PROFILE" ]; then
+        case $OPT_COMMAND in test) OPT_PROFILE=checked ;; *) OPT_PROFILE=release ;; esac
+    fi
     [ "$OPT_DOM0_MEM" -lt "$OPT_MEMORY" ] ||
         usage_error "--dom0-mem $OPT_DOM0_MEM does not fit into --memory $OPT_MEMORY"
     [ -z "$OPT_ICOUNT" ] || [ "$OPT_ACCEL" != kvm ] || usage_error "--icount works with --accel tcg only"

@@ -11,6 +11,10 @@ checks_run() {
     export HOSPES_PROFILE=$OPT_PROFILE
     ln -sf "$(basename "$CACHE"/kernels/bookworm/boot/vmlinuz-*)" "$HOSPES_VMLINUZ"
 
+    # The scenarios' kernels, now, so that no test's time limit meets a slow mirror.
+    kernel_debian trixie
+    kernel_debian newest
+
     check "shell scripts" bash -n qemu-run.sh scripts/*.sh tests/scenarios/*.sh
     check "clippy, host" cargo clippy -q --workspace --all-targets -- -D warnings
     check "clippy, bare metal" cargo clippy -q --target x86_64-unknown-none -p hypervisor -p guests -- -D warnings

@@ -4,12 +4,11 @@ use core::ops::Range;
 
 use arrayvec::ArrayVec;
 use elf::ElfBytes;
-use elf::abi::{EM_X86_64, ET_DYN, ET_EXEC, PT_LOAD, PT_NOTE, SHT_NOTE};
+use elf::abi::{ELFCLASS64, EM_X86_64, ET_DYN, ET_EXEC, PT_LOAD, PT_NOTE, SHT_NOTE};
 use elf::endian::LittleEndian;
-use elf::file::Class;
 
 use crate::PAGE_SIZE;
-use crate::bytes::range_in;
+use crate::bytes::{range_in, u16_at};
 use crate::notes::XenNotes;
 
 /// The most loadable segments a kernel may have; Linux has five at most.
@@ -117,13 +116,13 @@ impl<'a> KernelImage<'a> {
         if !image.starts_with(b"\x7fELF") {
             return Err(KernelError::NotElf);
         }
-        // The class is checked before the rest: the ELF crate would misread nothing, but the message is better.
-        let class = image.get(4).copied().unwrap_or(0);
-        let elf = ElfBytes::<LittleEndian>::minimal_parse(image).map_err(|_| KernelError::BadHeaders)?;
-        let machine = elf.ehdr.e_machine;
-        if elf.ehdr.class != Class::ELF64 || machine != EM_X86_64 {
+        // Class and machine have the same place in all ELF files, and the message about them helps most.
+        let class = *image.get(4).ok_or(KernelError::BadHeaders)?;
+        let machine = u16_at(image, 18).ok_or(KernelError::BadHeaders)?;
+        if class != ELFCLASS64 || machine != EM_X86_64 {
             return Err(KernelError::NotX86_64 { class, machine });
         }
+        let elf = ElfBytes::<LittleEndian>::minimal_parse(image).map_err(|_| KernelError::BadHeaders)?;
         if !matches!(elf.ehdr.e_type, ET_EXEC | ET_DYN) {
             return Err(KernelError::NotExecutable(elf.ehdr.e_type));
         }

@@ -4,8 +4,8 @@
 //! own trailer is the same four bytes), the caller's limit bounds it, and a stream that yields one byte more or less is
 //! an error. So the output is written once, where it is wanted, and nothing grows.
 //!
-//! Memory besides the output: none to speak of for gzip and LZ4, the stream's dictionary for XZ (32 MiB in Debian's
-//! 6.1), and for ZSTD a window as large as the image rounded up to a power of two, see [`Payload::scratch_bytes`].
+//! Memory besides the output: none to speak of but for XZ, whose decoder keeps the stream's dictionary (32 MiB in Debian's
+//! 6.1), see [`Payload::scratch_bytes`].
 
 use alloc::vec::Vec;
 
@@ -141,8 +141,7 @@ impl<'a> Payload<'a> {
         match self.format {
             Format::Plain | Format::Gzip | Format::Lz4 => TABLES,
             Format::Xz => TABLES + crate::xz::dictionary_bytes(self.stream).unwrap_or(0),
-            // The window doubles as it fills, and both sizes exist while one is copied into the other.
-            Format::Zstd => TABLES + self.unpacked_len().saturating_add(256 << 10).next_power_of_two() / 2 * 3,
+            Format::Zstd => crate::zstd::SCRATCH,
         }
     }
 

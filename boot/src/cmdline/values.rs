@@ -63,6 +63,9 @@ pub struct Serial {
 
 impl Serial {
     pub(super) fn parse(value: &str, port: u16, irq: u8) -> Result<Self, BadValue> {
+        if value.is_empty() {
+            return Err(BadValue);
+        }
         let mut serial = Serial { baud: None, data_bits: 8, parity: Parity::None, stop_bits: 1, port, irq };
         let mut parts = value.split(',');
         match parts.next() {

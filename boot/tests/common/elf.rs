@@ -53,10 +53,30 @@ pub fn linux_notes(entry: u64) -> Vec<u8> {
     .concat()
 }
 
+/// Bytes that look a little like code: near calls and jumps, forwards and backwards, which the x86 filter of XZ is
+/// about, between bytes of other kinds.
+pub fn code(len: usize) -> Vec<u8> {
+    let mut code = Vec::new();
+    let mut seed = 12345u32;
+    while code.len() < len {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let n = seed >> 16;
+        match n % 5 {
+            0 => code.extend([0xe8, n as u8, (n >> 8) as u8, 0, 0]),
+            1 => code.extend([0xe9, n as u8, (n >> 8) as u8, 0xff, 0xff]),
+            2 => code.extend([0x48, 0x89, 0xe5, 0xe8, 0xe8, n as u8, 0, 0, 0]),
+            3 => code.extend([0x0f, 0x0b, 0x66, 0x90]),
+            _ => code.extend([0x90; 7]),
+        }
+    }
+    code.truncate(len);
+    code
+}
+
 impl ElfBuilder {
     /// A kernel like Linux: text at 16 MiB, a segment with p_vaddr 0 behind it, bss.
     pub fn linux() -> Self {
-        let text: Vec<u8> = (0..70_000u32).map(|n| (n ^ n >> 8) as u8).collect();
+        let text = code(70_000);
         let percpu: Vec<u8> = (0..5000u32).map(|n| (n * 3) as u8).collect();
         let data: Vec<u8> = (0..9000u32).map(|n| (n * 5) as u8).collect();
         let at = 0x100_0000;

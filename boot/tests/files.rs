@@ -5,6 +5,7 @@ mod common;
 use boot::bzimage::{FileError, locate};
 use boot::payload::{Format, UnpackError};
 use common::elf::{ElfBuilder, bzimage};
+use proptest::prelude::*;
 
 const GZIP: &[u8] = include_bytes!("fixtures/linux.elf.gz");
 const XZ: &[u8] = include_bytes!("fixtures/linux.elf.xz");
@@ -79,6 +80,25 @@ fn gzip_headers_with_all_optional_fields() {
     file.extend([0x12, 0x34]);
     file.extend(body);
     assert!(locate(&file).unwrap().unpack(LIMIT).unwrap() == elf());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What another implementation has compressed: data of few symbols, of runs and of repetitions.
+    #[test]
+    fn zstd_of_any_data(
+        pieces in prop::collection::vec((prop::collection::vec(0u8..200, 1..40), 1usize..2000), 0..60),
+        level in any::<bool>(),
+    ) {
+        use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+        let data: Vec<u8> = pieces.into_iter().flat_map(|(piece, times)| piece.repeat(times)).collect();
+        let level = if level { CompressionLevel::Fastest } else { CompressionLevel::Uncompressed };
+        let stream = compress_to_vec(&data[..], level);
+        let file = bzimage(&payload(Format::Zstd, &stream, data.len()));
+        let unpacked = locate(&file).unwrap().unpack(16 << 20);
+        prop_assert!(unpacked.as_deref() == Ok(&data[..]), "{:?}", unpacked.map(|_| "other data"));
+    }
 }
 
 #[test]

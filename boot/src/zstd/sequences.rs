@@ -52,29 +52,50 @@ impl SequenceTables {
     /// Reads the tables that a block brings; `modes` is its byte of modes. Returns the bytes read.
     fn read(&mut self, modes: u8, data: &[u8]) -> Result<usize, Stop> {
         let mut used = 0;
-        let all: [(&mut FseTable, u8, &[i16], u32, u32, usize); 3] = [
-            (&mut self.literals, modes >> 6, &DEFAULT_LITERALS, 6, 9, LITERAL_LENGTHS.len() - 1),
-            (&mut self.offsets, modes >> 4 & 3, &DEFAULT_OFFSETS, 5, 8, MAX_OFFSET_CODE),
-            (&mut self.matches, modes >> 2 & 3, &DEFAULT_MATCHES, 6, 9, MATCH_LENGTHS.len() - 1),
+        let all = [
+            (&mut self.literals, modes >> 6, &LITERAL_ALPHABET),
+            (&mut self.offsets, modes >> 4 & 3, &OFFSET_ALPHABET),
+            (&mut self.matches, modes >> 2 & 3, &MATCH_ALPHABET),
         ];
-        for (table, mode, default, default_log, max_log, max_symbol) in all {
-            let rest = data.get(used..).ok_or(EARLY)?;
-            match mode {
-                0 => table.predefined(default, default_log)?,
-                1 => {
-                    let symbol = *rest.first().ok_or(EARLY)?;
-                    if usize::from(symbol) > max_symbol {
-                        return Err(Stop::Corrupt("bad sequence code"));
-                    }
-                    table.single(symbol);
-                    used += 1;
-                }
-                2 => used += table.read(rest, max_log, max_symbol)?,
-                _ if table.is_set() => {}
-                _ => return Err(Stop::Corrupt("a table is used again that was never there")),
-            }
+        for (table, mode, alphabet) in all {
+            used += alphabet.read(table, mode, data.get(used..).ok_or(EARLY)?)?;
         }
         Ok(used)
+    }
+}
+
+/// What holds for the codes of one kind.
+struct Alphabet {
+    default: &'static [i16],
+    default_log: u32,
+    max_log: u32,
+    max_symbol: usize,
+}
+
+const LITERAL_ALPHABET: Alphabet =
+    Alphabet { default: &DEFAULT_LITERALS, default_log: 6, max_log: 9, max_symbol: LITERAL_LENGTHS.len() - 1 };
+const OFFSET_ALPHABET: Alphabet =
+    Alphabet { default: &DEFAULT_OFFSETS, default_log: 5, max_log: 8, max_symbol: MAX_OFFSET_CODE };
+const MATCH_ALPHABET: Alphabet =
+    Alphabet { default: &DEFAULT_MATCHES, default_log: 6, max_log: 9, max_symbol: MATCH_LENGTHS.len() - 1 };
+
+impl Alphabet {
+    /// Sets a block's table of this kind; returns the bytes its description takes.
+    fn read(&self, table: &mut FseTable, mode: u8, data: &[u8]) -> Result<usize, Stop> {
+        match mode {
+            0 => table.predefined(self.default, self.default_log).map(|()| 0),
+            1 => {
+                let symbol = *data.first().ok_or(EARLY)?;
+                if usize::from(symbol) > self.max_symbol {
+                    return Err(Stop::Corrupt("bad sequence code"));
+                }
+                table.single(symbol);
+                Ok(1)
+            }
+            2 => table.read(data, self.max_log, self.max_symbol),
+            _ if table.is_set() => Ok(0),
+            _ => Err(Stop::Corrupt("a table is used again that was never there")),
+        }
     }
 }
 

@@ -4,8 +4,8 @@
 //! own trailer is the same four bytes), the caller's limit bounds it, and a stream that yields one byte more or less is
 //! an error. So the output is written once, where it is wanted, and nothing grows.
 //!
-//! Memory besides the output: none to speak of but for XZ, whose decoder keeps the stream's dictionary (32 MiB in Debian's
-//! 6.1), see [`Payload::scratch_bytes`].
+//! Memory besides the output: below 160 KiB, whatever dictionary or window the stream asks for, because the output serves
+//! as that; see [`Payload::scratch_bytes`].
 
 use alloc::vec::Vec;
 
@@ -135,12 +135,12 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Bytes of heap that unpacking takes at its worst moment, besides the output; an estimate from above.
+    /// Bytes of heap that unpacking takes besides the output.
     pub fn scratch_bytes(&self) -> usize {
-        const TABLES: usize = 256 << 10;
         match self.format {
-            Format::Plain | Format::Gzip | Format::Lz4 => TABLES,
-            Format::Xz => TABLES + crate::xz::dictionary_bytes(self.stream).unwrap_or(0),
+            Format::Plain | Format::Lz4 => 0,
+            Format::Gzip => size_of::<miniz_oxide::inflate::core::DecompressorOxide>(),
+            Format::Xz => crate::xz::SCRATCH,
             Format::Zstd => crate::zstd::SCRATCH,
         }
     }

@@ -150,6 +150,30 @@ fn damage_in_the_payload_is_found() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// Several damaged bytes, a wrong size: never a panic, and never more than there is room for.
+    #[test]
+    fn damage_never_panics(
+        which in 0usize..4,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+        near_start in any::<bool>(),
+        size in 1usize..200_000,
+    ) {
+        let (format, stream) = ALL[which];
+        let mut damaged = stream.to_vec();
+        for (at, value) in changes {
+            let at = at.index(if near_start { 300 } else { stream.len() });
+            damaged[at] = value;
+        }
+        let file = bzimage(&payload(format, &damaged, size));
+        if let Ok(found) = locate(&file) {
+            let _ = found.unpack(LIMIT);
+        }
+    }
+}
+
 #[test]
 fn truncated_streams_are_found() {
     let elf = elf();

@@ -31,9 +31,28 @@ macro_rules! abi_struct {
     };
 }
 
+/// Typed access to the union at the end of an operation's envelope, which is kept as `u: [u64; 16]`.
+macro_rules! union_payload {
+    ($t:ident) => {
+        impl $t {
+            /// The structure in `u`; `None` only for a `T` that is larger than the union (none of this crate's is).
+            pub fn payload<T: zerocopy::FromBytes>(&self) -> Option<T> {
+                T::read_from_prefix(zerocopy::IntoBytes::as_bytes(&self.u)).ok().map(|(t, _)| t)
+            }
+
+            /// Writes the structure to the beginning of `u`; the rest stays.
+            pub fn set_payload<T: zerocopy::IntoBytes + zerocopy::Immutable>(&mut self, payload: &T) {
+                const { assert!(core::mem::size_of::<T>() <= 128) };
+                let _ = payload.write_to_prefix(zerocopy::IntoBytes::as_mut_bytes(&mut self.u));
+            }
+        }
+    };
+}
+
 pub mod arch;
 pub mod callback;
 pub mod console;
+pub mod cpuid;
 pub mod domctl;
 pub mod elfnote;
 pub mod errno;
@@ -46,9 +65,11 @@ pub mod ids;
 pub mod memory;
 pub mod mmu;
 pub mod physdev;
+pub mod platform;
 pub mod sched;
 pub mod shared_info;
 pub mod start_info;
 pub mod sysctl;
 pub mod vcpu;
 pub mod version;
+pub mod xenstore;

@@ -1,0 +1,325 @@
+//! The operations inside the hypercalls that have any: one line each. To change how far Hospes is with one, edit its
+//! status here and run `UPDATE_COVERAGE=1 cargo test -p pv-abi --test coverage`.
+
+use crate::hypercall::{Status, nr};
+
+/// Who may call an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Every domain, for itself.
+    Any,
+    /// Every domain for itself, dom0 for others as well.
+    Both,
+    /// dom0.
+    Dom0,
+}
+
+/// Who cannot do without an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A stock Linux kernel does not come up without it.
+    Boot,
+    /// Linux uses it and lives without.
+    Linux,
+    /// Xen's tools use it.
+    Tools,
+    /// Nobody we know of.
+    Nobody,
+}
+
+/// One operation of a hypercall.
+#[derive(Clone, Copy, Debug)]
+pub struct SubOp {
+    /// Its number.
+    pub number: u32,
+    /// Its name in the ABI.
+    pub name: &'static str,
+    /// Who may call it.
+    pub who: Who,
+    /// Who needs it.
+    pub need: Need,
+    /// How far it is built.
+    pub status: Status,
+    /// What else there is to say.
+    pub note: &'static str,
+}
+
+/// The operations of one hypercall.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The hypercall.
+    pub hypercall: usize,
+    /// Its operations, in rising number.
+    pub ops: &'static [SubOp],
+}
+
+/// The operations of `hypercall`, if it has any.
+pub fn of(hypercall: usize) -> Option<&'static [SubOp]> {
+    FAMILIES.iter().find(|f| f.hypercall == hypercall).map(|f| f.ops)
+}
+
+/// The name of operation `number` of `hypercall`.
+pub fn name(hypercall: usize, number: u32) -> Option<&'static str> {
+    of(hypercall)?.iter().find(|o| o.number == number).map(|o| o.name)
+}
+
+macro_rules! families {
+    ($($hc:ident { $($n:literal $name:ident $who:ident $need:ident $status:ident $note:literal;)* })*) => {
+        /// All of them.
+        pub const FAMILIES: &[Family] = &[$(Family {
+            hypercall: nr::$hc,
+            ops: &[$(SubOp {
+                number: $n, name: stringify!($name), who: Who::$who, need: Need::$need, status: Status::$status, note: $note,
+            }),*],
+        }),*];
+    };
+}
+
+families! {
+    MMUEXT_OP {
+        0 pin_l1_table Both Boot Absent "";
+        1 pin_l2_table Both Boot Absent "";
+        2 pin_l3_table Both Boot Absent "";
+        3 pin_l4_table Both Boot Absent "";
+        4 unpin_table Both Boot Absent "";
+        5 new_baseptr Any Boot Absent "";
+        6 tlb_flush_local Any Boot Absent "";
+        7 invlpg_local Any Boot Absent "";
+        8 tlb_flush_multi Any Boot Absent "";
+        9 invlpg_multi Any Boot Absent "";
+        10 tlb_flush_all Any Linux Absent "";
+        11 invlpg_all Any Linux Absent "";
+        12 flush_cache Any Nobody Absent "";
+        13 set_ldt Any Boot Absent "";
+        15 new_user_baseptr Any Boot Absent "";
+        16 clear_page Any Nobody Absent "";
+        17 copy_page Any Nobody Absent "";
+        18 flush_cache_global Any Nobody Absent "";
+        19 mark_super Any Nobody Absent "-EOPNOTSUPP: no superpages in PV";
+        20 unmark_super Any Nobody Absent "-EOPNOTSUPP: no superpages in PV";
+    }
+    PLATFORM_OP {
+        17 settime32 Dom0 Linux Absent "";
+        31 add_memtype Dom0 Nobody Absent "";
+        32 del_memtype Dom0 Nobody Absent "";
+        33 read_memtype Dom0 Linux Absent "";
+        35 microcode_update Dom0 Nobody Absent "";
+        39 platform_quirk Dom0 Nobody Absent "";
+        48 get_cpu_version Dom0 Nobody Absent "";
+        49 efi_runtime_call Dom0 Linux Absent "";
+        50 firmware_info Dom0 Linux Absent "";
+        51 enter_acpi_sleep Dom0 Linux Absent "power-off only";
+        52 change_freq Dom0 Nobody Absent "";
+        53 getidletime Dom0 Nobody Absent "";
+        54 set_processor_pminfo Dom0 Linux Absent "";
+        55 get_cpuinfo Dom0 Linux Absent "6.12 and later: dom0's topology";
+        56 cpu_online Dom0 Linux Absent "";
+        57 cpu_offline Dom0 Linux Absent "";
+        58 cpu_hotadd Dom0 Linux Absent "";
+        59 mem_hotadd Dom0 Linux Absent "";
+        60 core_parking Dom0 Linux Absent "";
+        61 resource_op Dom0 Nobody Absent "";
+        62 settime64 Dom0 Linux Absent "";
+        63 get_symbol Dom0 Linux Absent "";
+    }
+    MEMORY_OP {
+        0 increase_reservation Both Nobody Absent "";
+        1 decrease_reservation Both Linux Absent "ballooning";
+        2 maximum_ram_page Any Tools Absent "";
+        3 current_reservation Both Linux Absent "";
+        4 maximum_reservation Both Linux Absent "";
+        5 machphys_mfn_list Any Tools Absent "";
+        6 populate_physmap Both Tools Absent "ballooning; building domains";
+        7 add_to_physmap Both Nobody Absent "-EACCES for PV domains";
+        9 memory_map Any Linux Absent "";
+        10 machine_memory_map Dom0 Boot Absent "dom0 only";
+        11 exchange Any Linux Absent "swiotlb";
+        12 machphys_mapping Any Linux Absent "";
+        13 set_memory_map Both Tools Absent "";
+        14 maximum_gpfn Both Tools Absent "";
+        15 remove_from_physmap Both Nobody Absent "-EACCES for PV domains";
+        16 set_pod_target Both Nobody Absent "";
+        17 get_pod_target Both Nobody Absent "";
+        18 get_sharing_freed_pages Dom0 Tools Absent "-ENOSYS, as the tools expect";
+        19 get_sharing_shared_pages Dom0 Tools Absent "-ENOSYS, as the tools expect";
+        20 paging Dom0 Nobody Absent "";
+        21 access Dom0 Nobody Absent "";
+        22 sharing Dom0 Nobody Absent "";
+        23 add_to_physmap_batch Both Nobody Absent "";
+        24 claim_pages Dom0 Tools Absent "-ENOSYS, as the tools expect";
+        26 get_vnumainfo Any Tools Absent "-EOPNOTSUPP";
+        27 reserved_device_memory_map Dom0 Nobody Absent "";
+        28 acquire_resource Dom0 Tools Absent "grant tables";
+    }
+    XEN_VERSION {
+        0 version Any Boot Absent "";
+        1 extraversion Any Linux Absent "";
+        2 compile_info Any Linux Absent "";
+        3 capabilities Any Tools Absent "";
+        4 changeset Any Linux Absent "";
+        5 platform_parameters Any Linux Absent "";
+        6 get_features Any Boot Absent "";
+        7 pagesize Any Linux Absent "";
+        8 guest_handle Any Linux Absent "";
+        9 commandline Dom0 Tools Absent "";
+        10 build_id Any Linux Absent "";
+    }
+    CONSOLE_IO {
+        0 write Any Linux Absent "";
+        1 read Dom0 Boot Absent "dom0's hvc0";
+    }
+    GRANT_TABLE_OP {
+        0 map_grant_ref Any Linux Absent "";
+        1 unmap_grant_ref Any Linux Absent "";
+        2 setup_table Both Boot Absent "";
+        3 dump_table Dom0 Nobody Absent "";
+        4 transfer Any Nobody Absent "";
+        5 copy Any Linux Absent "";
+        6 query_size Both Linux Absent "";
+        7 unmap_and_replace Any Nobody Absent "";
+        8 set_version Any Linux Absent "version 1 only";
+        9 get_status_frames Both Nobody Absent "version 2";
+        10 get_version Both Nobody Absent "";
+        11 swap_grant_ref Any Nobody Absent "";
+        12 cache_flush Any Nobody Absent "";
+    }
+    VCPU_OP {
+        0 initialise Any Boot Absent "";
+        1 up Any Boot Absent "";
+        2 down Any Linux Absent "";
+        3 is_up Any Boot Absent "";
+        4 get_runstate_info Any Linux Absent "";
+        5 register_runstate_memory_area Any Boot Absent "";
+        6 set_periodic_timer Any Nobody Absent "";
+        7 stop_periodic_timer Any Boot Absent "";
+        8 set_singleshot_timer Any Boot Absent "";
+        9 stop_singleshot_timer Any Boot Absent "";
+        10 register_vcpu_info Any Boot Absent "";
+        11 send_nmi Any Linux Absent "";
+        12 get_physid Any Nobody Absent "";
+        13 register_vcpu_time_memory_area Any Linux Absent "";
+    }
+    SCHED_OP {
+        0 yield Any Linux Absent "";
+        1 block Any Boot Absent "";
+        2 shutdown Any Boot Absent "";
+        3 poll Any Boot Absent "";
+        4 remote_shutdown Dom0 Nobody Absent "";
+        5 shutdown_code Any Nobody Absent "";
+        6 watchdog Any Linux Absent "";
+        7 pin_override Dom0 Linux Absent "";
+    }
+    CALLBACK_OP {
+        0 register Any Boot Absent "";
+        1 unregister Any Nobody Absent "";
+    }
+    EVENT_CHANNEL_OP {
+        0 bind_interdomain Any Linux Absent "";
+        1 bind_virq Any Boot Absent "";
+        2 bind_pirq Any Linux Absent "";
+        3 close Any Boot Absent "";
+        4 send Any Boot Absent "";
+        5 status Both Linux Absent "";
+        6 alloc_unbound Both Linux Absent "";
+        7 bind_ipi Any Boot Absent "";
+        8 bind_vcpu Any Boot Absent "";
+        9 unmask Any Boot Absent "";
+        10 reset Both Tools Absent "";
+        11 init_control Any Linux Absent "-ENOSYS: Linux then uses 2-level channels";
+        12 expand_array Any Linux Absent "";
+        13 set_priority Any Linux Absent "";
+    }
+    PHYSDEV_OP {
+        5 irq_status_query Dom0 Linux Absent "";
+        6 set_iopl Any Boot Absent "";
+        7 set_iobitmap Any Linux Absent "";
+        8 apic_read Dom0 Linux Absent "";
+        9 apic_write Dom0 Nobody Absent "";
+        10 alloc_irq_vector Dom0 Linux Absent "";
+        11 free_irq_vector Dom0 Nobody Absent "";
+        12 eoi Dom0 Linux Absent "";
+        13 map_pirq Dom0 Linux Absent "GSI and MSI";
+        14 unmap_pirq Dom0 Linux Absent "";
+        15 manage_pci_add Dom0 Linux Absent "";
+        16 manage_pci_remove Dom0 Linux Absent "";
+        17 pirq_eoi_gmfn_v1 Dom0 Nobody Absent "";
+        19 restore_msi Dom0 Linux Absent "";
+        20 manage_pci_add_ext Dom0 Linux Absent "";
+        21 setup_gsi Dom0 Linux Absent "";
+        23 get_free_pirq Any Nobody Absent "";
+        24 pci_mmcfg_reserved Dom0 Linux Absent "";
+        25 pci_device_add Dom0 Linux Absent "";
+        26 pci_device_remove Dom0 Linux Absent "";
+        27 restore_msi_ext Dom0 Linux Absent "";
+        28 pirq_eoi_gmfn_v2 Dom0 Linux Absent "";
+        29 dbgp_op Dom0 Linux Absent "";
+        30 prepare_msix Dom0 Linux Absent "";
+        31 release_msix Dom0 Linux Absent "";
+    }
+    SYSCTL {
+        1 readconsole Dom0 Tools Absent "";
+        3 physinfo Dom0 Tools Absent "";
+        4 sched_id Dom0 Tools Absent "";
+        5 perfc_op Dom0 Nobody Absent "";
+        6 getdomaininfolist Dom0 Tools Absent "";
+        7 debug_keys Dom0 Nobody Absent "";
+        8 getcpuinfo Dom0 Tools Absent "";
+        9 availheap Dom0 Nobody Absent "";
+        10 get_pmstat Dom0 Nobody Absent "";
+        11 cpu_hotplug Dom0 Nobody Absent "";
+        12 pm_op Dom0 Nobody Absent "";
+        16 cputopoinfo Dom0 Tools Absent "";
+        17 numainfo Dom0 Tools Absent "one node";
+        18 cpupool_op Dom0 Tools Absent "one pool";
+        19 scheduler_op Dom0 Tools Absent "";
+        22 pcitopoinfo Dom0 Tools Absent "";
+        25 get_cpu_levelling_caps Dom0 Nobody Absent "";
+        26 get_cpu_featureset Dom0 Tools Absent "";
+        29 get_cpu_policy Dom0 Tools Absent "";
+    }
+    DOMCTL {
+        1 createdomain Dom0 Tools Absent "";
+        2 destroydomain Dom0 Tools Absent "";
+        3 pausedomain Dom0 Tools Absent "";
+        4 unpausedomain Dom0 Tools Absent "";
+        5 getdomaininfo Dom0 Tools Absent "";
+        9 setvcpuaffinity Dom0 Tools Absent "";
+        10 shadow_op Dom0 Tools Absent "log-dirty, for live migration";
+        11 max_mem Dom0 Tools Absent "";
+        12 setvcpucontext Dom0 Tools Absent "";
+        13 getvcpucontext Dom0 Tools Absent "";
+        14 getvcpuinfo Dom0 Tools Absent "";
+        15 max_vcpus Dom0 Tools Absent "";
+        16 scheduler_op Dom0 Tools Absent "";
+        17 setdomainhandle Dom0 Tools Absent "";
+        18 setdebugging Dom0 Nobody Absent "";
+        19 irq_permission Dom0 Nobody Absent "";
+        20 iomem_permission Dom0 Nobody Absent "";
+        21 ioport_permission Dom0 Nobody Absent "";
+        22 hypercall_init Dom0 Tools Absent "";
+        24 settimeoffset Dom0 Tools Absent "";
+        25 getvcpuaffinity Dom0 Tools Absent "";
+        27 resumedomain Dom0 Tools Absent "after a failed migration";
+        29 subscribe Dom0 Tools Absent "";
+        35 set_address_size Dom0 Tools Absent "64 only";
+        36 get_address_size Dom0 Tools Absent "";
+        37 assign_device Dom0 Nobody Absent "no IOMMU";
+        42 set_ext_vcpucontext Dom0 Tools Absent "restore";
+        43 get_ext_vcpucontext Dom0 Tools Absent "save";
+        46 set_target Dom0 Nobody Absent "";
+        59 gettscinfo Dom0 Tools Absent "";
+        60 settscinfo Dom0 Tools Absent "default mode";
+        61 getpageframeinfo3 Dom0 Tools Absent "save";
+        62 setvcpuextstate Dom0 Tools Absent "restore";
+        63 getvcpuextstate Dom0 Tools Absent "save";
+        66 set_virq_handler Dom0 Nobody Absent "";
+        68 setnodeaffinity Dom0 Tools Absent "one node";
+        69 getnodeaffinity Dom0 Tools Absent "one node";
+        72 get_vcpu_msrs Dom0 Tools Absent "save";
+        73 set_vcpu_msrs Dom0 Tools Absent "restore";
+        79 soft_reset Dom0 Nobody Absent "";
+        82 get_cpu_policy Dom0 Tools Absent "";
+        83 set_cpu_policy Dom0 Tools Absent "";
+        89 set_llc_colors Dom0 Nobody Absent "-EOPNOTSUPP, as 4.20's tools expect";
+    }
+}

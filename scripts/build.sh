@@ -19,6 +19,7 @@ build_hypervisor() {
     build_cargo --profile "$OPT_PROFILE" --target x86_64-unknown-none -p hypervisor --bin hospes ||
         die "the hypervisor does not build (see above)"
     HYPERVISOR=$TARGET_DIR/x86_64-unknown-none/$OPT_PROFILE/hospes
+    step "$SCRIPTS/embed-symbols" "$HYPERVISOR" || die "the hypervisor got no symbol table (see above)"
     link_result "$HYPERVISOR" hospes
 }
 

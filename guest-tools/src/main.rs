@@ -1,2 +1,229 @@
-//! `dom`.
-fn main() {}
+//! `dom`: domains from dom0's command line, on Hospes and on Xen 4.17.
+//!
+//! From the ground up: [`privcmd`] (the kernel's door; all `unsafe` is there), [`hypercalls`] (typed operations), [`xs`] (the
+//! store), [`cfg`] (configuration files), [`nodes`] (a domain's nodes in the store), [`build`] (makes a domain), [`console`],
+//! [`lifecycle`] (ends one), [`commands`] and the command line in this file.
+//!
+//! Every failure is one line on stderr that says what, where and what to do, and exit status 1; a wrong command line is 2.
+#![deny(unsafe_code)]
+
+mod build;
+mod cfg;
+mod commands;
+mod console;
+mod find;
+mod hypercalls;
+mod lifecycle;
+mod nodes;
+mod output;
+#[allow(unsafe_code)]
+mod privcmd;
+mod xs;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use pv_abi::ids::DomId;
+use serde::Serialize;
+
+use build::Cancel;
+use console::{Console, End};
+use hypercalls::Hypervisor;
+use output::State;
+use xs::Store;
+
+/// Manage the domains of this machine. Wherever a domain is named, its id does as well.
+#[derive(Debug, Parser)]
+#[command(name = "dom", version, disable_help_subcommand = true)]
+struct CommandLine {
+    /// Print JSON instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a domain from a configuration file in the xl.cfg syntax, and start it
+    Create {
+        /// The configuration
+        file: PathBuf,
+        /// Show its console at once, from the first line on (Ctrl-] leaves it)
+        #[arg(short, long)]
+        console: bool,
+        /// Leave it paused
+        #[arg(short, long, conflicts_with = "console")]
+        paused: bool,
+        /// Settings that replace the file's, such as memory=256
+        #[arg(value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+    },
+    /// Show all domains, or one
+    List {
+        /// Only this one
+        domain: Option<String>,
+        /// Show more of each
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Show the vCPUs of all domains, or of one
+    VcpuList {
+        /// Only this one's
+        domain: Option<String>,
+    },
+    /// Join a domain's console; Ctrl-] leaves it
+    Console {
+        /// Which
+        domain: String,
+    },
+    /// End a domain at once and give back all it has
+    Destroy {
+        /// Which
+        domain: String,
+    },
+    /// Stop a domain's vCPUs
+    Pause {
+        /// Which
+        domain: String,
+    },
+    /// Let a paused domain go on
+    Unpause {
+        /// Which
+        domain: String,
+    },
+    /// Ask a domain's kernel to power off
+    Shutdown {
+        /// Which
+        domain: String,
+    },
+    /// Ask a domain's kernel to reboot
+    Reboot {
+        /// Which
+        domain: String,
+    },
+    /// Show the machine and its hypervisor
+    Info,
+    /// Show the hypervisor's messages
+    Dmesg {
+        /// Forget them after that
+        #[arg(short, long)]
+        clear: bool,
+    },
+    /// What developers of the hypervisor need
+    #[command(subcommand)]
+    Debug(Debug),
+}
+
+#[derive(Debug, Subcommand)]
+enum Debug {
+    /// Recount every frame and compare (only on Hospes)
+    Audit,
+}
+
+fn main() -> ExitCode {
+    match run(CommandLine::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // One line, whatever the parts of the message contain.
+            eprintln!("dom: {}", format!("{e:#}").replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(line: CommandLine) -> Result<()> {
+    let json = line.json;
+    // A configuration's mistakes are told before anything else is looked at, even where there is no hypervisor.
+    if let Command::Create { file, console, paused, overrides } = &line.command {
+        let config = cfg::load(file, overrides)?;
+        return create(&config, *console, *paused, json);
+    }
+    let hypervisor = Hypervisor::open()?;
+    match line.command {
+        Command::Create { .. } => Ok(()),
+        Command::Info => commands::info(&hypervisor, json),
+        Command::Dmesg { clear } => commands::dmesg(&hypervisor, clear, json),
+        Command::Debug(Debug::Audit) => commands::audit(&hypervisor, json),
+        Command::List { domain, verbose } => commands::list(&hypervisor, &mut Store::open()?, domain.as_deref(), verbose, json),
+        Command::VcpuList { domain } => commands::vcpu_list(&hypervisor, &mut Store::open()?, domain.as_deref(), json),
+        Command::Console { domain } => show_console(&hypervisor, &mut Store::open()?, &domain),
+        Command::Destroy { domain } => {
+            let mut store = Store::open()?;
+            let id = find::domain(&hypervisor, &mut store, &domain)?.domain;
+            lifecycle::destroy(&hypervisor, &mut store, DomId(id))
+        }
+        Command::Pause { domain } => {
+            let info = find::domain(&hypervisor, &mut Store::open()?, &domain)?;
+            if info.domain == 0 {
+                bail!("domain 0 cannot be paused: it is the one this runs in");
+            }
+            Ok(hypervisor.pause_domain(DomId(info.domain))?)
+        }
+        Command::Unpause { domain } => {
+            let info = find::domain(&hypervisor, &mut Store::open()?, &domain)?;
+            if info.flags & pv_abi::domctl::dominf::PAUSED == 0 {
+                bail!("domain `{domain}` is not paused");
+            }
+            Ok(hypervisor.unpause_domain(DomId(info.domain))?)
+        }
+        Command::Shutdown { domain } => commands::ask_to_end(&hypervisor, &mut Store::open()?, &domain, "poweroff"),
+        Command::Reboot { domain } => commands::ask_to_end(&hypervisor, &mut Store::open()?, &domain, "reboot"),
+    }
+}
+
+/// What `dom create --json` tells.
+#[derive(Debug, Serialize)]
+struct Created<'a> {
+    name: &'a str,
+    id: u16,
+    tty: &'a str,
+}
+
+fn create(config: &cfg::Config, console: bool, paused: bool, json: bool) -> Result<()> {
+    let hypervisor = Hypervisor::open()?;
+    let mut store = Store::open()?;
+    let cancel = Cancel::on_signals()?;
+    let ready = build::create(&hypervisor, &mut store, config, &cancel)?;
+    drop(cancel);
+    let attached = if console { Some(Console::open(&ready.tty, ready.domain)?) } else { None };
+    if !paused {
+        hypervisor.unpause_domain(ready.domain)?;
+    }
+    if let Some(console) = attached {
+        return end_of_console(console.attach(&hypervisor, &mut store)?, &config.name);
+    }
+    if json {
+        return output::json(&Created { name: &config.name, id: ready.domain.0, tty: &ready.tty });
+    }
+    let state = if paused { "is paused" } else { "runs" };
+    output::line(&format!("domain `{}` {state}, id {}", config.name, ready.domain));
+    Ok(())
+}
+
+fn show_console(hypervisor: &Hypervisor, store: &mut Store, which: &str) -> Result<()> {
+    let info = find::domain(hypervisor, store, which)?;
+    if info.domain == 0 {
+        bail!("domain 0 has no console that could be shown here: it is the one this runs in");
+    }
+    let tty = store
+        .read(&format!("{}/console/tty", nodes::root(DomId(info.domain))))?
+        .filter(|tty| !tty.is_empty())
+        .with_context(|| format!("domain `{which}` has no console ({}); is xenconsoled running?", State(info.flags).word()))?;
+    let console = Console::open(&tty, DomId(info.domain))?;
+    end_of_console(console.attach(hypervisor, store)?, which)
+}
+
+/// Tells people, not pipes, why the console ended.
+fn end_of_console(end: End, name: &str) -> Result<()> {
+    if std::io::stderr().is_terminal() {
+        match end {
+            End::Left => eprintln!("\n(left the console; `dom console {name}` comes back)"),
+            End::Domain(word) => eprintln!("\n(domain `{name}` has ended: {word})"),
+        }
+    }
+    Ok(())
+}

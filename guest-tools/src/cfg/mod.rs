@@ -1,0 +1,296 @@
+//! A domain's configuration: which xl.cfg settings there are, and what they mean.
+
+mod syntax;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use syntax::ConfigError;
+use syntax::{Place, Setting, Value};
+
+/// The most vCPUs a domain may ask for; beyond 32 a guest has no vcpu_info at its start.
+const MAX_VCPUS: u64 = 32;
+/// The most memory, MiB: what the start-of-day layout can describe with ease.
+const MAX_MEMORY: u64 = 16 << 20;
+/// Names are used in paths of the store and of log files.
+const MAX_NAME: usize = 64;
+
+/// Settings of xl that these tools do not have yet. They are refused, never ignored: a domain that lacks its disk is worse
+/// than none.
+const NOT_YET: &[&str] = &[
+    "bios", "bootloader", "bootloader_args", "channel", "claim_mode", "cpu_weight", "cap", "cpuid", "cpus", "cpus_soft",
+    "device_model_version", "device_tree", "disk", "driver_domain", "e820_host", "gfx_passthru", "ioports", "iomem", "irqs",
+    "localtime", "max_event_channels", "max_grant_frames", "max_grant_version", "max_maptrack_frames", "memory_sharing",
+    "nestedhvm", "nics", "p9", "passthrough", "pci", "pci_msitranslate", "pci_permissive", "pool", "pvcalls", "rtc_timeoffset",
+    "sdl", "seclabel", "shadow_memory", "spice", "suppress_global_vmgenid", "tsc_mode", "usbctrl", "usbdev", "vcpu_hard_affinity",
+    "vcpu_soft_affinity", "vdispl", "vfb", "vif", "vkb", "vnc", "vnuma", "vsnd", "vtpm", "xend_suspend_evtchn_compat",
+];
+
+/// What happens when a domain has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// All of it is given back.
+    Destroy,
+    /// It is destroyed and made anew from the same configuration.
+    Restart,
+    /// It stays as it is, to be looked at, until somebody destroys it.
+    Preserve,
+}
+
+/// A domain to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Unique among the domains that run.
+    pub name: String,
+    /// 16 bytes that tell it from all others; chosen by chance if it has none.
+    pub uuid: Option<[u8; 16]>,
+    /// The kernel's file.
+    pub kernel: PathBuf,
+    /// The initrd's.
+    pub ramdisk: Option<PathBuf>,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// Memory it starts with, MiB.
+    pub memory: u64,
+    /// Memory it may have, MiB; not below `memory`.
+    pub max_memory: u64,
+    /// vCPUs it starts with.
+    pub vcpus: u32,
+    /// vCPUs it may bring up; not below `vcpus`.
+    pub max_vcpus: u32,
+    /// After it powered off.
+    pub on_poweroff: Action,
+    /// After it asked for a reboot.
+    pub on_reboot: Action,
+    /// After it crashed.
+    pub on_crash: Action,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("the configuration {} cannot be read: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not text.
+    #[error("the configuration {} is not a text file", .0.display())]
+    NotText(PathBuf),
+    /// Something in it is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// Reads a configuration file; `overrides` are `key=value` words that come after it.
+pub fn load(path: &Path, overrides: &[String]) -> Result<Config, LoadError> {
+    let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
+    let text = String::from_utf8(bytes).map_err(|_| LoadError::NotText(path.to_owned()))?;
+    Ok(parse(&path.display().to_string(), &text, overrides)?)
+}
+
+fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Config, ConfigError> {
+    let mut settings = syntax::parse(file, text)?;
+    for text in overrides {
+        settings.push(syntax::parse_override(text)?);
+    }
+    let whole = Place { file: file.into(), line: 0 };
+    // The last one of several with the same name counts.
+    Settings { map: settings.into_iter().map(|s| (s.key.clone(), s)).collect(), whole }.into_config()
+}
+
+/// The settings by name; each is taken out as it is understood.
+struct Settings {
+    map: BTreeMap<String, Setting>,
+    whole: Place,
+}
+
+fn error<T>(place: &Place, what: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError { place: place.clone(), what: what.into() })
+}
+
+impl Settings {
+    fn into_config(mut self) -> Result<Config, ConfigError> {
+        self.check_kind()?;
+        let name = self.name()?;
+        let Some(kernel) = self.text("kernel")?.filter(|k| !k.is_empty()) else {
+            return error(&self.whole, "there is no `kernel` in it; add a line like kernel = \"/boot/vmlinuz\"");
+        };
+        let ramdisk = self.text("ramdisk")?.filter(|r| !r.is_empty()).map(PathBuf::from);
+        let cmdline = self.cmdline()?;
+        let memory = self.number("memory", 1..=MAX_MEMORY)?;
+        let max_memory = self.number("maxmem", 1..=MAX_MEMORY)?;
+        let Some(memory) = memory.or(max_memory) else {
+            return error(&self.whole, "there is no `memory` in it; add a line like memory = 256 (MiB)");
+        };
+        let vcpus = self.number("vcpus", 1..=MAX_VCPUS)?;
+        let max_vcpus = self.number("maxvcpus", 1..=MAX_VCPUS)?.or(vcpus).unwrap_or(1);
+        let vcpus = vcpus.unwrap_or(max_vcpus);
+        let uuid = self.uuid()?;
+        let config = Config {
+            name,
+            uuid,
+            kernel: kernel.into(),
+            ramdisk,
+            cmdline,
+            memory,
+            max_memory: max_memory.unwrap_or(memory),
+            vcpus: vcpus as u32,
+            max_vcpus: max_vcpus as u32,
+            on_poweroff: self.action("on_poweroff")?.unwrap_or(Action::Destroy),
+            on_reboot: self.action("on_reboot")?.unwrap_or(Action::Restart),
+            on_crash: self.action("on_crash")?.unwrap_or(Action::Preserve),
+        };
+        if config.max_memory < config.memory {
+            return error(&self.whole, format!("`maxmem` ({}) is less than `memory` ({memory})", config.max_memory));
+        }
+        if config.max_vcpus < config.vcpus {
+            return error(&self.whole, format!("`maxvcpus` ({max_vcpus}) is less than `vcpus` ({vcpus})"));
+        }
+        self.check_rest()?;
+        Ok(config)
+    }
+
+    fn take(&mut self, key: &str) -> Option<Setting> {
+        self.map.remove(key)
+    }
+
+    fn text(&mut self, key: &str) -> Result<Option<String>, ConfigError> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Setting { value: Value::Text(text), .. }) => Ok(Some(text)),
+            Some(Setting { place, .. }) => error(&place, format!("`{key}` must be a string in quotes")),
+        }
+    }
+
+    fn number(&mut self, key: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, ConfigError> {
+        let Some(Setting { value, place, .. }) = self.take(key) else { return Ok(None) };
+        let number = match value {
+            Value::Number(number) => Some(number),
+            // xl takes numbers in quotes, too.
+            Value::Text(text) => text.trim().parse().ok(),
+            Value::List(_) => None,
+        };
+        match number {
+            Some(number) if range.contains(&number) => Ok(Some(number)),
+            Some(number) => error(&place, format!("`{key}` is {number} and may be {} to {}", range.start(), range.end())),
+            None => error(&place, format!("`{key}` must be a number")),
+        }
+    }
+
+    fn name(&mut self) -> Result<String, ConfigError> {
+        let place = self.map.get("name").map(|setting| setting.place.clone());
+        let (Some(name), Some(place)) = (self.text("name")?, place) else {
+            return error(&self.whole, "there is no `name` in it; add a line like name = \"demo\"");
+        };
+        let usable = |c: char| c.is_ascii_alphanumeric() || "_-.+:".contains(c);
+        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(usable) {
+            return error(&place, format!("the name `{name}` must have 1 to {MAX_NAME} of these characters: letters, digits, and _ - . + :"));
+        }
+        if name.chars().all(|c| c.is_ascii_digit()) {
+            return error(&place, format!("the name `{name}` is a number, so that it would be taken for a domain's id; give it a letter"));
+        }
+        Ok(name)
+    }
+
+    /// `cmdline` stands for the whole; otherwise it is made of `root` and `extra`, as xl does.
+    fn cmdline(&mut self) -> Result<String, ConfigError> {
+        let (root, extra) = (self.text("root")?, self.text("extra")?);
+        if let Some(cmdline) = self.text("cmdline")? {
+            return Ok(cmdline);
+        }
+        let root = root.filter(|root| !root.is_empty()).map(|root| format!("root={root}"));
+        Ok([root, extra].into_iter().flatten().collect::<Vec<_>>().join(" "))
+    }
+
+    fn uuid(&mut self) -> Result<Option<[u8; 16]>, ConfigError> {
+        let place = self.map.get("uuid").map(|setting| setting.place.clone());
+        let (Some(text), Some(place)) = (self.text("uuid")?, place) else { return Ok(None) };
+        match crate::output::parse_uuid(&text) {
+            Some(uuid) => Ok(Some(uuid)),
+            None => error(&place, format!("the uuid `{text}` must look like 01234567-89ab-cdef-0123-456789abcdef")),
+        }
+    }
+
+    fn action(&mut self, key: &str) -> Result<Option<Action>, ConfigError> {
+        let place = self.map.get(key).map(|setting| setting.place.clone());
+        let (Some(text), Some(place)) = (self.text(key)?, place) else { return Ok(None) };
+        match text.as_str() {
+            "destroy" => Ok(Some(Action::Destroy)),
+            "restart" => Ok(Some(Action::Restart)),
+            "preserve" => Ok(Some(Action::Preserve)),
+            "rename-restart" | "coredump-destroy" | "coredump-restart" | "soft-reset" => {
+                error(&place, format!("not supported yet: {key} = \"{text}\"; there are destroy, restart and preserve"))
+            }
+            _ => error(&place, format!("`{key}` is `{text}` and may be destroy, restart or preserve")),
+        }
+    }
+
+    /// Only PV guests.
+    fn check_kind(&mut self) -> Result<(), ConfigError> {
+        for (key, pv) in [("type", "pv"), ("builder", "linux")] {
+            let place = self.map.get(key).map(|setting| setting.place.clone());
+            if let (Some(kind), Some(place)) = (self.text(key)?, place)
+                && kind != pv
+                && !(key == "builder" && kind == "generic")
+            {
+                return error(&place, format!("not supported: {key} = \"{kind}\"; only PV guests can be started (type = \"pv\")"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left is not known to us, or does not ask for anything.
+    fn check_rest(&self) -> Result<(), ConfigError> {
+        // In the order of the file, so that the first mistake is the one that is told.
+        let mut left: Vec<&Setting> = self.map.values().collect();
+        left.sort_by_key(|setting| (setting.place.line == 0, setting.place.line));
+        for Setting { key, value, place } in left {
+            if NOT_YET.contains(&key.as_str()) {
+                if !value.is_nothing() {
+                    return error(place, format!("not supported yet: {key}; take it out to start the domain without it"));
+                }
+            } else {
+                let hint = nearest(key).map_or(String::new(), |known| format!("; is `{known}` meant?"));
+                return error(place, format!("unknown setting `{key}`{hint}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The known setting that differs from `key` the least, if it is near enough to be a slip.
+fn nearest(key: &str) -> Option<&'static str> {
+    const KNOWN: &[&str] = &[
+        "name", "uuid", "kernel", "ramdisk", "cmdline", "root", "extra", "memory", "maxmem", "vcpus", "maxvcpus",
+        "on_poweroff", "on_reboot", "on_crash", "type", "builder",
+    ];
+    KNOWN.iter().map(|known| (distance(key, known), *known)).filter(|(d, _)| *d <= 2).min().map(|(_, known)| known)
+}
+
+/// Letters to change, add or take away to make one word the other.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, b) in row.iter_mut().skip(1).zip(other.chars()) {
+            let value = (diagonal + usize::from(a != b)).min(left + 1).min(*cell + 1);
+            diagonal = std::mem::replace(cell, value);
+            left = value;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Configurations good and bad, with the exact words of each complaint.
+
+use super::*;
+
+const GOOD: &str = "name = \"g\"\nkernel = \"/k\"\nmemory = 96\n";
+
+fn config(text: &str) -> Config {
+    parse("g.cfg", text, &[]).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn error_of(text: &str) -> String {
+    parse("g.cfg", text, &[]).unwrap_err().to_string()
+}
+
+/// The complaint about GOOD with one more line, which is its fourth.
+fn error_with(line: &str) -> String {
+    error_of(&format!("{GOOD}{line}\n"))
+}
+
+#[test]
+fn the_least_configuration() {
+    assert_eq!(
+        config(GOOD),
+        Config {
+            name: "g".into(),
+            uuid: None,
+            kernel: "/k".into(),
+            ramdisk: None,
+            cmdline: String::new(),
+            memory: 96,
+            max_memory: 96,
+            vcpus: 1,
+            max_vcpus: 1,
+            on_poweroff: Action::Destroy,
+            on_reboot: Action::Restart,
+            on_crash: Action::Preserve,
+        }
+    );
+}
+
+#[test]
+fn all_settings() {
+    let all = config(
+        "type = 'pv'\nname = 'a.b-c'\nuuid = '01234567-89ab-cdef-0123-456789abcdef'\nkernel = '/k'\nramdisk = '/r'\nroot = '/dev/xvda1 ro'\n\
+         extra = 'console=hvc0'\nmemory = 128\nmaxmem = 256\nvcpus = 2\nmaxvcpus = 4\non_poweroff = 'preserve'\non_reboot = 'destroy'\n\
+         on_crash = 'restart'\nvif = []\ndisk = [ ]\nvnc = 0\nbuilder = 'linux'\n",
+    );
+    assert_eq!(all.uuid.map(|u| (u[0], u[15])), Some((0x01, 0xef)));
+    assert_eq!(all.cmdline, "root=/dev/xvda1 ro console=hvc0");
+    assert_eq!((all.memory, all.max_memory, all.vcpus, all.max_vcpus), (128, 256, 2, 4));
+    assert_eq!((all.on_poweroff, all.on_reboot, all.on_crash), (Action::Preserve, Action::Destroy, Action::Restart));
+    assert_eq!(all.ramdisk.as_deref(), Some(Path::new("/r")));
+}
+
+#[test]
+fn defaults_follow_one_another() {
+    assert_eq!(config("name='g'\nkernel='/k'\nmaxmem=64").memory, 64);
+    let more = config(&format!("{GOOD}maxvcpus=4"));
+    assert_eq!((more.vcpus, more.max_vcpus), (4, 4));
+    assert_eq!(config(&format!("{GOOD}cmdline='all'\nextra='not'")).cmdline, "all");
+    assert_eq!(config(&format!("{GOOD}memory='128'")).memory, 128);
+}
+
+#[test]
+fn the_command_line_comes_last() {
+    let config = parse("g.cfg", GOOD, &["memory=128".into(), "name=other".into()]).unwrap();
+    assert_eq!((config.memory, config.name.as_str()), (128, "other"));
+    let error = parse("g.cfg", GOOD, &["memroy=128".into()]).unwrap_err().to_string();
+    assert_eq!(error, "`memroy=128` on the command line: unknown setting `memroy`; is `memory` meant?");
+}
+
+#[test]
+fn what_is_missing() {
+    assert_eq!(error_of("kernel='/k'\nmemory=1"), "g.cfg: there is no `name` in it; add a line like name = \"demo\"");
+    assert_eq!(error_of("name='g'\nmemory=1"), "g.cfg: there is no `kernel` in it; add a line like kernel = \"/boot/vmlinuz\"");
+    assert_eq!(error_of("name='g'\nkernel='/k'"), "g.cfg: there is no `memory` in it; add a line like memory = 256 (MiB)");
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused() {
+    assert_eq!(
+        error_with("disk = [ 'phy:/dev/sda,xvda,w' ]"),
+        "g.cfg:4: not supported yet: disk; take it out to start the domain without it"
+    );
+    assert_eq!(error_with("vif = [ '' ]"), "g.cfg:4: not supported yet: vif; take it out to start the domain without it");
+    assert_eq!(
+        error_with("type = 'hvm'"),
+        "g.cfg:4: not supported: type = \"hvm\"; only PV guests can be started (type = \"pv\")"
+    );
+    assert_eq!(
+        error_with("on_crash = 'coredump-restart'"),
+        "g.cfg:4: not supported yet: on_crash = \"coredump-restart\"; there are destroy, restart and preserve"
+    );
+}
+
+#[test]
+fn wrong_values() {
+    assert_eq!(error_with("memory = 0"), "g.cfg:4: `memory` is 0 and may be 1 to 16777216");
+    assert_eq!(error_with("vcpus = 33"), "g.cfg:4: `vcpus` is 33 and may be 1 to 32");
+    assert_eq!(error_with("vcpus = 'two'"), "g.cfg:4: `vcpus` must be a number");
+    assert_eq!(error_with("kernel = 5"), "g.cfg:4: `kernel` must be a string in quotes");
+    assert_eq!(error_with("maxmem = 64"), "g.cfg: `maxmem` (64) is less than `memory` (96)");
+    assert_eq!(error_with("vcpus = 2\nmaxvcpus = 1"), "g.cfg: `maxvcpus` (1) is less than `vcpus` (2)");
+    assert_eq!(error_with("on_reboot = 'maybe'"), "g.cfg:4: `on_reboot` is `maybe` and may be destroy, restart or preserve");
+    assert_eq!(error_with("uuid = '12'"), "g.cfg:4: the uuid `12` must look like 01234567-89ab-cdef-0123-456789abcdef");
+    assert_eq!(
+        error_with("name = 'a/b'"),
+        "g.cfg:4: the name `a/b` must have 1 to 64 of these characters: letters, digits, and _ - . + :"
+    );
+    assert_eq!(
+        error_with("name = '12'"),
+        "g.cfg:4: the name `12` is a number, so that it would be taken for a domain's id; give it a letter"
+    );
+    assert_eq!(error_with("vcpu = 2"), "g.cfg:4: unknown setting `vcpu`; is `vcpus` meant?");
+    assert_eq!(error_with("frobnicate = 2"), "g.cfg:4: unknown setting `frobnicate`");
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let error = load(Path::new("/nowhere/x.cfg"), &[]).unwrap_err().to_string();
+    assert_eq!(error, "the configuration /nowhere/x.cfg cannot be read: No such file or directory (os error 2)");
+}

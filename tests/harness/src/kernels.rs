@@ -1,0 +1,49 @@
+//! The list of kernels, and what machine each wants.
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One test kernel.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Name of the binary and of its transcript.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// CPUs of the machine.
+    pub smp: u32,
+    /// More options for the hypervisor.
+    pub options: &'static str,
+    /// The kernel's command line.
+    pub args: &'static str,
+    /// Only with `--long`.
+    pub long: bool,
+}
+
+const fn kernel(name: &'static str, about: &'static str) -> Kernel {
+    Kernel { name, about, smp: 1, options: "", args: "", long: false }
+}
+
+/// Every kernel that `run` runs.
+pub const KERNELS: &[Kernel] = &[
+    Kernel { args: "one two=3", ..kernel("start_of_day", "registers, start_info and mappings at entry") },
+];
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap_or_else(|_| PathBuf::from("."))
+}
+
+/// Builds the kernels in the workspace at `root` and says where they are.
+pub fn build(root: &Path) -> Result<PathBuf, String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "-q", "--release", "--target", "x86_64-unknown-none", "-p", "guests"])
+        .current_dir(root)
+        .status()
+        .map_err(|e| format!("cargo: {e}"))?;
+    if !status.success() {
+        return Err("harness: the test kernels do not build".into());
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |t| root.join(t));
+    Ok(target.join("x86_64-unknown-none/release"))
+}

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # The GRUB ISO (BIOS, multiboot2) and the arguments of hypervisor and kernel.
 
-# Arguments of the hypervisor. Xen and Hospes share their names.
+# Arguments of the hypervisor. Xen and Hospes share their names. There is no `noreboot` among them: after a crash the
+# machine restarts, which QEMU (-no-reboot) makes its end, so nobody waits for a machine that is dead.
 hypervisor_arguments() {
-    local arguments="console=com1 com1=115200,8n1 dom0_mem=${OPT_DOM0_MEM}M,max:${OPT_DOM0_MEM}M loglvl=all guest_loglvl=all noreboot"
+    local arguments="console=com1 com1=115200,8n1 dom0_mem=${OPT_DOM0_MEM}M,max:${OPT_DOM0_MEM}M loglvl=all guest_loglvl=all"
     # Flushing the FPU state eagerly is what Xen does on silicon that needs it; the emulator needs it, too.
     [ "$HYPERVISOR_KIND" != xen ] || arguments+=" spec-ctrl=eager-fpu"
     echo "$arguments${OPT_XEN_APPEND:+ $OPT_XEN_APPEND}"

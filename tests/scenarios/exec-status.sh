@@ -1,7 +1,7 @@
 #!/bin/bash
 # --exec: exit statuses, odd commands, a time limit, a machine that stops early.
 # Time: quick
-# Limit: 400
+# Limit: 450
 # On: any
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -29,3 +29,8 @@ status dom0 --direct --exec "echo going; poweroff -f"
 equal "status of a machine that stopped" "$STATUS" 125
 equal "stdout before it" "$OUT" going
 has "what is said" "$ERR" "stopped before the command ended; the serial log is /"
+
+# dom0's kernel panics: the machine ends, and nobody waits for it.
+status dom0 --direct --append "panic=5" --exec "echo c >/proc/sysrq-trigger; sleep 1000"
+equal "status of a machine whose dom0 panicked" "$STATUS" 125
+grep -q "Kernel panic" "${ERR##*serial log is }" || fail "the serial log does not show the panic"

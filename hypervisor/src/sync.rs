@@ -48,9 +48,9 @@ pub enum Rank {
     /// A CPU's timer queue.
     Timers = 9,
     /// The page allocator.
-    Allocator = 10,
+    Allocator = 11,
     /// The small-object heap.
-    Heap = 11,
+    Heap = 10,
     /// The console ring and the UART.
     Console = 12,
 }
@@ -86,6 +86,15 @@ impl<T: ?Sized> Lock<T> {
         let guard = self.inner.try_lock()?;
         order::acquire(self.rank, true);
         Some(Guard { rank: self.rank, guard: core::mem::ManuallyDrop::new(guard) })
+    }
+
+    /// Opens the lock whoever holds it.
+    ///
+    /// # Safety
+    /// The holder never goes on (it is a CPU that panicked or was stopped).
+    pub unsafe fn force_unlock(&self) {
+        // SAFETY: the caller's.
+        unsafe { self.inner.force_unlock() };
     }
 
     /// A second lock of the same rank while `_first` is held. The caller orders the two (lower domain id first).

@@ -1,4 +1,51 @@
 //! Floor 0: instructions. Entry and exit, descriptor tables, MSRs, page-table entries, per-CPU base.
 
+#[cfg(target_os = "none")]
+pub mod boot;
+#[cfg(target_os = "none")]
+pub mod cpu;
+pub mod cpumask;
+#[cfg(target_os = "none")]
+pub mod cr;
+#[cfg(target_os = "none")]
+pub mod debugreg;
+pub mod dump;
+#[cfg(target_os = "none")]
+pub mod early;
+#[cfg(target_os = "none")]
+pub mod entry;
+#[cfg(target_os = "none")]
+pub mod extable;
+pub mod fpu;
 pub mod layout;
+#[cfg(target_os = "none")]
+pub mod msr;
+#[cfg(target_os = "none")]
+pub mod paging;
+pub mod percpu;
 pub mod regs;
+#[cfg(target_os = "none")]
+pub mod segments;
+#[cfg(target_os = "none")]
+pub mod symbols;
+#[cfg(target_os = "none")]
+pub mod tables;
+#[cfg(target_os = "none")]
+pub mod uaccess;
+
+/// Whether an interrupt that would preempt the running vCPU is due, though interrupts are off.
+#[inline(always)]
+pub fn interrupt_waiting() -> bool {
+    crate::platform::timer::deadline_passed()
+}
+
+/// Halts until an interrupt; interrupts are open only here.
+#[cfg(target_os = "none")]
+pub fn halt_idle() {
+    // SAFETY: STI takes effect after HLT has begun, so no wake-up is lost; the interrupt comes and goes on this stack.
+    unsafe { core::arch::asm!("sti", "hlt", "cli", options(nostack)) };
+}
+
+/// Host tests do not wait.
+#[cfg(not(target_os = "none"))]
+pub fn halt_idle() {}

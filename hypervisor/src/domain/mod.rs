@@ -7,11 +7,12 @@
 
 pub mod current;
 pub mod lifecycle;
+pub mod setup;
 pub mod slots;
 pub mod vcpu;
 
 pub use current::Cx;
-pub use vcpu::{Vcpu, VcpuArch, VcpuRef};
+pub use vcpu::{Callback, Vcpu, VcpuArch, VcpuRef};
 
 use crate::events::Events;
 use crate::fallible::{OutOfMemory, Shared, try_slice_with};
@@ -132,9 +133,9 @@ impl Domain {
     /// # Errors
     /// `ENOMEM` when a page or a table cannot be had.
     pub fn try_new(id: DomId, handle: [u8; 16], privileged: bool, limits: &Limits) -> Result<DomainRef, Errno> {
-        let mem = DomainMemory::try_new(id, limits.max_pages)?;
-        let shared = SharedFrame::try_new(&mem)?;
-        Ok(Shared::try_new(Domain {
+        let mem = DomainMemory::new(id, limits.max_pages, privileged);
+        let shared = SharedFrame::try_new(id)?;
+        let d = Shared::try_new(Domain {
             id,
             privileged,
             handle: Lock::new(Rank::Domain, handle),
@@ -155,7 +156,9 @@ impl Domain {
             cpuid: Lock::new(Rank::Domain, Vec::new()),
             started: AtomicBool::new(false),
             teardown: Lock::new(Rank::Domain, lifecycle::Teardown::default()),
-        })?)
+        })?;
+        d.mem.register();
+        Ok(d)
     }
 
     /// Its vCPUs; empty until [`Domain::create_vcpus`].
@@ -188,6 +191,7 @@ impl Domain {
         })
         .map_err(|_: OutOfMemory| Errno::ENOMEM)?;
         self.mem.window.try_reserve_vcpus(n)?;
+        crate::sched::admit(count)?;
         self.vcpus.call_once(|| made);
         Ok(())
     }

@@ -90,8 +90,8 @@ pub struct VcpuArch {
     pub initialised: bool,
     /// CPU whose reserved GDT page the window of this vCPU maps.
     pub last_cpu: u32,
-    /// Register frame of a multicall in progress is not the guest's to change.
-    pub in_multicall: bool,
+    /// A selector could not be reloaded at the last switch: the failsafe callback is due.
+    pub failed_segments: bool,
 }
 
 impl VcpuArch {
@@ -121,7 +121,7 @@ impl VcpuArch {
             tsc_aux: 0,
             initialised: false,
             last_cpu: u32::MAX,
-            in_multicall: false,
+            failed_segments: false,
         })
     }
 }

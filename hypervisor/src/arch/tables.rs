@@ -1,0 +1,220 @@
+//! What each CPU needs before it can take a trap: stack block, GDT page, TSS, SYSCALL stub, and the shared IDT.
+//!
+//! ```text
+//! stack block (64 KiB, aligned)      page  0      guard
+//!                                    page  1      IST 1: NMI        page 2 guard
+//!                                    page  3      IST 2: #MC        page 4 guard
+//!                                    page  5      IST 3: #DB        page 6 guard
+//!                                    page  7      IST 4: #DF        page 8 guard
+//!                                    pages 9–15   main stack, with GuestRegs and CpuLocal on top
+//! ```
+
+use super::cr;
+use super::entry;
+use super::layout::{self, LAST_SLOT, STACK_SIZE, STACKS, STUBS, sel};
+use super::msr::{self, nr};
+use super::paging::{self, flag};
+use super::percpu::{CpuId, CpuLocal, LOCAL_OFFSET};
+use core::sync::atomic::{AtomicU64, Ordering};
+use pv_abi::ids::{MachineAddr, Mfn, PAGE_SIZE};
+
+/// GDT window of a CPU while no vCPU runs: 16 pages at GDTS + cpu * 64 KiB, page 14 present.
+const GDTS: u64 = layout::IMAGE + (896 << 20);
+const _: () = assert!(STUBS + layout::MAX_CPUS as u64 * PAGE_SIZE <= GDTS && LAST_SLOT < 512);
+
+/// Pages of the stack block that are mapped.
+const STACK_PAGES: [u64; 11] = [1, 3, 5, 7, 9, 10, 11, 12, 13, 14, 15];
+/// Offset of the TSS in the CPU's page of descriptors and TSS.
+const TSS_OFFSET: u64 = 0x800;
+
+/// Reserved-descriptor page of each CPU (frame number).
+static GDT_PAGE: [AtomicU64; layout::MAX_CPUS] = [const { AtomicU64::new(0) }; layout::MAX_CPUS];
+
+/// The frame whose contents are page 14 of every GDT used on `cpu`.
+pub fn reserved_page_frame(cpu: CpuId) -> Option<Mfn> {
+    let a = GDT_PAGE.get(cpu.0 as usize)?.load(Ordering::Acquire);
+    (a != 0).then_some(Mfn(a >> 12))
+}
+
+/// Where the stack block of `cpu` starts.
+pub const fn stack_block(cpu: CpuId) -> u64 {
+    STACKS + cpu.0 as u64 * STACK_SIZE
+}
+
+/// Where GDTR points on `cpu` while no vCPU runs.
+pub const fn idle_gdt(cpu: CpuId) -> u64 {
+    GDTS + cpu.0 as u64 * 16 * PAGE_SIZE
+}
+
+/// Builds everything of CPU `cpu`. `alloc` gives zeroed pages. Returns the top of its main stack (the guest frame's
+/// place is below `CpuLocal`; boot code runs below that).
+///
+/// # Errors
+/// When `alloc` runs out.
+pub fn create(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Result<u64, paging::NoTable> {
+    let block = stack_block(cpu);
+    for page in STACK_PAGES {
+        let frame = alloc().ok_or(paging::NoTable)?;
+        // SAFETY: this CPU's stack block is mapped by nobody else.
+        unsafe { paging::map(block + page * PAGE_SIZE, frame.0, PAGE_SIZE, flag::DATA, &mut alloc)? };
+    }
+    let local = (block + LOCAL_OFFSET) as *mut CpuLocal;
+    // SAFETY: freshly mapped and aligned (LOCAL_OFFSET is a multiple of 64 from an aligned block).
+    unsafe { local.write(CpuLocal::new(cpu)) };
+
+    let gdt = alloc().ok_or(paging::NoTable)?;
+    let page = paging::direct(gdt) as *mut u64;
+    let tss_va = idle_gdt(cpu) + sel::RESERVED_PAGE as u64 * PAGE_SIZE + TSS_OFFSET;
+    let set = |selector: u16, value: u64| {
+        let index = (usize::from(selector & !7) - sel::RESERVED_PAGE * 4096) / 8;
+        // SAFETY: index < 256: the descriptors end below the TSS in the same page, which nobody else sees yet.
+        unsafe { page.add(index).write(value) };
+    };
+    set(sel::HYP_CS, 0x00af_9b00_0000_ffff);
+    set(sel::HYP_DS, 0x00cf_9300_0000_ffff);
+    set(sel::GUEST_CS32, 0x00cf_fb00_0000_ffff);
+    set(sel::GUEST_DS, 0x00cf_f300_0000_ffff);
+    set(sel::GUEST_CS64, 0x00af_fb00_0000_ffff);
+    let (lo, hi) = system_descriptor(tss_va, 103, 0x89);
+    set(sel::TSS, lo);
+    set(sel::TSS + 8, hi);
+    let tss = (paging::direct(gdt) + TSS_OFFSET) as *mut u8;
+    // SAFETY: the TSS lies in the same fresh page.
+    unsafe {
+        tss.add(4).cast::<u64>().write_unaligned(block + LOCAL_OFFSET);
+        for ist in 0..4u64 {
+            let top = block + (2 + 2 * ist) * PAGE_SIZE;
+            tss.add(36 + 8 * ist as usize).cast::<u64>().write_unaligned(top);
+        }
+        // The I/O bitmap is beyond the limit: every port of ring 3 traps.
+        tss.add(102).cast::<u16>().write_unaligned(104);
+        paging::map(idle_gdt(cpu) + sel::RESERVED_PAGE as u64 * PAGE_SIZE, gdt.0, PAGE_SIZE, flag::DATA, &mut alloc)?;
+    }
+    if let Some(slot) = GDT_PAGE.get(cpu.0 as usize) {
+        slot.store(gdt.0, Ordering::Release);
+    }
+
+    let stub = alloc().ok_or(paging::NoTable)?;
+    let stub_va = STUBS + u64::from(cpu.0) * PAGE_SIZE;
+    write_stub(stub, 0, stub_va, block + LOCAL_OFFSET, entry::entry_syscall as *const () as u64);
+    write_stub(stub, 64, stub_va + 64, block + LOCAL_OFFSET, entry::entry_syscall32 as *const () as u64);
+    // SAFETY: this CPU's stub page is mapped by nobody else.
+    unsafe { paging::map(stub_va, stub.0, PAGE_SIZE, flag::CODE, &mut alloc)? };
+    Ok(block + super::percpu::REGS_OFFSET)
+}
+
+/// `mov [rip+scratch], rsp; lea rsp, [rip+local]; jmp target`: all within 2 GiB by the layout.
+fn write_stub(frame: MachineAddr, offset: u64, va: u64, local: u64, target: u64) {
+    let rel = |to: u64, next: u64| (to.wrapping_sub(next) as i64 as i32).to_le_bytes();
+    let mut code = [0xccu8; 32];
+    code[..3].copy_from_slice(&[0x48, 0x89, 0x25]);
+    code[3..7].copy_from_slice(&rel(local + core::mem::offset_of!(CpuLocal, scratch) as u64, va + 7));
+    code[7..10].copy_from_slice(&[0x48, 0x8d, 0x25]);
+    code[10..14].copy_from_slice(&rel(local, va + 14));
+    code[14] = 0xe9;
+    code[15..19].copy_from_slice(&rel(target, va + 19));
+    // SAFETY: a fresh page nobody executes yet.
+    unsafe {
+        core::ptr::copy_nonoverlapping(code.as_ptr(), (paging::direct(frame) + offset) as *mut u8, code.len());
+    }
+}
+
+/// The two words of a 64-bit system descriptor.
+pub const fn system_descriptor(base: u64, limit: u32, access: u8) -> (u64, u64) {
+    let lo = (limit as u64 & 0xffff)
+        | (base & 0xff_ffff) << 16
+        | (access as u64) << 40
+        | (limit as u64 >> 16 & 0xf) << 48
+        | (base >> 24 & 0xff) << 56;
+    (lo, base >> 32)
+}
+
+#[repr(C, align(4096))]
+struct Idt([[u64; 2]; 256]);
+static mut IDT: Idt = Idt([[0; 2]; 256]);
+
+/// Fills the IDT. Boot CPU, once.
+pub fn init_idt() {
+    for v in 0..=255u8 {
+        let target = entry::vector_stub(v);
+        let ist: u64 = match v {
+            2 => 1,
+            18 => 2,
+            1 => 3,
+            8 => 4,
+            _ => 0,
+        };
+        // Guests may raise only #BP and #OF by INT; every other INT n comes as #GP and is judged by their trap table.
+        let dpl: u64 = if v == 3 || v == 4 { 3 } else { 0 };
+        let lo = (target & 0xffff)
+            | u64::from(sel::HYP_CS) << 16
+            | ist << 32
+            | (0x8e | dpl << 5) << 40
+            | (target >> 16 & 0xffff) << 48;
+        // SAFETY: written by the boot CPU before any CPU loads it.
+        unsafe { (*(&raw mut IDT)).0[v as usize] = [lo, target >> 32] };
+    }
+}
+
+/// Loads this CPU's tables and system-call MSRs. Runs on the CPU itself, on its own stack.
+pub fn load(cpu: CpuId) {
+    let local = stack_block(cpu) + LOCAL_OFFSET;
+    // SAFETY: `create` mapped the tables; the MSR values are the ones the entry code is written for.
+    unsafe {
+        cr::load_gdt(idle_gdt(cpu));
+        core::arch::asm!(
+            "mov ss, {ds:x}", "mov ds, {z:x}", "mov es, {z:x}", "mov fs, {z:x}", "mov gs, {z:x}",
+            "push {cs}", "lea {t}, [rip + 2f]", "push {t}", "retfq", "2:",
+            "ltr {tss:x}",
+            ds = in(reg) u64::from(sel::HYP_DS), z = in(reg) 0u64, cs = in(reg) u64::from(sel::HYP_CS),
+            tss = in(reg) u64::from(sel::TSS), t = out(reg) _,
+        );
+        cr::load_ldt(0);
+        cr::load_idt((&raw const IDT) as u64);
+        let stub = STUBS + u64::from(cpu.0) * PAGE_SIZE;
+        msr::wrmsr(nr::STAR, u64::from(sel::GUEST_CS32) << 48 | u64::from(sel::HYP_CS) << 32);
+        msr::wrmsr(nr::LSTAR, stub);
+        msr::wrmsr(nr::CSTAR, stub + 64);
+        use super::regs::rflags as f;
+        msr::wrmsr(nr::SFMASK, f::TF | f::IF | f::DF | f::IOPL | f::NT | f::RF | f::VM | f::AC);
+        msr::wrmsr(nr::EFER, msr::rdmsr(nr::EFER) | 1);
+        if super::cpu::is_intel() {
+            msr::wrmsr(nr::SYSENTER_CS, u64::from(sel::HYP_CS));
+            msr::wrmsr(nr::SYSENTER_ESP, local);
+            msr::wrmsr(nr::SYSENTER_EIP, entry::entry_sysenter as *const () as u64);
+        }
+        msr::wrmsr(nr::PAT, super::cpu::PAT);
+    }
+}
+
+/// Uses the CPU's own GDT, without an LDT: while no vCPU runs.
+pub fn use_idle_gdt(cpu: CpuId) {
+    // SAFETY: the CPU's GDT alias is mapped for ever; selector 0 is no LDT.
+    unsafe {
+        cr::load_ldt(0);
+        cr::load_gdt(idle_gdt(cpu));
+    }
+}
+
+/// Uses the GDT at `base` (a vCPU's window), and the LDT at `ldt` with `entries` entries, described in this CPU's
+/// reserved descriptors.
+///
+/// # Safety
+/// `base` is a GDT window whose page 14 shows this CPU's reserved descriptors, `ldt` an LDT window; both stay mapped
+/// in every L4 the CPU loads until it uses other ones.
+pub unsafe fn use_guest_descriptors(cpu: CpuId, base: u64, ldt: u64, entries: u32) {
+    // SAFETY: the caller's. The LDT descriptor is written through the CPU's own alias of the page.
+    unsafe {
+        cr::load_gdt(base);
+        if entries == 0 {
+            cr::load_ldt(0);
+            return;
+        }
+        let page = (idle_gdt(cpu) + sel::RESERVED_PAGE as u64 * PAGE_SIZE) as *mut u64;
+        let index = (usize::from(sel::LDT) - sel::RESERVED_PAGE * 4096) / 8;
+        let (lo, hi) = system_descriptor(ldt, entries * 8 - 1, 0x82);
+        page.add(index).write(lo);
+        page.add(index + 1).write(hi);
+        cr::load_ldt(sel::LDT);
+    }
+}

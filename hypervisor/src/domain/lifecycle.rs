@@ -1,0 +1,133 @@
+//! How domains stop: shutdown, crash, destruction.
+
+use super::{Domain, DomainRef, Life, ShutdownReason, VcpuRef, slots};
+use crate::events;
+use crate::sched;
+use core::sync::atomic::Ordering;
+use pv_abi::errno::Errno;
+use pv_abi::event::VIRQ_DOM_EXC;
+use pv_abi::ids::DomId;
+
+/// How far a destruction is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Teardown {
+    /// Not begun.
+    #[default]
+    None,
+    /// vCPUs are stopped, channels closed; references of vCPUs and grants go next.
+    Stopped,
+    /// Only memory is left.
+    Memory,
+}
+
+/// The domain stops for `reason`: all its vCPUs pause; the tools are told. dom0's stop is the machine's.
+pub fn shutdown(d: &DomainRef, reason: ShutdownReason) {
+    if d.id == DomId::DOM0 {
+        machine_stop(reason);
+    }
+    if d.shutdown.compare_exchange(0, reason as u32 + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        return;
+    }
+    pause(d);
+    events::send_dom0_virq(VIRQ_DOM_EXC);
+}
+
+/// What dom0's shutdown does to the machine.
+fn machine_stop(reason: ShutdownReason) -> ! {
+    use crate::platform::reset;
+    crate::audit_at_exit();
+    match reason {
+        ShutdownReason::PowerOff | ShutdownReason::Suspend => {
+            log::info!("dom0 powered off");
+            reset::power_off()
+        }
+        ShutdownReason::Reboot | ShutdownReason::SoftReset => {
+            log::info!("dom0 asked for a reboot");
+            reset::reboot()
+        }
+        ShutdownReason::Crash | ShutdownReason::Watchdog => {
+            log::error!("dom0 crashed");
+            reset::reboot()
+        }
+    }
+}
+
+/// Keeps all vCPUs of the domain from running; does not wait until they stopped.
+pub fn pause(d: &Domain) {
+    d.pause_count.fetch_add(1, Ordering::SeqCst);
+    for v in d.vcpus() {
+        if v.sched.state.load(Ordering::SeqCst) == sched::state::RUNNING {
+            sched::resched(crate::arch::percpu::CpuId(v.sched.cpu.load(Ordering::Relaxed)));
+        }
+    }
+}
+
+/// Keeps all vCPUs from running and waits until none does. Not for the caller's own domain.
+pub fn pause_and_wait(d: &DomainRef) {
+    pause(d);
+    for v in d.vcpus() {
+        if let Some(v) = VcpuRef::new(d, v.id) {
+            sched::sync_off_cpu(&v);
+        }
+    }
+}
+
+/// Takes one pause back.
+pub fn unpause(d: &DomainRef) {
+    if d.pause_count.fetch_sub(1, Ordering::SeqCst) == 1 {
+        for v in d.vcpus() {
+            if let Some(v) = VcpuRef::new(d, v.id) {
+                sched::wake(&v);
+            }
+        }
+    }
+}
+
+/// Takes the domain apart, as far as it gets before something more urgent comes.
+///
+/// # Errors
+/// `EAGAIN`: call again.
+pub fn destroy(d: &DomainRef) -> Result<(), Errno> {
+    if d.advance_life(Life::Dying) {
+        pause(d);
+        d.mem.dying.store(true, Ordering::Release);
+    }
+    let mut progress = d.teardown.try_lock().ok_or(Errno::EAGAIN)?;
+    if *progress == Teardown::None {
+        for v in d.vcpus() {
+            if let Some(v) = VcpuRef::new(d, v.id) {
+                sched::sync_off_cpu(&v);
+                crate::time::timers::unpark(&v);
+                events::end_poll(&v);
+            }
+        }
+        events::close_all(d);
+        *progress = Teardown::Stopped;
+    }
+    if *progress == Teardown::Stopped {
+        if !crate::grants::release_mappings(d) {
+            return Err(Errno::EAGAIN);
+        }
+        for v in d.vcpus() {
+            let taken = v.parked.lock().take();
+            if let Some(mut arch) = taken {
+                arch.tables.clear(&d.mem, v.id);
+                *v.parked.lock() = Some(arch);
+            }
+        }
+        *progress = Teardown::Memory;
+    }
+    if !d.mem.relinquish() {
+        return Err(Errno::EAGAIN);
+    }
+    drop(progress);
+    if d.advance_life(Life::Dead) {
+        sched::dismiss(d.vcpus().len() as u32);
+        if d.mem.pages() != 0 {
+            log::warn!("domain {} died with {} pages still mapped by others", d.id, d.mem.pages());
+        }
+        slots::remove(d.id);
+        events::send_dom0_virq(VIRQ_DOM_EXC);
+    }
+    Ok(())
+}

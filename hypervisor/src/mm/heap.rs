@@ -1,0 +1,87 @@
+//! The small-object heap: `linked_list_allocator` over a window of its own that grows page by page.
+//!
+//! Nothing on a hot path allocates; domains, vCPUs and tables do when they are made. A failed allocation is an error of
+//! the caller's ([`crate::fallible`]), never an abort on a guest's account.
+
+use super::alloc;
+use crate::arch::layout::HEAP;
+use crate::sync::{Lock, Rank};
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::NonNull;
+use linked_list_allocator::Heap;
+use pv_abi::ids::MachineAddr;
+
+/// Pages the heap grows by at least.
+const STEP: u64 = 16;
+
+/// The allocator object; the binary declares the one static of it.
+pub struct HypervisorHeap(Lock<Inner>);
+
+struct Inner {
+    heap: Heap,
+    end: u64,
+}
+
+impl HypervisorHeap {
+    /// An empty heap.
+    pub const fn new() -> Self {
+        HypervisorHeap(Lock::new(Rank::Heap, Inner { heap: Heap::empty(), end: HEAP }))
+    }
+}
+
+impl Inner {
+    fn grow(&mut self, bytes: u64) -> bool {
+        let pages = bytes.div_ceil(4096).max(STEP);
+        let start = self.end;
+        for _ in 0..pages {
+            let Some(mfn) = alloc::page() else { break };
+            // SAFETY: the window behind `end` is the heap's and unused.
+            let mapped = unsafe {
+                crate::arch::paging::map(self.end, mfn.0 << 12, 4096, crate::arch::paging::flag::DATA, || {
+                    alloc::page().and_then(|m| m.to_addr()).map(|a| MachineAddr(a.0))
+                })
+            };
+            if mapped.is_err() {
+                // SAFETY: it never was mapped.
+                unsafe { alloc::give_back(mfn, 0) };
+                break;
+            }
+            self.end += 4096;
+        }
+        let got = self.end - start;
+        if got == 0 {
+            return false;
+        }
+        // SAFETY: freshly mapped memory right behind the old end.
+        unsafe {
+            if start == HEAP {
+                self.heap.init(HEAP as *mut u8, got as usize);
+            } else {
+                self.heap.extend(got as usize);
+            }
+        }
+        true
+    }
+}
+
+// SAFETY: the inner heap hands out disjoint blocks; the lock makes it one at a time.
+unsafe impl GlobalAlloc for HypervisorHeap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let mut inner = self.0.lock();
+        loop {
+            if let Ok(p) = inner.heap.allocate_first_fit(layout) {
+                return p.as_ptr();
+            }
+            if !inner.grow(layout.size() as u64 + layout.align() as u64 + 64) {
+                return core::ptr::null_mut();
+            }
+        }
+    }
+
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        if let Some(p) = NonNull::new(p) {
+            // SAFETY: the caller's: allocated here with this layout.
+            unsafe { self.0.lock().heap.deallocate(p, layout) };
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! Page types: what a frame may be used as. The heart of a PV hypervisor.
+//!
+//! A frame is at any time either writable data, or a page table of one level, or a descriptor table, or none of these;
+//! each use holds a counted *type reference*, and only when the count is zero may the type change. So no guest can
+//! ever write a live page table except through the checks of [`super::update`].
+//!
+//! # State machine
+//!
+//! ```text
+//!            get (tables)                 all entries hold references
+//!   none ───────────────▶ validating ───────────────────────────────▶ valid ◀─┐ get / put, count > 1
+//!    ▲                      │     ▲                                     │  └───┘
+//!    │ all released         │stop │resume                          put, │ count = 1
+//!    │                      ▼     │                                     ▼
+//!    └──────────────────── partial(n) ◀──────────── stop ──────────── releasing ──▶ none
+//! ```
+//!
+//! `partial(n)` means one thing, however it came about: entries `0..n` hold references, the others do not. Validation
+//! goes up from `n`, release goes down from it; so either can be resumed, or turned into the other. A partial frame
+//! owns one type reference and one general reference until somebody finishes it.
+//!
+//! A frame's last type stays in its word while the count is zero: when the next type is a different one, CPUs that may
+//! still translate through stale entries must have flushed first ([`flush_before_retype`]).
+
+use super::frame::{self, Class, Frame};
+use super::pte::{Pte, bit};
+use super::{domain_memory, phys};
+use crate::domain::current::should_preempt;
+use core::sync::atomic::Ordering;
+use pv_abi::errno::Errno;
+use pv_abi::ids::{DomId, Mfn};
+
+/// What a frame is used as.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Nothing yet.
+    None = 0,
+    /// Data some page table maps writable.
+    Writable = 1,
+    /// Page table, lowest level.
+    L1 = 2,
+    /// Page directory.
+    L2 = 3,
+    /// Page-directory-pointer table.
+    L3 = 4,
+    /// Top-level table.
+    L4 = 5,
+    /// GDT or LDT page.
+    SegDesc = 6,
+}
+
+impl Kind {
+    fn from_word(w: u64) -> Kind {
+        match w >> KIND_SHIFT & 0xf {
+            1 => Kind::Writable,
+            2 => Kind::L1,
+            3 => Kind::L2,
+            4 => Kind::L3,
+            5 => Kind::L4,
+            6 => Kind::SegDesc,
+            _ => Kind::None,
+        }
+    }
+    /// Whether it is a page table of some level.
+    pub const fn is_table(self) -> bool {
+        matches!(self, Kind::L1 | Kind::L2 | Kind::L3 | Kind::L4)
+    }
+    /// The kind one level down.
+    pub const fn child(self) -> Option<Kind> {
+        match self {
+            Kind::L4 => Some(Kind::L3),
+            Kind::L3 => Some(Kind::L2),
+            Kind::L2 => Some(Kind::L1),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum State {
+    None = 0,
+    Validating = 1,
+    Partial = 2,
+    Valid = 3,
+    Releasing = 4,
+}
+
+const COUNT: u64 = 0xffff_ffff;
+const COUNT_MAX: u64 = 0x7fff_ffff;
+const PROGRESS_SHIFT: u32 = 32;
+const PROGRESS: u64 = 0x3ff << PROGRESS_SHIFT;
+const STATE_SHIFT: u32 = 43;
+const STATE: u64 = 7 << STATE_SHIFT;
+const KIND_SHIFT: u32 = 46;
+const KIND: u64 = 0xf << KIND_SHIFT;
+const PINNED: u64 = 1 << 50;
+const LOCK: u64 = 1 << 51;
+/// Entries of a table.
+pub const ENTRIES: usize = 512;
+
+/// Why a use was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The guest's mistake.
+    Error(Errno),
+    /// There is more urgent work: repeat the operation. Progress is kept in the frame.
+    Preempted,
+}
+
+impl From<Errno> for Refused {
+    fn from(e: Errno) -> Self {
+        Refused::Error(e)
+    }
+}
+
+/// On whose behalf tables are validated.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    /// Owner of the tables.
+    pub id: DomId,
+    /// May map device memory.
+    pub hardware: bool,
+}
+
+impl Frame {
+    fn state(w: u64) -> State {
+        match w >> STATE_SHIFT & 7 {
+            1 => State::Validating,
+            2 => State::Partial,
+            3 => State::Valid,
+            4 => State::Releasing,
+            _ => State::None,
+        }
+    }
+
+    /// The kind the frame is used as now ([`Kind::None`] when nothing holds a type reference).
+    #[inline(always)]
+    pub fn kind(&self) -> Kind {
+        let w = self.type_word.load(Ordering::Acquire);
+        if w & COUNT == 0 { Kind::None } else { Kind::from_word(w) }
+    }
+
+    /// Whether it is fully validated as `kind`.
+    #[inline(always)]
+    pub fn is_valid(&self, kind: Kind) -> bool {
+        let w = self.type_word.load(Ordering::Acquire);
+        w & COUNT != 0 && w & (KIND | STATE) == (kind as u64) << KIND_SHIFT | (State::Valid as u64) << STATE_SHIFT
+    }
+
+    /// Type references now.
+    pub fn type_count(&self) -> u32 {
+        self.type_word.load(Ordering::Acquire) as u32
+    }
+
+    /// Whether a guest pinned it.
+    pub fn pinned(&self) -> bool {
+        self.type_word.load(Ordering::Acquire) & PINNED != 0
+    }
+
+    /// Whether an operation on it stopped half-way.
+    pub fn partial(&self) -> bool {
+        Self::state(self.type_word.load(Ordering::Acquire)) == State::Partial
+    }
+
+    /// Sets the pin mark; false when it is set already. The pin owns one type and one general reference.
+    pub(super) fn set_pinned(&self) -> bool {
+        self.type_word.fetch_or(PINNED, Ordering::AcqRel) & PINNED == 0
+    }
+
+    /// Takes the pin mark off; false when there was none.
+    pub(super) fn clear_pinned(&self) -> bool {
+        self.type_word.fetch_and(!PINNED, Ordering::AcqRel) & PINNED != 0
+    }
+
+    /// Keeps other CPUs from updating entries of this table.
+    #[inline(always)]
+    pub(super) fn lock_table(&self) -> TableLock<'_> {
+        while self.type_word.fetch_or(LOCK, Ordering::Acquire) & LOCK != 0 {
+            core::hint::spin_loop();
+            crate::sync::serve_requests();
+        }
+        TableLock(self)
+    }
+
+    fn finish(&self, state: State, progress: usize) {
+        let mut w = self.type_word.load(Ordering::Relaxed);
+        loop {
+            let mut new = w & !(STATE | PROGRESS) | (state as u64) << STATE_SHIFT | (progress as u64) << PROGRESS_SHIFT;
+            if state == State::None {
+                new &= !COUNT;
+            }
+            match self.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => w = now,
+            }
+        }
+    }
+
+    /// A clean type word for a frame with a new owner.
+    pub(super) fn reset_type(&self) {
+        self.type_word.store(0, Ordering::Release);
+    }
+}
+
+/// Holding the entry lock of a table.
+pub(super) struct TableLock<'a>(&'a Frame);
+
+impl Drop for TableLock<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.type_word.fetch_and(!LOCK, Ordering::Release);
+    }
+}
+
+/// Takes a type reference, validating the frame if it is to become a table. The caller holds a general reference,
+/// which a preempted validation keeps.
+///
+/// # Errors
+/// `EBUSY` when the frame is used as something else, the error of the entry that is not allowed, or `Preempted`.
+pub(super) fn get_type(f: &Frame, kind: Kind, owner: Owner, preemptible: bool) -> Result<(), Refused> {
+    let mut w = f.type_word.load(Ordering::Acquire);
+    loop {
+        let (state, new, fresh) = if w & COUNT == 0 {
+            let state = if kind.is_table() || kind == Kind::SegDesc { State::Validating } else { State::Valid };
+            let new = w & LOCK | 1 | (kind as u64) << KIND_SHIFT | (state as u64) << STATE_SHIFT;
+            (state, new, true)
+        } else if Kind::from_word(w) != kind {
+            return Err(Errno::EBUSY.into());
+        } else {
+            match Frame::state(w) {
+                State::Valid if w & COUNT < COUNT_MAX => (State::Valid, w + 1, false),
+                State::Valid => return Err(Errno::EBUSY.into()),
+                State::Partial => {
+                    (State::Validating, w & !STATE | (State::Validating as u64) << STATE_SHIFT, false)
+                }
+                // Another CPU is at it; it will be done soon or stop at a preemption point.
+                State::Validating | State::Releasing | State::None => {
+                    core::hint::spin_loop();
+                    crate::sync::serve_requests();
+                    w = f.type_word.load(Ordering::Acquire);
+                    continue;
+                }
+            }
+        };
+        if let Err(now) = f.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire) {
+            w = now;
+            continue;
+        }
+        if state == State::Valid {
+            if fresh && Kind::from_word(w) != kind {
+                flush_before_retype(f, owner.id);
+            }
+            return Ok(());
+        }
+        let from = if fresh {
+            if Kind::from_word(w) != kind {
+                flush_before_retype(f, owner.id);
+            }
+            0
+        } else {
+            // Taking over a partial frame: the reference it kept is dropped, the caller's takes its place.
+            let last = f.put_ref();
+            debug_assert!(!last);
+            ((w & PROGRESS) >> PROGRESS_SHIFT) as usize
+        };
+        return validate(f, kind, from, owner, preemptible);
+    }
+}
+
+/// Drops a type reference; the last one releases a table's entries.
+///
+/// # Errors
+/// `Preempted` when stopped half-way: the frame is partial and has kept the caller's general reference too, so the
+/// caller must not drop that; repeat with [`resume_release`].
+pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
+    let mut w = f.type_word.load(Ordering::Acquire);
+    loop {
+        debug_assert!(w & COUNT != 0, "type reference of frame {:#x} dropped too often", f.mfn());
+        let kind = Kind::from_word(w);
+        let (new, releasing) = match Frame::state(w) {
+            _ if w & COUNT > 1 => (w - 1, None),
+            State::Valid if kind.is_table() => {
+                (w & !STATE | (State::Releasing as u64) << STATE_SHIFT, Some(ENTRIES))
+            }
+            State::Partial => (
+                w & !STATE | (State::Releasing as u64) << STATE_SHIFT,
+                Some(((w & PROGRESS) >> PROGRESS_SHIFT) as usize),
+            ),
+            State::Valid => {
+                // Data and descriptor pages: nothing below them.
+                f.stamp.store(crate::platform::tlb::clock(), Ordering::Release);
+                ((w & !(STATE | COUNT)), None)
+            }
+            _ => {
+                core::hint::spin_loop();
+                crate::sync::serve_requests();
+                w = f.type_word.load(Ordering::Acquire);
+                continue;
+            }
+        };
+        if let Err(now) = f.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire) {
+            w = now;
+            continue;
+        }
+        return match releasing {
+            None => Ok(()),
+            Some(from) => release(f, kind, from, owner, preemptible),
+        };
+    }
+}
+
+/// A release stopped at a preemption point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Preempted;
+
+/// Goes on with a partial frame's release. Drops the references the partial frame owned.
+pub(super) fn resume_release(f: &Frame, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
+    if !f.partial() {
+        return Ok(());
+    }
+    put_type(f, owner, preemptible)?;
+    domain_memory::put_frame(f);
+    Ok(())
+}
+
+fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool) -> Result<(), Refused> {
+    let mfn = f.mfn();
+    if kind == Kind::SegDesc {
+        let ok = super::descriptor::validate_page(mfn);
+        f.finish(if ok { State::Valid } else { State::None }, 0);
+        return if ok { Ok(()) } else { Err(Errno::EINVAL.into()) };
+    }
+    // Shared frames (grant tables, shared_info) are never page tables: the hypervisor writes them.
+    if f.class() != Class::Domain {
+        f.finish(State::None, 0);
+        return Err(Errno::EINVAL.into());
+    }
+    for i in from..ENTRIES {
+        if kind == Kind::L4 && is_hypervisor_slot(i) {
+            continue;
+        }
+        if preemptible && kind != Kind::L1 && i > from && should_preempt() {
+            f.finish(State::Partial, i);
+            return Err(Refused::Preempted);
+        }
+        // SAFETY: the frame is the domain's RAM; it is being validated, so no CPU walks it as a table yet, and no
+        // writable mapping exists.
+        let slot = unsafe { phys::entry(mfn, i) };
+        let pte = Pte(slot.load(Ordering::Relaxed));
+        match get_entry(pte, kind, owner, owner.id, preemptible) {
+            Ok(stored) => {
+                if stored != pte {
+                    slot.store(stored.0, Ordering::Relaxed);
+                }
+            }
+            Err(Refused::Preempted) => {
+                f.finish(State::Partial, i);
+                return Err(Refused::Preempted);
+            }
+            Err(e) => {
+                // The entries below are given back at once; releasing cannot fail, only take its time.
+                let _ = release(f, kind, i, owner, false);
+                return Err(e);
+            }
+        }
+    }
+    if kind == Kind::L4 {
+        super::tables::fill_hypervisor_slots(mfn, owner.id);
+    }
+    f.finish(State::Valid, 0);
+    Ok(())
+}
+
+fn release(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
+    let mfn = f.mfn();
+    for i in (0..from).rev() {
+        if kind == Kind::L4 && is_hypervisor_slot(i) {
+            continue;
+        }
+        if preemptible && kind != Kind::L1 && i + 1 < from && should_preempt() {
+            f.finish(State::Partial, i + 1);
+            return Err(Preempted);
+        }
+        // SAFETY: a table of the domain in state `releasing`: nobody else changes it.
+        let pte = Pte(unsafe { phys::load(mfn, i) });
+        if put_entry(pte, kind, owner, preemptible).is_err() {
+            // The child is partial and owns what this entry owned.
+            f.finish(State::Partial, i);
+            return Err(Preempted);
+        }
+    }
+    f.stamp.store(crate::platform::tlb::clock(), Ordering::Release);
+    f.finish(State::None, 0);
+    Ok(())
+}
+
+/// Whether L4 slot `i` is the hypervisor's: what a guest put there is ignored and overwritten.
+pub const fn is_hypervisor_slot(i: usize) -> bool {
+    i >= crate::arch::layout::FIRST_SLOT && i <= crate::arch::layout::LAST_SLOT
+}
+
+/// Takes the references that an entry of a table of `kind` stands for. `frames_of` owns the mapped frames (another
+/// domain only for L1 entries of a privileged domain). Returns the entry as it is to be stored.
+pub(super) fn get_entry(
+    pte: Pte,
+    kind: Kind,
+    owner: Owner,
+    frames_of: DomId,
+    preemptible: bool,
+) -> Result<Pte, Refused> {
+    if !pte.present() {
+        return Ok(pte);
+    }
+    let Some(child) = kind.child() else { return get_l1_entry(pte, owner, frames_of) };
+    pte.check_upper()?;
+    let f = frame::get(pte.mfn()).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
+    match get_type(f, child, owner, preemptible) {
+        Ok(()) => Ok(pte.adjust_upper()),
+        Err(Refused::Preempted) => Err(Refused::Preempted),
+        Err(Refused::Error(_)) => {
+            domain_memory::put_frame(f);
+            Err(Errno::EINVAL.into())
+        }
+    }
+}
+
+#[inline(always)]
+fn get_l1_entry(pte: Pte, owner: Owner, frames_of: DomId) -> Result<Pte, Refused> {
+    let mfn = pte.mfn();
+    let f = match frame::get(mfn) {
+        Some(f) if f.class() != Class::None => f,
+        _ => return super::device::map_entry(pte, owner),
+    };
+    if frames_of == DomId::IO {
+        return Err(Errno::EBUSY.into());
+    }
+    if pte.cache_bits() != 0 && !owner.hardware {
+        return Err(Errno::EINVAL.into());
+    }
+    if !f.get_ref(frames_of) {
+        return Err(if f.class() == Class::Free { Errno::EINVAL } else { Errno::EBUSY }.into());
+    }
+    if pte.writable()
+        && let Err(e) = get_type(f, Kind::Writable, Owner { id: frames_of, hardware: false }, false)
+    {
+        domain_memory::put_frame(f);
+        return Err(e);
+    }
+    Ok(pte.adjust_l1())
+}
+
+/// Drops the references a stored entry stands for.
+pub(super) fn put_entry(pte: Pte, kind: Kind, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
+    if !pte.present() {
+        return Ok(());
+    }
+    let Some(f) = frame::get(pte.mfn()) else { return Ok(()) };
+    if kind == Kind::L1 {
+        put_l1_entry(pte, f, owner);
+        return Ok(());
+    }
+    put_type(f, owner, preemptible)?;
+    domain_memory::put_frame(f);
+    Ok(())
+}
+
+#[inline(always)]
+fn put_l1_entry(pte: Pte, f: &Frame, owner: Owner) {
+    // Device memory holds no references.
+    if f.class() == Class::None {
+        return;
+    }
+    if pte.writable() {
+        let _ = put_type(f, owner, false);
+    }
+    domain_memory::put_frame(f);
+}
+
+/// Waits until no CPU that runs `owner` can hold a translation from the frame's former life.
+#[cold]
+fn flush_before_retype(f: &Frame, owner: DomId) {
+    use crate::platform::tlb;
+    let stamp = f.stamp.load(Ordering::Acquire);
+    domain_memory::with(owner, |m| {
+        let stale = tlb::needs_flush(m.dirty_cpus.load(), stamp);
+        if !stale.is_empty() {
+            tlb::flush_cpus(stale, tlb::Flush::All);
+        }
+    });
+}
+
+/// The frame of `mfn` with a general and a type reference of `owner`.
+pub(super) fn get_page_and_type(mfn: Mfn, kind: Kind, owner: Owner, preemptible: bool) -> Result<&'static Frame, Refused> {
+    let f = frame::get(mfn).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
+    match get_type(f, kind, owner, preemptible) {
+        Ok(()) => Ok(f),
+        Err(Refused::Preempted) => Err(Refused::Preempted),
+        Err(e) => {
+            domain_memory::put_frame(f);
+            Err(e)
+        }
+    }
+}
+
+/// Drops both. On `Preempted` the partial frame has kept them.
+pub(super) fn put_page_and_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
+    put_type(f, owner, preemptible)?;
+    domain_memory::put_frame(f);
+    Ok(())
+}
+
+const _: () = assert!(bit::P == 1);

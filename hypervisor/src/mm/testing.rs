@@ -1,0 +1,28 @@
+//! Host tests: an arena of memory with a frame table and an M2P, one per test thread.
+
+use super::frame::{self, Frame};
+use super::{alloc, phys};
+use pv_abi::ids::Mfn;
+use std::vec::Vec;
+
+std::thread_local! {
+    static M2P: core::cell::RefCell<Vec<u64>> = const { core::cell::RefCell::new(Vec::new()) };
+}
+
+/// Gives this thread `pages` pages of memory; frame 0 is not handed out. Leaks, as tests may.
+pub fn machine(pages: usize) {
+    let layout = std::alloc::Layout::from_size_align(pages * 4096, 4096).unwrap();
+    // SAFETY: a non-zero size; leaked on purpose.
+    let mem = unsafe { std::alloc::alloc_zeroed(layout) };
+    phys::ARENA.with(|a| a.set(mem as usize));
+    let layout = std::alloc::Layout::array::<Frame>(pages).unwrap();
+    // SAFETY: as above; all-zero frames are frames of class None.
+    let table = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<Frame>();
+    frame::TEST_TABLE.with(|t| t.set((table, pages as u64)));
+    M2P.with(|m| *m.borrow_mut() = std::vec![u64::MAX; pages]);
+    alloc::add_range(Mfn(1), Mfn(pages as u64));
+}
+
+pub(super) fn m2p_slot(mfn: Mfn) -> *mut u64 {
+    M2P.with(|m| m.borrow_mut().as_mut_ptr().wrapping_add(mfn.0 as usize))
+}

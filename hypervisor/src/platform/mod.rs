@@ -1,0 +1,16 @@
+//! Floor 1: the machine's devices.
+
+#[cfg(target_os = "none")]
+pub mod acpi;
+pub mod console;
+#[cfg(target_os = "none")]
+pub mod ioapic;
+pub mod irq;
+#[cfg(target_os = "none")]
+pub mod lapic;
+pub mod reset;
+#[cfg(target_os = "none")]
+pub mod serial;
+pub mod smp;
+pub mod timer;
+pub mod tlb;

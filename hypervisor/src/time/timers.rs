@@ -1,0 +1,142 @@
+//! Timers of vCPUs: single-shot, periodic, and the deadline of a poll.
+//!
+//! A running vCPU's timers are in no queue: the CPU's hardware deadline is the earliest of them, the end of its slice
+//! and the head of the CPU's queue. A vCPU that leaves the CPU puts its earliest deadline into that CPU's queue.
+
+use super::now;
+use crate::arch::layout::MAX_CPUS;
+use crate::arch::percpu::{self, pending, this_cpu};
+use crate::domain::VcpuRef;
+use crate::events;
+use crate::fallible::OutOfMemory;
+use crate::platform::timer;
+use crate::sched::queue::SortedQueue;
+use crate::sched::{self, SLICE};
+use crate::sync::{Lock, Rank};
+use core::sync::atomic::Ordering;
+use pv_abi::event::VIRQ_TIMER;
+
+static QUEUES: [Lock<SortedQueue<VcpuRef>>; MAX_CPUS] =
+    [const { Lock::new(Rank::Timers, SortedQueue::new()) }; MAX_CPUS];
+
+/// Makes room for `total` vCPUs in every CPU's queue.
+pub fn reserve(total: usize) -> Result<(), OutOfMemory> {
+    QUEUES.iter().take(percpu::online() as usize).try_for_each(|q| q.lock().try_reserve(total))
+}
+
+/// The earliest deadline of a vCPU, if it has one.
+fn earliest(v: &VcpuRef) -> Option<u64> {
+    let some = |n: u64| (n != 0).then_some(n);
+    let periodic = if v.periodic.load(Ordering::Relaxed) != 0 { some(v.periodic_next.load(Ordering::Relaxed)) } else { None };
+    [some(v.singleshot.load(Ordering::Relaxed)), periodic, some(v.poll_deadline.load(Ordering::Relaxed))]
+        .into_iter()
+        .flatten()
+        .min()
+}
+
+/// Delivers what is due of `v`.
+fn fire(v: &VcpuRef, now: u64) {
+    let due = |at: u64| at != 0 && at <= now;
+    let s = v.singleshot.load(Ordering::Relaxed);
+    if due(s) && v.singleshot.compare_exchange(s, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        events::send_vcpu_virq(v, VIRQ_TIMER);
+    }
+    let period = v.periodic.load(Ordering::Relaxed);
+    let next = v.periodic_next.load(Ordering::Relaxed);
+    if period != 0 && next <= now {
+        // Missed ticks are not made up for.
+        v.periodic_next.store(now.saturating_add(period), Ordering::Relaxed);
+        if next != 0 {
+            events::send_vcpu_virq(v, VIRQ_TIMER);
+        }
+    }
+    let p = v.poll_deadline.load(Ordering::Relaxed);
+    if due(p) && v.poll_deadline.compare_exchange(p, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        events::end_poll(v);
+    }
+}
+
+/// The vCPU has left this CPU: its deadline goes into the queue. Only vCPUs that are up keep timers running.
+pub fn park(v: &VcpuRef) {
+    if v.down.load(Ordering::Acquire) {
+        return;
+    }
+    if let Some(at) = earliest(v) {
+        queue_on(v, at);
+    }
+}
+
+fn queue_on(v: &VcpuRef, at: u64) {
+    let cpu = this_cpu().id.0;
+    if let Some(q) = QUEUES.get(cpu as usize) {
+        v.sched.timer_cpu.store(cpu + 1, Ordering::Release);
+        if q.lock().insert(at, v.clone()).is_err() {
+            v.sched.timer_cpu.store(0, Ordering::Release);
+            debug_assert!(false, "a timer queue without room");
+        }
+    }
+}
+
+/// The vCPU gets a CPU: out of the queue.
+pub fn unpark(v: &VcpuRef) {
+    let at = v.sched.timer_cpu.swap(0, Ordering::AcqRel);
+    if let Some(q) = (at as usize).checked_sub(1).and_then(|c| QUEUES.get(c)) {
+        let taken = q.lock().take(|other| other.same(v));
+        drop(taken);
+    }
+}
+
+/// Delivers what is due on this CPU: of the running vCPU and of the queue. The slice's end asks for a reschedule.
+pub fn run(current: Option<&VcpuRef>) {
+    let t = now();
+    if let Some(v) = current {
+        fire(v, t);
+        if t >= v.sched.since.load(Ordering::Relaxed).saturating_add(SLICE) {
+            this_cpu().raise(pending::RESCHED);
+        }
+    }
+    let Some(q) = QUEUES.get(this_cpu().id.0 as usize) else { return };
+    loop {
+        let mut guard = q.lock();
+        if guard.first_key().is_none_or(|k| k > t) {
+            break;
+        }
+        let Some((_, v)) = guard.pop() else { break };
+        drop(guard);
+        v.sched.timer_cpu.store(0, Ordering::Release);
+        fire(&v, t);
+        // It may run by now, and then keeps its timers itself.
+        if v.sched.state.load(Ordering::Acquire) != sched::state::RUNNING
+            && let Some(at) = earliest(&v)
+        {
+            queue_on(&v, at);
+        }
+    }
+}
+
+/// Programs this CPU's hardware timer. `running`: a vCPU runs here.
+pub fn program(running: bool) {
+    let cpu = this_cpu();
+    let head = QUEUES.get(cpu.id.0 as usize).and_then(|q| q.lock().first_key());
+    let own = if running {
+        cpu.current.borrow().as_ref().and_then(|r| {
+            let slice = r.vcpu.sched.since.load(Ordering::Relaxed).saturating_add(SLICE);
+            let slice = sched::first_waiting().map(|_| slice);
+            [earliest(&r.vcpu), slice].into_iter().flatten().min()
+        })
+    } else {
+        None
+    };
+    timer::set_deadline([head, own].into_iter().flatten().min());
+}
+
+/// Reprograms after the running vCPU changed its own timers; fires what is past at once.
+pub fn changed(v: &VcpuRef) {
+    if earliest(v).is_some_and(|at| at <= now()) {
+        fire(v, now());
+    }
+    let deadline = earliest(v);
+    let head = QUEUES.get(this_cpu().id.0 as usize).and_then(|q| q.lock().first_key());
+    let slice = sched::first_waiting().map(|_| v.sched.since.load(Ordering::Relaxed).saturating_add(SLICE));
+    timer::set_deadline([deadline, head, slice].into_iter().flatten().min());
+}

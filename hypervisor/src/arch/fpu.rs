@@ -147,3 +147,13 @@ impl Drop for FpuState {
         unsafe { alloc::alloc::dealloc(self.area.as_ptr(), self.layout) };
     }
 }
+
+/// Sets the guest's XCR0; bits outside [`mask`] are ignored, illegal combinations are the caller's to refuse.
+#[cfg(target_os = "none")]
+pub fn set_guest_xcr0(v: u64) {
+    let v = v & mask() | 1;
+    if mask() != 0 && (v & 4 == 0 || v & 2 != 0) && (v & 0xe0 == 0 || v & 0xe4 == 0xe4) {
+        // SAFETY: a legal combination within what the CPU has.
+        unsafe { super::cr::write_xcr0(v) };
+    }
+}

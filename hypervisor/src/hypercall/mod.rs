@@ -7,6 +7,7 @@ use crate::arch::percpu::this_cpu;
 use crate::domain::current::Cx;
 use core::sync::atomic::Ordering;
 use pv_abi::errno::Errno;
+use pv_abi::hypercall::{NR_ENTRIES, nr};
 
 /// The five arguments of a hypercall: rdi, rsi, rdx, r10, r8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,3 +87,124 @@ impl From<Errno> for Outcome {
 
 /// A hypercall's implementation.
 pub type Handler = fn(&mut Cx, Args) -> Outcome;
+
+pub mod cpu;
+pub mod event;
+pub mod console;
+pub mod mmu;
+pub mod multicall;
+pub mod page;
+pub mod sched;
+pub mod vcpu;
+pub mod version;
+
+fn not_implemented(_: &mut Cx, _: Args) -> Outcome {
+    Errno::ENOSYS.into()
+}
+
+fn not_supported(_: &mut Cx, _: Args) -> Outcome {
+    Errno::EOPNOTSUPP.into()
+}
+
+/// The dispatch table; what is not in it is -ENOSYS.
+static TABLE: [Handler; NR_ENTRIES] = {
+    let mut t: [Handler; NR_ENTRIES] = [not_implemented; NR_ENTRIES];
+    t[nr::SET_TRAP_TABLE] = cpu::set_trap_table;
+    t[nr::MMU_UPDATE] = mmu::mmu_update;
+    t[nr::SET_GDT] = cpu::set_gdt;
+    t[nr::STACK_SWITCH] = cpu::stack_switch;
+    t[nr::SET_CALLBACKS] = cpu::set_callbacks;
+    t[nr::FPU_TASKSWITCH] = cpu::fpu_taskswitch;
+    t[nr::SCHED_OP_COMPAT] = sched::sched_op_compat;
+    t[nr::SET_DEBUGREG] = cpu::set_debugreg;
+    t[nr::GET_DEBUGREG] = cpu::get_debugreg;
+    t[nr::UPDATE_DESCRIPTOR] = cpu::update_descriptor;
+    t[nr::MULTICALL] = multicall::multicall;
+    t[nr::UPDATE_VA_MAPPING] = mmu::update_va_mapping;
+    t[nr::SET_TIMER_OP] = vcpu::set_timer_op;
+    t[nr::XEN_VERSION] = version::xen_version;
+    t[nr::CONSOLE_IO] = console::console_io;
+    t[nr::VM_ASSIST] = cpu::vm_assist;
+    t[nr::UPDATE_VA_MAPPING_OTHERDOMAIN] = mmu::update_va_mapping_otherdomain;
+    t[nr::IRET] = cpu::iret;
+    t[nr::VCPU_OP] = vcpu::vcpu_op;
+    t[nr::SET_SEGMENT_BASE] = cpu::set_segment_base;
+    t[nr::MMUEXT_OP] = mmu::mmuext_op;
+    t[nr::SCHED_OP] = sched::sched_op;
+    t[nr::CALLBACK_OP] = cpu::callback_op;
+    t[nr::EVENT_CHANNEL_OP] = event::event_channel_op;
+    t[nr::XENPMU_OP] = not_supported;
+    t
+};
+
+/// Calls hypercall `number`.
+#[inline(always)]
+pub fn call(cx: &mut Cx, number: u64, args: Args) -> Outcome {
+    match usize::try_from(number).ok().and_then(|n| TABLE.get(n)) {
+        Some(handler) => handler(cx, args),
+        // In the ABI's table, but behind its last entry here.
+        None => Errno::ENOSYS.into(),
+    }
+}
+
+/// The hypercall in the guest's registers, from its SYSCALL to its result in rax.
+#[inline(always)]
+pub fn dispatch(cx: &mut Cx) {
+    let r = &*cx.regs;
+    let number = r.rax;
+    let args = Args([r.rdi, r.rsi, r.rdx, r.r10, r.r8]);
+    if let Some(n) = this_cpu().hypercalls.get(number as usize) {
+        n.fetch_add(1, Ordering::Relaxed);
+    }
+    let outcome = call(cx, number, args);
+    apply(cx, outcome);
+}
+
+/// Applies an outcome to the registers of a SYSCALL frame.
+#[inline(always)]
+pub fn apply(cx: &mut Cx, outcome: Outcome) {
+    match outcome {
+        Outcome::Return(v) => cx.regs.rax = v as u64,
+        Outcome::Resume => {}
+        Outcome::Restart(args) => {
+            // Back over the two bytes of SYSCALL; rax still holds the number.
+            let r = &mut *cx.regs;
+            r.rip = r.rip.wrapping_sub(2);
+            [r.rdi, r.rsi, r.rdx, r.r10, r.r8] = args.0;
+            r.force_iret();
+        }
+        Outcome::Deschedule(v) => {
+            cx.regs.rax = v as u64;
+            this_cpu().raise(crate::arch::percpu::pending::RESCHED);
+        }
+        Outcome::CrashDomain(Reason::Because(why)) => crash(cx, why),
+    }
+}
+
+/// The running vCPU's domain cannot go on: says why, with registers, and stops it.
+#[cold]
+pub fn crash(cx: &mut Cx, why: &str) {
+    log::error!("domain {} vCPU {} crashed: {why}", cx.domain().id, cx.vcpu.id);
+    log_registers(cx);
+    crate::domain::lifecycle::shutdown(cx.domain(), crate::domain::ShutdownReason::Crash);
+    this_cpu().raise(crate::arch::percpu::pending::RESCHED);
+}
+
+/// Logs the vCPU's registers and the top of its stack.
+#[cold]
+pub fn log_registers(cx: &Cx) {
+    use crate::arch::dump::Regs;
+    log::error!(
+        "{}\ncr3 {:#x} (kernel) {:#x} (user), {} mode",
+        Regs(cx.regs),
+        cx.arch.tables.kernel_base().map_or(0, |m| m.0 << 12),
+        cx.arch.tables.user_base().map_or(0, |m| m.0 << 12),
+        if cx.arch.in_kernel { "kernel" } else { "user" },
+    );
+    let mut words = [0u64; 16];
+    if crate::mm::guest::read_bytes(cx.regs.rsp, zerocopy::IntoBytes::as_mut_bytes(&mut words)).is_ok() {
+        for (i, row) in words.chunks(4).enumerate() {
+            log::error!("stack +{:#04x}: {:016x?}", i * 32, row);
+        }
+    }
+}

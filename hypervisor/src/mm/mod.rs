@@ -12,6 +12,7 @@ pub mod init;
 pub mod m2p;
 pub mod page_type;
 pub mod phys;
+pub mod pin;
 pub mod pte;
 pub mod shared_frame;
 pub mod tables;

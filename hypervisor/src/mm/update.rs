@@ -60,3 +60,21 @@ impl Table {
     pub fn update(&self, index: usize, new: Pte, frames_of: DomId, store: Store) -> Result<(), Refused> {
         let _lock = self.frame.lock_table();
         // Looked at under the lock: the last type reference may have gone since `open`.
+
+/// Stores a checked descriptor into a descriptor page or a plain data page of the domain.
+///
+/// # Errors
+/// `EINVAL` for any other page.
+pub fn write_descriptor(mem: &DomainMemory, mfn: Mfn, index: usize, desc: u64) -> Result<(), Errno> {
+    let owner = mem.owner();
+    let f = frame::get(mfn).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
+    let kind = if f.kind() == Kind::SegDesc { Kind::SegDesc } else { Kind::Writable };
+    let got = page_type::get_type(f, kind, owner, false);
+    if got.is_ok() {
+        // SAFETY: the domain's page, held as what it is; the descriptor is one a guest may have.
+        unsafe { phys::entry(mfn, index) }.store(desc, Ordering::Release);
+        let _ = page_type::put_type(f, owner, false);
+    }
+    domain_memory::put_frame(f);
+    got.map_err(|_| Errno::EINVAL)
+}

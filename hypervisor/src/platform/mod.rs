@@ -8,6 +8,7 @@ pub mod ioapic;
 pub mod irq;
 #[cfg(target_os = "none")]
 pub mod lapic;
+pub mod ports;
 pub mod reset;
 #[cfg(target_os = "none")]
 pub mod serial;

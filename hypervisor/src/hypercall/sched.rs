@@ -1,0 +1,122 @@
+//! sched_op: yielding, waiting, stopping.
+
+use super::{Args, Outcome};
+use crate::domain::lifecycle;
+use crate::domain::{Cx, ShutdownReason, slots};
+use crate::events;
+use crate::mm::guest;
+use crate::time::{now, timers};
+use core::sync::atomic::Ordering;
+use pv_abi::errno::Errno;
+use pv_abi::event::NR_PORTS_2L;
+use pv_abi::ids::{DomId, GuestHandle};
+use pv_abi::sched as s;
+use pv_abi::shared_info::EVTCHN_PENDING;
+
+/// sched_op(cmd, arg).
+pub fn sched_op(cx: &mut Cx, a: Args) -> Outcome {
+    match a.a1() {
+        s::OP_YIELD => {
+            cx.vcpu.sched.vtime.fetch_add(1, Ordering::Relaxed);
+            Outcome::Deschedule(0)
+        }
+        s::OP_BLOCK => block(cx),
+        s::OP_SHUTDOWN => {
+            let Ok(r) = guest::copy_from_guest(GuestHandle::<s::Shutdown>::new(a.a2())) else {
+                return Errno::EFAULT.into();
+            };
+            shutdown(cx, r.reason)
+        }
+        s::OP_SHUTDOWN_CODE => Outcome::Return(0),
+        s::OP_POLL => match guest::copy_from_guest(GuestHandle::<s::Poll>::new(a.a2())) {
+            Ok(p) => poll(cx, p),
+            Err(e) => e.into(),
+        },
+        s::OP_REMOTE_SHUTDOWN => {
+            let Ok(r) = guest::copy_from_guest(GuestHandle::<s::RemoteShutdown>::new(a.a2())) else {
+                return Errno::EFAULT.into();
+            };
+            if !cx.domain().privileged {
+                return Errno::EPERM.into();
+            }
+            let Some(d) = slots::find(DomId(r.domid)) else { return Errno::ESRCH.into() };
+            if d.id == cx.domain().id {
+                return Errno::EINVAL.into();
+            }
+            let Some(reason) = ShutdownReason::from_abi(r.reason & 0xff) else { return Errno::EINVAL.into() };
+            lifecycle::shutdown(&d, reason);
+            Outcome::Return(0)
+        }
+        s::OP_WATCHDOG | s::OP_PIN_OVERRIDE => Errno::ENOSYS.into(),
+        _ => Errno::ENOSYS.into(),
+    }
+}
+
+/// sched_op_compat(cmd, arg): the old yield, block and shutdown.
+pub fn sched_op_compat(cx: &mut Cx, a: Args) -> Outcome {
+    match a.a1() {
+        s::OP_YIELD => Outcome::Deschedule(0),
+        s::OP_BLOCK => block(cx),
+        s::OP_SHUTDOWN => shutdown(cx, (a.a2() & 0xffff_ffff) as u32),
+        _ => Errno::ENOSYS.into(),
+    }
+}
+
+fn shutdown(cx: &mut Cx, reason: u32) -> Outcome {
+    let Some(reason) = ShutdownReason::from_abi(reason) else { return Errno::EINVAL.into() };
+    if reason == ShutdownReason::Crash {
+        log::error!("domain {} reports a crash", cx.domain().id);
+        super::log_registers(cx);
+    }
+    lifecycle::shutdown(cx.domain(), reason);
+    Outcome::Deschedule(0)
+}
+
+/// Unmasks events and waits for one. An event that is already there comes on the way out instead.
+fn block(cx: &mut Cx) -> Outcome {
+    let v = cx.vcpu;
+    v.info.set_mask(false);
+    v.blocked.store(true, Ordering::SeqCst);
+    if v.info.pending() {
+        v.blocked.store(false, Ordering::SeqCst);
+        return Outcome::Return(0);
+    }
+    Outcome::Deschedule(0)
+}
+
+fn poll(cx: &mut Cx, p: s::Poll) -> Outcome {
+    if p.nr_ports > 128 {
+        return Errno::EINVAL.into();
+    }
+    let v = cx.vcpu;
+    let list = GuestHandle::<u32>::new(p.ports);
+    let mut first = 0;
+    let mut ports = [0u32; 128];
+    for (i, slot) in ports.iter_mut().take(p.nr_ports as usize).enumerate() {
+        let Ok(port) = guest::copy_element_from_guest(list, i as u64) else { return Errno::EFAULT.into() };
+        if port >= NR_PORTS_2L {
+            return Errno::EINVAL.into();
+        }
+        if i == 0 {
+            first = port;
+        }
+        *slot = port;
+    }
+    // From here on events end the poll; then look whether one is there already.
+    events::begin_poll(v, if p.nr_ports == 1 { first } else { 0 });
+    let pending = |port: u32| {
+        let w = cx.domain().shared.load_u64(EVTCHN_PENDING + (port / 64) as usize * 8);
+        w >> (port % 64) & 1 != 0
+    };
+    let any = ports.iter().take(p.nr_ports as usize).any(|&port| pending(port));
+    let late = p.timeout != 0 && p.timeout <= now();
+    if any || late || (v.info.pending() && !v.info.masked()) {
+        events::end_poll(v);
+        return Outcome::Return(0);
+    }
+    if p.timeout != 0 {
+        v.poll_deadline.store(p.timeout, Ordering::SeqCst);
+        timers::changed(v);
+    }
+    Outcome::Deschedule(0)
+}

@@ -1,0 +1,106 @@
+//! I/O ports of guests. Every port access of ring 3 traps; who may is decided here.
+//!
+//! Guest-kernel code counts as ring 1, user code as ring 3, against the virtual IOPL; user code may also have a bitmap.
+//! A domain without hardware reads all ones and its writes vanish; dom0's accesses reach the machine, except for what
+//! is the hypervisor's own.
+
+use super::decode::{Bytes, Prefixes};
+use super::emulate::gpr_sized;
+use crate::arch::regs::rflags as f;
+use crate::domain::Cx;
+use crate::mm::guest;
+
+/// Whether the mode the vCPU is in has the I/O privilege level.
+pub fn has_iopl(cx: &Cx) -> bool {
+    cx.arch.iopl >= if cx.arch.in_kernel { 1 } else { 3 }
+}
+
+fn allowed(cx: &Cx, port: u16, size: usize) -> bool {
+    if has_iopl(cx) {
+        return true;
+    }
+    let Some((map, ports)) = cx.arch.iobitmap else { return false };
+    (u32::from(port)..u32::from(port) + size as u32).all(|p| {
+        if p >= ports {
+            return false;
+        }
+        let mut byte = [0u8; 1];
+        guest::read_bytes(map.0.wrapping_add(u64::from(p / 8)), &mut byte).is_ok() && byte[0] >> (p % 8) & 1 == 0
+    })
+}
+
+/// Does an IN, OUT, INS or OUTS; gives its length, or 0 when a repeated one is to be executed again, or `None` when
+/// it is not allowed.
+pub fn emulate(cx: &mut Cx, b: &Bytes, p: &Prefixes) -> Option<usize> {
+    let op = b.at(p.opcode)?;
+    let size = if op & 1 == 0 {
+        1
+    } else if p.operand16 {
+        2
+    } else {
+        4
+    };
+    let (port, mut len) = if op & 0xf8 == 0xe0 { (u16::from(b.at(p.opcode + 1)?), p.opcode + 2) } else { (cx.regs.rdx as u16, p.opcode + 1) };
+    if !allowed(cx, port, size) {
+        return None;
+    }
+    if op & 0xf0 == 0x60 {
+        return string(cx, op, port, size, p, len);
+    }
+    if op & 2 == 0 {
+        let v = read(cx, port, size);
+        super::emulate::set_gpr_sized(cx.regs, 0, size, 0, u64::from(v));
+    } else {
+        write(cx, port, size, gpr_sized(cx.regs, 0, size, 0) as u32);
+    }
+    if len > 15 {
+        len = 15;
+    }
+    Some(len)
+}
+
+/// One step of INS or OUTS; a repeated one comes back until RCX is 0.
+fn string(cx: &mut Cx, op: u8, port: u16, size: usize, p: &Prefixes, len: usize) -> Option<usize> {
+    let repeated = p.rep.is_some();
+    if repeated && cx.regs.rcx == 0 {
+        return Some(len);
+    }
+    let mut buf = [0u8; 4];
+    if op & 2 == 0 {
+        buf = read(cx, port, size).to_le_bytes();
+        guest::write_bytes(cx.regs.rdi, &buf[..size]).ok()?;
+    } else {
+        guest::read_bytes(cx.regs.rsi, &mut buf[..size]).ok()?;
+        write(cx, port, size, u32::from_le_bytes(buf));
+    }
+    let step = if cx.regs.rflags & f::DF != 0 { (size as u64).wrapping_neg() } else { size as u64 };
+    let index = if op & 2 == 0 { &mut cx.regs.rdi } else { &mut cx.regs.rsi };
+    *index = index.wrapping_add(step);
+    if repeated {
+        cx.regs.rcx = cx.regs.rcx.wrapping_sub(1);
+        if cx.regs.rcx != 0 {
+            cx.regs.force_iret();
+            return Some(0);
+        }
+    }
+    Some(len)
+}
+
+/// Ports that are the hypervisor's: interrupt controllers, the system timer, its serial port.
+fn ours(port: u16) -> bool {
+    matches!(port, 0x20 | 0x21 | 0xa0 | 0xa1 | 0x40..=0x43 | 0x3f8..=0x3ff)
+}
+
+fn read(cx: &Cx, port: u16, size: usize) -> u32 {
+    let ones = if size == 4 { u32::MAX } else { (1 << (size * 8)) - 1 };
+    if !cx.domain().privileged || ours(port) {
+        return ones;
+    }
+    crate::platform::ports::read(port, size)
+}
+
+fn write(cx: &Cx, port: u16, size: usize, v: u32) {
+    if cx.domain().privileged && !ours(port) {
+        crate::platform::ports::write(port, size, v);
+    }
+}

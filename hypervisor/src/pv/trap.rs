@@ -1,0 +1,128 @@
+//! Exceptions of guests: what the hypervisor does itself, and what the guest gets.
+
+use super::bounce::{self, Target};
+use super::{emulate, ptwrite};
+use crate::arch::layout::{DOMAIN_WINDOW, DOMAIN_WINDOW_PER_VCPU, is_hypervisor};
+use crate::domain::Cx;
+use crate::hypercall::Reason;
+
+/// Vectors with a meaning here (SDM vol. 3 §6.3.1).
+#[allow(missing_docs)]
+pub mod vector {
+    pub const DB: u8 = 1;
+    pub const NMI: u8 = 2;
+    pub const UD: u8 = 6;
+    pub const NM: u8 = 7;
+    pub const SS: u8 = 12;
+    pub const GP: u8 = 13;
+    pub const PF: u8 = 14;
+}
+
+/// Page-fault error bits.
+const PF_PRESENT: u32 = 1;
+const PF_WRITE: u32 = 2;
+const PF_USER: u32 = 4;
+const PF_RSVD: u32 = 8;
+const PF_FETCH: u32 = 16;
+
+/// Whether the CPU pushes an error code for `vector`.
+pub const fn has_error_code(vector: u8) -> bool {
+    matches!(vector, 8 | 10..=14 | 17 | 21)
+}
+
+/// Gives the guest exception `vector`.
+///
+/// # Errors
+/// The domain has no handler for it, or no stack.
+pub fn inject(cx: &mut Cx, vector: u8, error_code: u32) -> Result<(), Reason> {
+    let Some(t) = cx.arch.traps.get(usize::from(vector)).copied() else {
+        return Err(Reason::Because("no trap table"));
+    };
+    if t.address == 0 {
+        log::error!("{}v{}: no handler for exception {vector}, error {error_code:#x}", cx.domain().id, cx.vcpu.id);
+    }
+    let error_code = has_error_code(vector).then_some(error_code);
+    bounce::deliver(cx, Target { address: t.address, mask_events: t.flags & 4 != 0, error_code })
+}
+
+/// An exception of the running vCPU.
+///
+/// # Errors
+/// The domain cannot go on.
+pub fn exception(cx: &mut Cx, vector: u8, cr2: u64) -> Result<(), Reason> {
+    let error = cx.regs.error_code;
+    match vector {
+        vector::PF => page_fault(cx, error, cr2),
+        vector::GP => general_protection(cx, error),
+        vector::UD => {
+            if emulate::forced(cx) {
+                return Ok(());
+            }
+            inject(cx, vector, 0)
+        }
+        vector::NM => {
+            cx.arch.ts = false;
+            #[cfg(target_os = "none")]
+            crate::arch::cr::set_ts(false);
+            inject(cx, vector, 0)
+        }
+        vector::DB => {
+            #[cfg(target_os = "none")]
+            {
+                cx.arch.debugreg[6] = crate::arch::debugreg::dr6() & 0xffff_efff | 0xffff_0ff0;
+            }
+            inject(cx, vector, 0)
+        }
+        _ => inject(cx, vector, error),
+    }
+}
+
+fn page_fault(cx: &mut Cx, error: u32, cr2: u64) -> Result<(), Reason> {
+    let mut address = cr2;
+    if is_hypervisor(cr2) {
+        // The CPU looked for a descriptor in the window: an LDT page that is not there yet.
+        if let Some(page) = ldt_page(cx, cr2) {
+            let mem = &cx.domain().mem;
+            if cx.arch.tables.map_ldt_page(mem, cx.vcpu.id, page) {
+                return Ok(());
+            }
+            address = cx.arch.tables.ldt_base.wrapping_add(page as u64 * 4096 + (cr2 & 0xfff));
+        }
+    } else if cx.arch.in_kernel
+        && error & (PF_PRESENT | PF_WRITE | PF_RSVD | PF_FETCH) == PF_PRESENT | PF_WRITE
+        && ptwrite::emulate(cx, cr2)
+    {
+        return Ok(());
+    }
+    let user = if cx.arch.in_kernel { 0 } else { PF_USER };
+    cx.shared().info.set_cr2(address);
+    inject(cx, vector::PF, error & !PF_USER | user)
+}
+
+/// The LDT page of the vCPU that window address `va` belongs to.
+fn ldt_page(cx: &Cx, va: u64) -> Option<usize> {
+    let offset = va.checked_sub(DOMAIN_WINDOW)?.checked_sub(u64::from(cx.vcpu.id.0) * DOMAIN_WINDOW_PER_VCPU)?;
+    let page = (offset >> 12) as usize;
+    (16..32).contains(&page).then(|| page - 16)
+}
+
+fn general_protection(cx: &mut Cx, error: u32) -> Result<(), Reason> {
+    // INT n through a gate that only ring 0 may use: the guest's trap table says who may.
+    if error & 2 != 0 && error & 1 == 0 {
+        let n = (error >> 3) as u8;
+        let t = cx.arch.traps.get(usize::from(n)).copied().unwrap_or_default();
+        let level = if cx.arch.in_kernel { 1 } else { 3 };
+        if t.address != 0 && t.flags & 3 >= level {
+            cx.regs.rip = cx.regs.rip.wrapping_add(2);
+            return bounce::deliver(
+                cx,
+                Target { address: t.address, mask_events: t.flags & 4 != 0, error_code: None },
+            );
+        }
+        return inject(cx, vector::GP, error);
+    }
+    if error == 0 && emulate::privileged(cx) {
+        return Ok(());
+    }
+    inject(cx, vector::GP, error)
+}

@@ -21,5 +21,26 @@
 extern crate alloc;
 
 pub mod arch;
-// domain, hypercall, sched, sync: land with the floors below them
+#[cfg(target_os = "none")]
+pub mod dom0;
+pub mod domain;
+pub mod events;
 pub mod fallible;
+pub mod grants;
+pub mod hypercall;
+pub mod mm;
+#[cfg(target_os = "none")]
+pub mod panic;
+pub mod platform;
+pub mod pv;
+pub mod sched;
+pub mod softirq;
+#[cfg(target_os = "none")]
+pub mod start;
+pub mod sync;
+pub mod time;
+#[cfg(target_os = "none")]
+pub mod upcalls;
+
+/// Hook for the audit that runs when the machine stops.
+pub fn audit_at_exit() {}

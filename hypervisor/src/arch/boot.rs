@@ -5,7 +5,8 @@
 //! segment but the loader's. Everything here runs at physical addresses; `SYM - IMAGE` is a symbol's physical address.
 //! What is missing in the machine is said on COM1 (0x3f8), and the CPU halts.
 
-use super::layout::IMAGE;
+use super::layout::{IMAGE, STACK_SIZE};
+use super::percpu::REGS_OFFSET;
 use core::arch::global_asm;
 
 global_asm!(
@@ -159,6 +160,7 @@ long_mode:
     jmp rax
 long_mode_high:
     lea rsp, [rip + boot_stack_top]
+    and rsp, -16
     xor ebp, ebp
     mov edi, edi
     mov esi, esi
@@ -181,14 +183,19 @@ no_nx_msg:      .asciz "Hospes: this CPU has no NX bit (or the firmware hides it
 no_syscall_msg: .asciz "Hospes: this CPU has no SYSCALL instruction; a 64-bit x86 machine is needed.\r\n"
 
     .section .bss.boot, "aw", @nobits
+    /* A stack block like every CPU's (arch/percpu.rs), so that `this_cpu` works from the first line of Rust on. The
+     * linker script aligns it. */
+    .balign 4096
+    .globl boot_stack
+boot_stack: .skip {regs_offset}
+boot_stack_top: .skip {block} - {regs_offset}
     .balign 4096
 boot_pml4: .skip 4096
 boot_pdpt: .skip 4096
 boot_pd:   .skip 4 * 4096
-    .balign 16
-boot_stack: .skip 32768
-boot_stack_top:
 "#,
     image = const IMAGE,
+    block = const STACK_SIZE,
+    regs_offset = const REGS_OFFSET,
     start = sym crate::start::hospes_start,
 );

@@ -32,12 +32,13 @@ pub struct Backtrace(pub u64, pub u64);
 #[cfg(target_os = "none")]
 impl Display for Backtrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use super::layout::{STACK_SIZE, STACKS, STUBS};
+        use super::layout::STACK_SIZE;
         let Backtrace(mut rbp, rip) = *self;
         write!(f, "backtrace:\n  {}", super::symbols::Symbol(rip))?;
-        let block = rbp & !(STACK_SIZE - 1);
+        // The block this runs on: all stacks of a CPU are in one.
+        let block = (&raw const rbp) as u64 & !(STACK_SIZE - 1);
         for _ in 0..32 {
-            if !(STACKS..STUBS).contains(&rbp) || rbp & !(STACK_SIZE - 1) != block || rbp % 8 != 0 || rbp >= block + super::percpu::REGS_OFFSET {
+            if rbp & !(STACK_SIZE - 1) != block || rbp % 8 != 0 || rbp >= block + super::percpu::REGS_OFFSET {
                 break;
             }
             // SAFETY: inside this CPU's stack block, below the guest frame; a guard page would fault into the

@@ -1,7 +1,11 @@
 //! Floor 0: instructions. Entry and exit, descriptor tables, MSRs, page-table entries, per-CPU base.
 
 #[cfg(target_os = "none")]
+pub mod ap;
+#[cfg(target_os = "none")]
 pub mod boot;
+#[cfg(target_os = "none")]
+pub mod boot_memory;
 #[cfg(target_os = "none")]
 pub mod cpu;
 pub mod cpumask;

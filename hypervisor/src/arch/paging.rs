@@ -167,3 +167,24 @@ pub fn lookup(va: u64) -> Option<(u64, u64)> {
 fn max_leaf() -> u32 {
     if super::cpu::has_1g_pages() { 3 } else { 2 }
 }
+
+/// Takes the mapping of one 4 KiB page away. The caller flushes.
+///
+/// # Safety
+/// Nobody uses the page through `va` any more.
+pub unsafe fn unmap_page(va: u64) {
+    let mut t = ROOT.load(Ordering::Relaxed);
+    for level in (1..=4).rev() {
+        let shift = 12 + 9 * (level - 1);
+        // SAFETY: as in `map`.
+        let e = unsafe { &mut (*table(t))[(va >> shift) as usize & 511] };
+        if *e & flag::P == 0 || (level > 1 && *e & flag::PSE != 0) {
+            return;
+        }
+        if level == 1 {
+            *e = 0;
+            return;
+        }
+        t = *e & flag::ADDR;
+    }
+}

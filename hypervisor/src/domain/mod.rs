@@ -143,7 +143,7 @@ impl Domain {
             mem,
             shared,
             events: Events::try_new(limits.max_ports)?,
-            grants: Grants::try_new(limits.grant_frames, limits.maptrack_frames)?,
+            grants: Grants::new(limits.grant_frames, limits.maptrack_frames),
             pirqs: Pirqs::new(),
             pause_count: AtomicU32::new(1),
             tool_pauses: AtomicU32::new(1),

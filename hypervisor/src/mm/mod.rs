@@ -14,6 +14,7 @@ pub mod page_type;
 pub mod phys;
 pub mod pin;
 pub mod pte;
+pub mod scratch;
 pub mod shared_frame;
 pub mod tables;
 #[cfg(test)]
@@ -22,3 +23,41 @@ pub mod testing;
 pub mod testing;
 pub mod update;
 pub mod window;
+
+use pv_abi::errno::Errno;
+use pv_abi::ids::Mfn;
+
+/// Writes into a page of a domain that is being built.
+///
+/// # Errors
+/// `EINVAL` when the page is not the domain's, or is a page table already.
+pub fn write_domain_page(
+    mem: &domain_memory::DomainMemory,
+    mfn: Mfn,
+    offset: usize,
+    data: &[u8],
+) -> Result<(), Errno> {
+    on_data_page(mem, mfn, || {
+        // SAFETY: the domain's data page, held writable by `on_data_page`; clipped to the page.
+        unsafe { phys::write(mfn, offset, data) }
+    })
+}
+
+/// Fills a page of a domain that is being built with zeroes.
+///
+/// # Errors
+/// As [`write_domain_page`].
+pub fn zero_domain_page(mem: &domain_memory::DomainMemory, mfn: Mfn) -> Result<(), Errno> {
+    on_data_page(mem, mfn, || {
+        // SAFETY: as above.
+        unsafe { phys::zero(mfn) }
+    })
+}
+
+fn on_data_page(mem: &domain_memory::DomainMemory, mfn: Mfn, f: impl FnOnce()) -> Result<(), Errno> {
+    let frame = page_type::get_page_and_type(mfn, page_type::Kind::Writable, mem.owner(), false)
+        .map_err(|_| Errno::EINVAL)?;
+    f();
+    let _ = page_type::put_page_and_type(frame, mem.owner(), false);
+    Ok(())
+}

@@ -3,7 +3,6 @@
 use super::domain_memory::{self, DomainMemory};
 use super::frame::{self, Frame};
 use super::page_type::{self, Kind, Refused};
-use super::window::Window;
 use super::phys;
 use crate::arch::layout::{FIRST_SLOT, LAST_SLOT, M2P_RO, DOMAIN_WINDOW};
 use core::sync::atomic::Ordering;

@@ -138,3 +138,16 @@ pub fn init_log(level: u8) {
         log::set_max_level(LevelFilter::Trace);
     }
 }
+
+/// Frees the console from whoever holds it: for the panic path only.
+///
+/// # Safety
+/// No other CPU goes on printing; the holder does not go on.
+#[cfg(target_os = "none")]
+pub unsafe fn break_locks() {
+    // SAFETY: the caller's.
+    unsafe {
+        OUTPUT.force_unlock();
+        super::serial::break_lock();
+    }
+}

@@ -1,10 +1,6 @@
 //! Floor 1: the machine's devices.
 
-#[cfg(target_os = "none")]
-pub mod acpi;
 pub mod console;
-#[cfg(target_os = "none")]
-pub mod ioapic;
 pub mod irq;
 #[cfg(target_os = "none")]
 pub mod lapic;

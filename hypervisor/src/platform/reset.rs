@@ -48,8 +48,6 @@ pub fn reboot() -> ! {
 
 /// Powers the machine off through ACPI, or halts where that is not possible.
 pub fn power_off() -> ! {
-    #[cfg(target_os = "none")]
-    super::acpi::power_off();
     log::info!("the machine may be switched off now");
     halt()
 }

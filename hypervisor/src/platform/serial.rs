@@ -53,3 +53,20 @@ pub unsafe fn break_lock() {
     // SAFETY: the caller's.
     unsafe { PORT.force_unlock() };
 }
+
+/// Writes without a lock and without `uart_16550`: for the end of a panic only.
+pub fn emergency(bytes: &[u8]) {
+    use x86_64::instructions::port::Port;
+    for &b in bytes {
+        // SAFETY: COM1 is the hypervisor's.
+        unsafe {
+            let mut line_status = Port::<u8>::new(COM1 + 5);
+            for _ in 0..100_000 {
+                if line_status.read() & 0x20 != 0 {
+                    break;
+                }
+            }
+            Port::<u8>::new(COM1).write(b);
+        }
+    }
+}

@@ -5,7 +5,7 @@
 
 use crate::arch::cpumask::CpuMask;
 use crate::arch::layout::MAX_CPUS;
-use crate::arch::percpu::{self, CpuId, pending, this_cpu};
+use crate::arch::percpu::{self, pending, this_cpu};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// What to forget.

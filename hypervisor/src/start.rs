@@ -1,0 +1,128 @@
+//! The order of boot.
+
+use crate::arch::percpu::{self, CpuId, CpuLocal, pending, this_cpu};
+use crate::dom0;
+use crate::platform::{lapic, timer};
+use crate::arch::{ap, boot_memory, cpu, early, entry, fpu, paging, tables};
+use crate::mm;
+use crate::platform::{console, reset, serial};
+use arrayvec::ArrayVec;
+use boot::cmdline::Options;
+use boot::multiboot::{BootInfo, NotReadable, PhysRead};
+use pv_abi::ids::MachineAddr;
+
+/// What the loader told. Written once, on the boot CPU, before any other CPU runs.
+static BOOT: spin::Once<BootInfo> = spin::Once::new();
+/// The options of the command line.
+static OPTIONS: spin::Once<Options> = spin::Once::new();
+
+/// What the loader told.
+pub fn boot_info() -> &'static BootInfo {
+    BOOT.wait()
+}
+
+/// The options of the command line.
+pub fn options() -> &'static Options {
+    OPTIONS.wait()
+}
+
+/// Physical memory as the boot page tables show it: the first 4 GiB.
+struct LowMemory;
+
+impl PhysRead for LowMemory {
+    fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), NotReadable> {
+        let end = addr.checked_add(buf.len() as u64).ok_or(NotReadable)?;
+        if end > 1 << 32 {
+            return Err(NotReadable);
+        }
+        // SAFETY: mapped by the boot tables at the direct map's place; volatile, since firmware or devices may share it.
+        unsafe {
+            let src = paging::direct(MachineAddr(addr)) as *const u8;
+            for (i, b) in buf.iter_mut().enumerate() {
+                *b = src.add(i).read_volatile();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says why the machine cannot be used, and stops.
+fn give_up(why: impl core::fmt::Display) -> ! {
+    log::error!("cannot start: {why}");
+    reset::halt()
+}
+
+/// First Rust code, on the boot stack: `arch::boot` jumps here with the loader's magic and information.
+pub extern "C" fn hospes_start(magic: u32, info: u32) -> ! {
+    let local = core::ptr::from_ref(this_cpu()).cast_mut();
+    // SAFETY: the boot stack is a stack block whose top is kept for this value; nobody has used it yet.
+    unsafe { local.write(CpuLocal::new(CpuId(0))) };
+    serial::init(serial::COM1);
+    console::init_log(3);
+
+    let boot = BOOT.call_once(|| {
+        let mut boot = BootInfo::new();
+        if let Err(e) = boot.read(magic, info, &LowMemory) {
+            give_up(e);
+        }
+        boot
+    });
+    OPTIONS.call_once(|| Options::parse(boot.args()));
+    log::info!("Hospes {} started by {}", env!("CARGO_PKG_VERSION"), boot.loader);
+    log::info!("command line: {}", boot.args());
+
+    cpu::detect();
+    let mut plan = boot_memory::Plan::new(boot, boot_memory::image()).unwrap_or_else(|e| give_up(e));
+    let low = plan.take_largest(1 << 32).unwrap_or_else(|e| give_up(e));
+    early::init(low.0, low.1);
+    plan.build_root();
+    log::info!("{} MiB of RAM in {} pieces", plan.ram_bytes() >> 20, plan.ram.len());
+
+    match plan.real_mode_page() {
+        Some(low) => ap::prepare(MachineAddr(low)),
+        None => log::warn!("no memory below 640 KiB: the machine stays with one CPU"),
+    }
+
+    tables::init_idt();
+    let Ok(top) = tables::create(CpuId(0), || Some(early::page())) else { give_up("no memory for the boot CPU") };
+    tables::load(CpuId(0));
+    // SAFETY: `top` is the free top of the boot CPU's own stack; nothing of the boot stack is used any more.
+    unsafe {
+        core::arch::asm!(
+            "mov rsp, {top}", "and rsp, -16", "xor ebp, ebp", "call {next}", "ud2",
+            top = in(reg) top, next = sym on_own_stack, in("rdi") &raw const plan, options(noreturn)
+        )
+    }
+}
+
+/// The rest of boot, on the boot CPU's own stack. The boot stack stays as it was: `plan` lies there.
+extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
+    percpu::publish(this_cpu());
+    fpu::init();
+    let map: ArrayVec<mm::init::Range, 128> =
+        boot_info().ranges.iter().map(|r| mm::init::Range { start: r.base, end: r.end(), kind: r.kind as u32 }).collect();
+    mm::init::init(&map, &plan.free);
+    log::info!("{} MiB free", mm::alloc::free_pages() >> 8);
+    lapic::init();
+    timer::calibrate();
+    start_dom0();
+    this_cpu().raise(pending::RESCHED);
+    // SAFETY: once on this CPU, on its own stack block, interrupts off, RESCHED pending.
+    unsafe { entry::enter_guest() }
+}
+
+/// Makes dom0 from the loader's modules.
+fn start_dom0() {
+    let boot = boot_info();
+    let kernel = boot.dom0_kernel().unwrap_or_else(|e| give_up(e));
+    let module = |m: &'static boot::multiboot::Module| dom0::Module { start: m.start, end: m.end, args: boot.module_args(m) };
+    // What stays free: for the hypervisor's tables and for the first guests' bookkeeping.
+    let available = mm::alloc::free_pages().saturating_sub(RESERVE_PAGES);
+    let plan = dom0::Plan { pages: options().dom0_mem.pages(available).min(available), vcpus: percpu::online() };
+    if let Err(why) = dom0::start(module(kernel), boot.dom0_initrd().map(module), &plan) {
+        give_up(why);
+    }
+}
+
+/// Pages kept from dom0 when it gets all there is: 16 MiB, and room for unpacking its kernel.
+const RESERVE_PAGES: u64 = (16 << 20) / 4096 + (96 << 20) / 4096;

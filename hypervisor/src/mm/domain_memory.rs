@@ -161,6 +161,22 @@ impl DomainMemory {
         self.pages.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Takes a page that nothing uses away from the domain, for an exchange; false when it is not one of those.
+    pub(super) fn detach(&self, mfn: Mfn) -> bool {
+        let Some(f) = frame::get(mfn).filter(|f| f.try_detach(self.id)) else { return false };
+        self.unlink(f);
+        true
+    }
+
+    /// Gives the domain a page of the hypervisor's.
+    pub(super) fn attach(&self, mfn: Mfn) {
+        if let Some(f) = frame::get(mfn) {
+            let mut head = self.head.lock();
+            self.link(f, &mut head);
+            self.pages.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// The domain gives page `mfn` back. Mappings that are left keep the page alive until they go.
     ///
     /// # Errors

@@ -4,8 +4,8 @@
 //!
 //! *reference word*: how often the frame is used at all, and whose it is
 //! ```text
-//!  63   53 52        51    48 47        32 31                0
-//! |  -   | claim    | class   | owner      | references      |
+//!  63   54 53      52      51    48 47        32 31              0
+//! |  -   | foreign | claim | class   | owner      | references    |
 //! ```
 //! *type word*: what it may be used as ([`super::page_type`])
 //! ```text
@@ -59,6 +59,8 @@ const CLASS_SHIFT: u32 = 48;
 const CLASS: u64 = 0xf << CLASS_SHIFT;
 /// The owner's own claim, which holds one reference.
 const ALLOCATED: u64 = 1 << 52;
+/// Another domain has had the page mapped writable.
+const FOREIGN: u64 = 1 << 53;
 /// Counts stop here: a guest that wants more references gets an error instead of an overflow.
 const REF_MAX: u64 = 0x7fff_ffff;
 
@@ -173,6 +175,26 @@ impl Frame {
     /// Takes the owner's claim off; true exactly once. The claim's reference is then the caller's to drop.
     pub(super) fn clear_allocated(&self) -> bool {
         self.ref_word.fetch_and(!ALLOCATED, Ordering::AcqRel) & ALLOCATED != 0
+    }
+
+    /// Takes a page that nothing uses, nor ever stopped half-way, from `owner`: only the owner's claim may be left. The
+    /// frame is the hypervisor's then.
+    pub(super) fn try_detach(&self, owner: DomId) -> bool {
+        let unused = ALLOCATED | (Class::Domain as u64) << CLASS_SHIFT | u64::from(owner.0) << OWNER_SHIFT | 1;
+        let taken = (Class::Hypervisor as u64) << CLASS_SHIFT;
+        self.type_count() == 0
+            && self.ref_word.compare_exchange(unused, taken, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Records that another domain maps the page writable: when it becomes a table, CPUs that never ran its owner may
+    /// hold a translation too.
+    pub(super) fn mark_foreign(&self) {
+        self.ref_word.fetch_or(FOREIGN, Ordering::AcqRel);
+    }
+
+    /// Whether that happened.
+    pub(super) fn foreign(&self) -> bool {
+        self.ref_word.load(Ordering::Acquire) & FOREIGN != 0
     }
 
     /// Drops a reference; true when it was the last one, and the caller must free the frame.

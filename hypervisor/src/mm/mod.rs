@@ -4,6 +4,8 @@ pub mod alloc;
 pub mod descriptor;
 pub mod device;
 pub mod domain_memory;
+pub mod exchange;
+pub mod foreign;
 pub mod frame;
 pub mod guest;
 #[cfg(target_os = "none")]

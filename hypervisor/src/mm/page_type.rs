@@ -442,11 +442,14 @@ fn get_l1_entry(pte: Pte, owner: Owner, frames_of: DomId) -> Result<Pte, Refused
     if !f.get_ref(frames_of) {
         return Err(if f.class() == Class::Free { Errno::EINVAL } else { Errno::EBUSY }.into());
     }
-    if pte.writable()
-        && let Err(e) = get_type(f, Kind::Writable, Owner { id: frames_of, hardware: false }, false)
-    {
-        domain_memory::put_frame(f);
-        return Err(e);
+    if pte.writable() {
+        if let Err(e) = get_type(f, Kind::Writable, Owner { id: frames_of, hardware: false }, false) {
+            domain_memory::put_frame(f);
+            return Err(e);
+        }
+        if frames_of != owner.id {
+            f.mark_foreign();
+        }
     }
     Ok(pte.adjust_l1())
 }
@@ -483,6 +486,13 @@ fn put_l1_entry(pte: Pte, f: &Frame, owner: Owner) {
 fn flush_before_retype(f: &Frame, owner: DomId) {
     use crate::platform::tlb;
     let stamp = f.stamp.load(Ordering::Acquire);
+    if f.foreign() {
+        let stale = tlb::needs_flush(tlb::online(), stamp);
+        if !stale.is_empty() {
+            tlb::flush_cpus(stale, tlb::Flush::All);
+        }
+        return;
+    }
     domain_memory::with(owner, |m| {
         let stale = tlb::needs_flush(m.dirty_cpus.load(), stamp);
         if !stale.is_empty() {

@@ -26,3 +26,15 @@ pub fn machine(pages: usize) {
 pub(super) fn m2p_slot(mfn: Mfn) -> *mut u64 {
     M2P.with(|m| m.borrow_mut().as_mut_ptr().wrapping_add(mfn.0 as usize))
 }
+
+/// A domain's memory that its frames can find. Leaks.
+pub fn domain(id: u16, max: u64) -> &'static super::domain_memory::DomainMemory {
+    let mem = std::boxed::Box::leak(std::boxed::Box::new(super::domain_memory::DomainMemory::new(
+        pv_abi::ids::DomId(id),
+        max,
+        false,
+    )));
+    // SAFETY: leaked, so it stays.
+    unsafe { mem.register() };
+    mem
+}

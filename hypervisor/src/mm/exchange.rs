@@ -1,0 +1,112 @@
+//! XENMEM_exchange: pages of a domain against others of the same amount, contiguous or below an address.
+//!
+//! One chunk at a time, all or nothing: the new blocks are taken first, then the old pages are detached (each must be
+//! unused: no mapping, no type), and only then do the new ones become the domain's. Nothing the guest gave is read
+//! twice.
+
+use super::alloc;
+use super::domain_memory::DomainMemory;
+use super::frame;
+use crate::fallible::try_push;
+use crate::platform::tlb;
+use ::alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use pv_abi::errno::Errno;
+use pv_abi::ids::Mfn;
+
+/// Blocks of 2^order pages that are nobody's yet; what is left in it is given back when it goes.
+struct Blocks {
+    order: u32,
+    list: Vec<Mfn>,
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        for &mfn in &self.list {
+            // SAFETY: taken from the allocator by `exchange` and seen by nobody since.
+            unsafe { alloc::give_back(mfn, self.order) };
+        }
+    }
+}
+
+/// Gives the domain `count` blocks of 2^`order` pages below frame `below` for its pages `old`, of which there are as
+/// many. Returns the new blocks.
+///
+/// # Errors
+/// `EINVAL` when a page of `old` is not the domain's or is in use, `ENOMEM` when there are no such blocks. Nothing has
+/// changed then.
+pub fn exchange(mem: &DomainMemory, old: &[Mfn], count: usize, order: u32, below: u64) -> Result<Vec<Mfn>, Errno> {
+    if order > alloc::MAX_ORDER || count.checked_shl(order) != Some(old.len()) {
+        return Err(Errno::EINVAL);
+    }
+    let mut blocks = Blocks { order, list: Vec::new() };
+    blocks.list.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
+    for _ in 0..count {
+        let mfn = alloc::take(order, below).ok_or(Errno::ENOMEM)?;
+        try_push(&mut blocks.list, mfn)?;
+    }
+    for (done, &mfn) in old.iter().enumerate() {
+        if !mem.detach(mfn) {
+            // Back as they were, in the domain's list and with their old numbers.
+            for &mfn in old.iter().take(done) {
+                mem.attach(mfn);
+            }
+            return Err(Errno::EINVAL);
+        }
+    }
+    for &first in &blocks.list {
+        for i in 0..1u64 << order {
+            mem.attach(Mfn(first.0.wrapping_add(i)));
+        }
+    }
+    for &mfn in old {
+        super::m2p::clear(mfn);
+        if let Some(f) = frame::get(mfn) {
+            f.stamp.store(tlb::clock().max(f.stamp.load(Ordering::Relaxed)), Ordering::Release);
+        }
+        // SAFETY: detached: nobody refers to it; stale translations are covered by the stamp.
+        unsafe { alloc::give_back(mfn, 0) };
+    }
+    Ok(core::mem::take(&mut blocks.list))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::page_type::{self, Kind};
+    use crate::mm::testing;
+
+    #[test]
+    fn exchanges_single_pages_for_a_block_or_nothing() {
+        testing::machine(256);
+        let mem = testing::domain(1, 16);
+        let old: Vec<Mfn> = (0..8).map(|_| mem.allocate(0, u64::MAX).unwrap()).collect();
+        let free = alloc::free_pages();
+        // A page in use spoils the whole chunk.
+        let used = frame::get(old[5]).unwrap();
+        let held = page_type::get_page_and_type(old[5], Kind::Writable, mem.owner(), false).unwrap();
+        assert_eq!(exchange(mem, &old, 1, 3, u64::MAX), Err(Errno::EINVAL));
+        assert_eq!((mem.pages(), alloc::free_pages()), (8, free));
+        assert_eq!(used.owner(), Some(mem.id));
+        let _ = page_type::put_page_and_type(held, mem.owner(), false);
+        // Twice the same page is not two pages.
+        let mut twice = old.clone();
+        twice[1] = twice[0];
+        assert_eq!(exchange(mem, &twice, 1, 3, u64::MAX), Err(Errno::EINVAL));
+        assert_eq!(exchange(mem, &old, 1, 3, 4), Err(Errno::ENOMEM), "none below frame 4");
+        assert_eq!(exchange(mem, &old, 1, 2, u64::MAX), Err(Errno::EINVAL), "uneven");
+        let new = exchange(mem, &old, 1, 3, 128).unwrap();
+        assert_eq!(new.len(), 1);
+        assert!(new[0].0 % 8 == 0 && new[0].0 + 8 <= 128);
+        assert_eq!((mem.pages(), alloc::free_pages()), (8, free));
+        for i in 0..8 {
+            assert_eq!(frame::get(Mfn(new[0].0 + i)).unwrap().owner(), Some(mem.id));
+        }
+        let mut n = 0;
+        mem.for_each_frame(|f| {
+            assert_eq!(f.owner(), Some(mem.id));
+            n += 1;
+        });
+        assert_eq!(n, 8);
+    }
+}

@@ -300,6 +300,13 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
                 continue;
             }
         };
+        if releasing.is_some() && w & LOCK != 0 {
+            // Somebody updates an entry; whoever gets the lock next sees that the table is not valid any more.
+            core::hint::spin_loop();
+            crate::sync::serve_requests();
+            w = f.type_word.load(Ordering::Acquire);
+            continue;
+        }
         if let Err(now) = f.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire) {
             w = now;
             continue;

@@ -3,10 +3,10 @@
 
 use super::domain_memory::{self, DomainMemory};
 use super::frame::{self, Frame};
-use super::page_type::{self, ENTRIES, Kind, Refused, is_hypervisor_slot};
+use super::page_type::{self, Kind, Owner, Refused, is_hypervisor_slot};
 use super::pte::{Pte, bit};
 use super::{phys, tables};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, Mfn};
 
@@ -22,167 +22,217 @@ pub enum Store {
 }
 
 /// A page the guest updates as a table, kept over the updates of a batch that hit the same page.
+///
+/// Open, it holds a general reference only; what the page is used as is looked at under its entry lock at each update,
+/// and a table does not start to be released while that lock is held ([`page_type::put_type`]).
 pub struct Table {
     frame: &'static Frame,
-    /// Whether it is a table at all; otherwise it is plain data, held by a writable type reference.
-    data: bool,
-    mem_owner: page_type::Owner,
+    owner: Owner,
 }
+
+/// Bits of an L1 entry that change nothing about what the entry refers to, nor who may write it.
+const HARMLESS: u64 = bit::A | bit::D | bit::US | bit::G | bit::NX | 7 << 9 | 0x7ff << 52;
 
 impl Table {
     /// Takes page `mfn` of the domain for updating.
     ///
     /// # Errors
-    /// `EINVAL` when it is not the domain's or is a descriptor page.
+    /// `EINVAL` when it is not the domain's.
+    #[inline(always)]
     pub fn open(mem: &DomainMemory, mfn: Mfn) -> Result<Table, Errno> {
         let owner = mem.owner();
         let frame = frame::get(mfn).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
-        if frame.kind().is_table() {
-            return Ok(Table { frame, data: false, mem_owner: owner });
-        }
-        if page_type::get_type(frame, Kind::Writable, owner, false).is_err() {
-            domain_memory::put_frame(frame);
-            return Err(Errno::EINVAL);
-        }
-        Ok(Table { frame, data: true, mem_owner: owner })
+        Ok(Table { frame, owner })
     }
 
     /// Which page.
+    #[inline(always)]
     pub fn mfn(&self) -> Mfn {
         self.frame.mfn()
     }
 
-    /// Updates entry `index`. `frames_of` owns the frames that new L1 entries map.
+    /// Updates entry `index`; on a page that is no table it is a plain store. `frames_of` owns the frames that new L1
+    /// entries map.
     ///
     /// # Errors
-    /// Of the entry's check; `EAGAIN` when the entry was not what [`Store::IfStill`] said; `Preempted`.
+    /// Of the entry's check; `EINVAL` for a descriptor page or a hypervisor slot; `EAGAIN` when the entry was not what
+    /// [`Store::IfStill`] said; `Preempted`.
     #[inline(always)]
     pub fn update(&self, index: usize, new: Pte, frames_of: DomId, store: Store) -> Result<(), Refused> {
-        let _lock = self.frame.lock_table();
-        // Looked at under the lock: the last type reference may have gone since `open`.
-        let kind = self.frame.kind();
-        if self.data || !self.frame.is_valid(kind) || !kind.is_table() {
-            if self.data && kind == Kind::Writable {
-                // SAFETY: the domain's data page, index below 512.
-                unsafe { phys::entry(self.frame.mfn(), index) }.store(new.0, Ordering::Release);
-                return Ok(());
-            }
-            return Err(Errno::EINVAL.into());
+        if self.frame.is_valid(Kind::L1) {
+            let mut still = true;
+            self.update_l1(index, frames_of, |old| match store {
+                Store::Plain => Some(new),
+                Store::PreserveAd => Some(Pte(new.0 | old.0 & (bit::A | bit::D))),
+                Store::IfStill(value) => {
+                    still = old.0 == value;
+                    still.then_some(new)
+                }
+            })?;
+            return if still { Ok(()) } else { Err(Errno::EAGAIN.into()) };
         }
-        self.update_table(kind, index, new, frames_of, store)
+        match self.frame.kind() {
+            kind @ (Kind::L2 | Kind::L3 | Kind::L4) => self.update_upper(index, kind, new, store),
+            Kind::L1 => Err(self.not_valid()),
+            _ => self.store_data(index, new, store),
+        }
     }
 
+    /// Changes an L1 entry from what it is to what `change` makes of it (`None`: leave it). Returns what it was.
     #[inline(always)]
-    fn update_table(&self, kind: Kind, index: usize, new: Pte, frames_of: DomId, store: Store) -> Result<(), Refused> {
-        if index >= ENTRIES || (kind == Kind::L4 && is_hypervisor_slot(index)) {
+    fn update_l1(&self, index: usize, frames_of: DomId, mut change: impl FnMut(Pte) -> Option<Pte>) -> Result<Pte, Refused> {
+        let lock = self.frame.lock_table();
+        if !self.frame.is_valid(Kind::L1) {
+            drop(lock);
+            return Err(self.not_valid());
+        }
+        // SAFETY: a valid L1 of the domain, under a reference and its entry lock: besides us only the CPU writes it,
+        // and only accessed and dirty bits.
+        let slot = unsafe { phys::entry(self.frame.mfn(), index) };
+        let mut old = Pte(slot.load(Ordering::Relaxed));
+        loop {
+            let Some(new) = change(old) else { return Ok(old) };
+            let adjusted = new.adjust_l1();
+            // What the entry refers to stays: nothing to check or count.
+            let same = old.present() && (old.0 ^ adjusted.0) & !HARMLESS == 0;
+            let stored = if same { adjusted } else { page_type::get_entry(new, Kind::L1, self.owner, frames_of, false)? };
+            match slot.compare_exchange(old.0, stored.0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    if !same {
+                        let _ = page_type::put_entry(old, Kind::L1, self.owner, false);
+                    }
+                    return Ok(old);
+                }
+                Err(now) => {
+                    // The CPU set an accessed or dirty bit.
+                    if !same {
+                        let _ = page_type::put_entry(stored, Kind::L1, self.owner, false);
+                    }
+                    old = Pte(now);
+                }
+            }
+        }
+    }
+
+    /// An entry of a higher table. The new subtree is validated before the lock, the old one released behind it: both
+    /// may take long.
+    fn update_upper(&self, index: usize, kind: Kind, new: Pte, store: Store) -> Result<(), Refused> {
+        if kind == Kind::L4 && is_hypervisor_slot(index) {
             return Err(Errno::EINVAL.into());
         }
-        // SAFETY: a valid table of the domain, under its entry lock.
-        let slot = unsafe { phys::entry(self.frame.mfn(), index) };
-        let old = Pte(slot.load(Ordering::Acquire));
-        if let Store::IfStill(expected) = store
-            && old.0 != expected
-        {
-            return Err(Errno::EAGAIN.into());
+        let mut stored = page_type::get_entry(new, kind, self.owner, self.owner.id, true)?;
+        if kind == Kind::L4 && stored.present() {
+            stored = Pte(stored.0 | bit::A);
         }
-        // The same frame with the same rights: no reference changes hands.
-        const SAME: u64 = bit::ADDR | bit::P | bit::RW | bit::PWT | bit::PCD | bit::PSE;
-        if kind == Kind::L1 && new.present() && (old.0 ^ new.0) & SAME == 0 && frames_of == self.mem_owner.id {
-            exchange(slot, old, new.adjust_l1(), store);
-            return Ok(());
+        let swapped = {
+            let _lock = self.frame.lock_table();
+            if self.frame.is_valid(kind) {
+                // SAFETY: as in `update_l1`.
+                swap_entry(unsafe { phys::entry(self.frame.mfn(), index) }, stored, store)
+            } else {
+                Err(self.not_valid())
+            }
+        };
+        match swapped {
+            Ok(old) => {
+                if page_type::put_entry(old, kind, self.owner, true).is_err() {
+                    // The subtree is partial and owns what the entry owned: the vCPU finishes it before anything else.
+                    super::unfinished::remember(old.mfn());
+                }
+                Ok(())
+            }
+            Err(e) => {
+                if page_type::put_entry(stored, kind, self.owner, true).is_err() {
+                    super::unfinished::remember(stored.mfn());
+                }
+                Err(e)
+            }
         }
-        let stored = page_type::get_entry(new, kind, self.mem_owner, frames_of, true)?;
-        let stored = if kind == Kind::L4 && stored.present() { Pte(stored.0 | bit::A) } else { stored };
-        let replaced = exchange(slot, old, stored, store);
-        if page_type::put_entry(replaced, kind, self.mem_owner, false).is_err() {
-            debug_assert!(false, "an unpreemptible release does not stop");
-        }
-        Ok(())
+    }
+
+    /// The page is no table (any more): what the guest writes there is data.
+    fn store_data(&self, index: usize, new: Pte, store: Store) -> Result<(), Refused> {
+        page_type::get_type(self.frame, Kind::Writable, self.owner, false).map_err(|e| match e {
+            Refused::Error(_) => Refused::Error(Errno::EINVAL),
+            Refused::Preempted => e,
+        })?;
+        // SAFETY: a page of the domain, held as writable data.
+        let done = swap_entry(unsafe { phys::entry(self.frame.mfn(), index) }, new, store);
+        let _ = page_type::put_type(self.frame, self.owner, false);
+        done.map(drop)
+    }
+
+    /// Why a table that is not valid cannot be updated: somebody is at it (try again), or left it half-done.
+    #[cold]
+    fn not_valid(&self) -> Refused {
+        if self.frame.partial() { Errno::EINVAL.into() } else { Refused::Preempted }
     }
 }
 
 impl Drop for Table {
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.data {
-            let _ = page_type::put_type(self.frame, self.mem_owner, false);
-        }
         domain_memory::put_frame(self.frame);
     }
 }
 
-/// Stores; the CPU may set A and D in the old entry at any time, so it is exchanged, never overwritten. Returns what
-/// was replaced.
-#[inline(always)]
-fn exchange(slot: &core::sync::atomic::AtomicU64, old: Pte, new: Pte, store: Store) -> Pte {
-    if store != Store::PreserveAd {
-        return Pte(slot.swap(new.0, Ordering::AcqRel));
-    }
-    let mut seen = old.0;
+/// Replaces an entry as `store` says; returns the old one.
+fn swap_entry(slot: &AtomicU64, new: Pte, store: Store) -> Result<Pte, Refused> {
+    let mut old = slot.load(Ordering::Relaxed);
     loop {
-        let value = if new.present() { new.0 | seen & (bit::A | bit::D) } else { new.0 };
-        match slot.compare_exchange(seen, value, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return Pte(seen),
-            Err(now) => seen = now,
+        let value = match store {
+            Store::Plain => new.0,
+            Store::PreserveAd => new.0 | old & (bit::A | bit::D),
+            Store::IfStill(value) if value != old => return Err(Errno::EAGAIN.into()),
+            Store::IfStill(_) => new.0,
+        };
+        match slot.compare_exchange(old, value, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Ok(Pte(old)),
+            Err(now) => old = now,
         }
     }
 }
 
-/// update_va_mapping: the L1 entry that maps `va` under `l4` becomes `new`.
+/// Updates the L1 entry that maps `va` under `l4`.
 ///
 /// # Errors
-/// `EINVAL` when there is no L1 there; else of the entry's check.
+/// `EINVAL` when there is no L1 table for it, otherwise as [`Table::update`].
 #[inline(always)]
 pub fn update_va(mem: &DomainMemory, l4: Mfn, va: u64, new: Pte, frames_of: DomId) -> Result<(), Refused> {
     let (l1, index) = tables::walk_to_l1(l4, va).ok_or(Errno::EINVAL)?;
     let table = Table::open(mem, l1)?;
-    if table.data || table.frame.kind() != Kind::L1 {
+    if table.frame.kind() != Kind::L1 {
         return Err(Errno::EINVAL.into());
     }
     table.update(index, new, frames_of, Store::Plain)
 }
 
-/// A guest-kernel store to a page it maps read-only: if that page is one of its valid L1 tables, the store is done as a
-/// checked update of the entry it falls into.
-///
-/// `va` is where it stores, `size` 1, 2, 4 or 8 bytes (within one entry), `f` makes the new bytes from the old ones, or
-/// `None` to leave the entry alone (a failed compare). Returns the old bytes.
+/// Does a guest kernel's store of `size` (1, 2, 4, 8) aligned bytes to `va`, which it maps read-only because the page
+/// there is an L1 table. `change` makes the new value from the old one, or leaves it. Returns the old value.
 ///
 /// # Errors
-/// `EFAULT` when it is no such page; else of the entry's check: then the guest gets its page fault.
+/// `EINVAL` when the page is no L1 table of the domain, or the error of the entry that results.
 pub fn emulate_store(
     mem: &DomainMemory,
     l4: Mfn,
     va: u64,
     size: usize,
-    mut f: impl FnMut(u64) -> Option<u64>,
-) -> Result<u64, Errno> {
-    let offset = (va & 0xfff) as usize;
-    if !matches!(size, 1 | 2 | 4 | 8) || offset % size != 0 {
-        return Err(Errno::EFAULT);
+    mut change: impl FnMut(u64) -> Option<u64>,
+) -> Result<u64, Refused> {
+    let offset = va % 8;
+    if !matches!(size, 1 | 2 | 4 | 8) || va % size as u64 != 0 {
+        return Err(Errno::EINVAL.into());
     }
-    let mfn = tables::walk(l4, va).ok_or(Errno::EFAULT)?;
-    let table = Table::open(mem, mfn).map_err(|_| Errno::EFAULT)?;
-    if table.data || !table.frame.is_valid(Kind::L1) {
-        return Err(Errno::EFAULT);
+    let table = Table::open(mem, tables::walk(l4, va).ok_or(Errno::EINVAL)?)?;
+    if table.frame.kind() != Kind::L1 {
+        return Err(Errno::EINVAL.into());
     }
-    let index = offset / 8;
-    let shift = (offset % 8) * 8;
-    let mask = if size == 8 { u64::MAX } else { (1u64 << (size * 8)) - 1 };
-    // The guest compares and exchanges against what it sees; what it sees may change under us by the CPU's A and D.
-    for _ in 0..64 {
-        // SAFETY: a valid L1 of the domain under a reference.
-        let whole = unsafe { phys::load(mfn, index) };
-        let seen = whole >> shift & mask;
-        let Some(new) = f(seen) else { return Ok(seen) };
-        let value = whole & !(mask << shift) | (new & mask) << shift;
-        match table.update(index, Pte(value), mem.id, Store::IfStill(whole)) {
-            Ok(()) => return Ok(seen),
-            Err(Refused::Error(Errno::EAGAIN)) => {}
-            Err(Refused::Error(e)) => return Err(e),
-            Err(Refused::Preempted) => return Err(Errno::EAGAIN),
-        }
-    }
-    Err(Errno::EAGAIN)
+    let (shift, mask) = (offset * 8, u64::MAX >> (64 - size as u64 * 8));
+    let old = table.update_l1((va as usize & 0xfff) / 8, mem.id, |old| {
+        let value = change(old.0 >> shift & mask)?;
+        Some(Pte(old.0 & !(mask << shift) | (value & mask) << shift))
+    })?;
+    Ok(old.0 >> shift & mask)
 }
 
 /// Stores a checked descriptor into a descriptor page or a plain data page of the domain.

@@ -8,6 +8,7 @@ use crate::domain::{Cx, DomainRef, slots};
 use crate::mm::guest;
 use crate::mm::page_type::{Kind, Refused};
 use crate::mm::pte::Pte;
+use crate::mm::unfinished;
 use crate::mm::update::{self, Store, Table};
 use crate::mm::pin;
 use crate::platform::tlb::{self, Flush};
@@ -79,6 +80,9 @@ pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
     };
     let frames_of = frames.id(cx);
     let mem = &cx.domain().mem;
+    if mem.unfinished.any() && unfinished::finish(mem).is_err() {
+        return Outcome::Restart(a);
+    }
     let mut table: Option<Table> = None;
     for i in 0..count {
         if i != 0 && i % 32 == 0 && cx.should_preempt() {
@@ -156,8 +160,14 @@ fn update_va(cx: &mut Cx, a: Args, frames_of: DomId) -> Outcome {
     if !is_canonical(va) || is_hypervisor(va) {
         return Errno::EINVAL.into();
     }
-    if let Err(e) = update::update_va(&cx.domain().mem, l4, va, Pte(a.a2()), frames_of) {
-        return refused(e).into();
+    let mem = &cx.domain().mem;
+    if mem.unfinished.any() && unfinished::finish(mem).is_err() {
+        return Outcome::Restart(a);
+    }
+    match update::update_va(mem, l4, va, Pte(a.a2()), frames_of) {
+        Ok(()) => {}
+        Err(Refused::Preempted) => return Outcome::Restart(a),
+        Err(Refused::Error(e)) => return e.into(),
     }
     let flags = a.a3();
     let what = match flags & m::UVMF_FLUSHTYPE_MASK {
@@ -228,14 +238,21 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
         Ok(f) => f,
         Err(e) => return finish(0, Err(e)),
     };
+    let tables_of = match &frames {
+        Frames::Other(d) => d.clone(),
+        _ => cx.domain().clone(),
+    };
     for i in 0..count {
+        if tables_of.mem.unfinished.any() && unfinished::finish(&tables_of.mem).is_err() {
+            return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
+        }
         if i != 0 && cx.should_preempt() {
             return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
         }
         let Ok(op) = guest::copy_element_from_guest(list, u64::from(i)) else {
             return finish(i, Err(Errno::EFAULT));
         };
-        match extended(cx, &frames, &op) {
+        match extended(cx, &frames, &tables_of, &op) {
             Ok(()) => {}
             Err(Refused::Preempted | Refused::Error(Errno::EAGAIN)) => {
                 return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
@@ -246,12 +263,8 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
     finish(count, Ok(()))
 }
 
-fn extended(cx: &mut Cx, frames: &Frames, op: &m::MmuextOp) -> Result<(), Refused> {
+fn extended(cx: &mut Cx, frames: &Frames, owner: &DomainRef, op: &m::MmuextOp) -> Result<(), Refused> {
     let mfn = Mfn(op.arg1);
-    let owner = match frames {
-        Frames::Other(d) => d.clone(),
-        _ => cx.domain().clone(),
-    };
     match op.cmd {
         m::EXT_PIN_L1_TABLE => pin::pin(&owner.mem, mfn, Kind::L1),
         m::EXT_PIN_L2_TABLE => pin::pin(&owner.mem, mfn, Kind::L2),

@@ -33,6 +33,14 @@ pub fn total_pages() -> u64 {
     TOTAL.load(Ordering::Relaxed)
 }
 
+/// Host tests: a new machine has a new table, and what the lists name is gone.
+#[cfg(not(target_os = "none"))]
+pub(super) fn forget_everything() {
+    LISTS.lock().head = [NIL; MAX_ORDER as usize + 1];
+    FREE.store(0, Ordering::Relaxed);
+    TOTAL.store(0, Ordering::Relaxed);
+}
+
 fn order_of(f: &Frame) -> u32 {
     f.type_word.load(Ordering::Relaxed) as u32
 }

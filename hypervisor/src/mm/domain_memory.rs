@@ -2,6 +2,7 @@
 
 use super::frame::{self, Class, Frame, NIL};
 use super::page_type::{self, Owner};
+use super::unfinished::Unfinished;
 use super::window::Window;
 use super::{alloc, m2p};
 use crate::arch::cpumask::AtomicCpuMask;
@@ -26,6 +27,8 @@ pub struct DomainMemory {
     pub dying: AtomicBool,
     /// GDT and LDT windows.
     pub window: Window,
+    /// Tables whose release stopped half-way.
+    pub unfinished: Unfinished,
 }
 
 /// Who accounts for the frames of each domain. An entry is set while the domain object lives.
@@ -79,6 +82,7 @@ impl DomainMemory {
             dirty_cpus: AtomicCpuMask::empty(),
             dying: AtomicBool::new(false),
             window: Window::new(),
+            unfinished: Unfinished::new(),
         }
     }
 

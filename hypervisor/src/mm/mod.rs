@@ -23,6 +23,7 @@ pub mod tables;
 pub mod testing;
 #[cfg(all(not(test), not(target_os = "none")))]
 pub mod testing;
+pub mod unfinished;
 pub mod update;
 pub mod window;
 

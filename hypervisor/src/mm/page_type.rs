@@ -320,14 +320,24 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
 
 /// A release stopped at a preemption point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Preempted;
+pub struct Preempted;
 
-/// Goes on with a partial frame's release. Drops the references the partial frame owned.
+/// Goes on with the release of a frame that is partial, and drops the references it owned; does nothing for any other
+/// frame. The caller holds a general reference of its own.
 pub(super) fn resume_release(f: &Frame, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
-    if !f.partial() {
-        return Ok(());
-    }
-    put_type(f, owner, preemptible)?;
+    let mut w = f.type_word.load(Ordering::Acquire);
+    let from = loop {
+        // Another CPU may take the frame over as a table at any time: only one of us gets it from `partial`.
+        if Frame::state(w) != State::Partial {
+            return Ok(());
+        }
+        let new = w & !STATE | (State::Releasing as u64) << STATE_SHIFT;
+        match f.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => break ((w & PROGRESS) >> PROGRESS_SHIFT) as usize,
+            Err(now) => w = now,
+        }
+    };
+    release(f, Kind::from_word(w), from, owner, preemptible)?;
     domain_memory::put_frame(f);
     Ok(())
 }
@@ -394,6 +404,7 @@ fn release(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool) 
         let pte = Pte(unsafe { phys::load(mfn, i) });
         if put_entry(pte, kind, owner, preemptible).is_err() {
             // The child is partial and owns what this entry owned.
+            super::unfinished::remember(owner.id, pte.mfn());
             f.finish(State::Partial, i);
             return Err(Preempted);
         }

@@ -94,9 +94,10 @@ impl VcpuTables {
 
     fn drop_base(mem: &DomainMemory, old: Option<&'static Frame>) {
         if let Some(f) = old {
-            // Bases are nearly always pinned, so this rarely is the last reference; when it is, the release is
-            // stopped like any other and finished with the domain's teardown.
-            let _ = page_type::put_page_and_type(f, mem.owner(), true);
+            // Bases are nearly always pinned, so this rarely is the last reference.
+            if page_type::put_page_and_type(f, mem.owner(), true).is_err() {
+                super::unfinished::remember(mem.id, f.mfn());
+            }
         }
     }
 

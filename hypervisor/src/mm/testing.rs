@@ -5,12 +5,24 @@ use super::{alloc, phys};
 use pv_abi::ids::Mfn;
 use std::vec::Vec;
 
+/// The allocator and the table of owners are one for all threads, so tests with a machine run one after the other.
+static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 std::thread_local! {
+    /// Held from the first [`machine`] to the end of the test's thread.
+    static TURN: core::cell::RefCell<Option<std::sync::MutexGuard<'static, ()>>> = const { core::cell::RefCell::new(None) };
     static M2P: core::cell::RefCell<Vec<u64>> = const { core::cell::RefCell::new(Vec::new()) };
 }
 
 /// Gives this thread `pages` pages of memory; frame 0 is not handed out. Leaks, as tests may.
 pub fn machine(pages: usize) {
+    TURN.with(|t| {
+        let mut t = t.borrow_mut();
+        if t.is_none() {
+            *t = Some(ONE_AT_A_TIME.lock().unwrap_or_else(|failed| failed.into_inner()));
+        }
+    });
+    alloc::forget_everything();
     let layout = std::alloc::Layout::from_size_align(pages * 4096, 4096).unwrap();
     // SAFETY: a non-zero size; leaked on purpose.
     let mem = unsafe { std::alloc::alloc_zeroed(layout) };

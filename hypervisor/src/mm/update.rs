@@ -136,14 +136,14 @@ impl Table {
         match swapped {
             Ok(old) => {
                 if page_type::put_entry(old, kind, self.owner, true).is_err() {
-                    // The subtree is partial and owns what the entry owned: the vCPU finishes it before anything else.
-                    super::unfinished::remember(old.mfn());
+                    // The subtree is partial and owns what the entry owned; it is finished before the domain's next operation.
+                    super::unfinished::remember(self.owner.id, old.mfn());
                 }
                 Ok(())
             }
             Err(e) => {
                 if page_type::put_entry(stored, kind, self.owner, true).is_err() {
-                    super::unfinished::remember(stored.mfn());
+                    super::unfinished::remember(self.owner.id, stored.mfn());
                 }
                 Err(e)
             }

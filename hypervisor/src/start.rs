@@ -5,9 +5,10 @@ use crate::dom0;
 use crate::platform::{lapic, timer};
 use crate::arch::{ap, boot_memory, cpu, early, entry, fpu, paging, tables};
 use crate::mm;
-use crate::platform::{console, reset, serial};
+use crate::platform::{console, pic, reset, serial};
 use arrayvec::ArrayVec;
 use boot::cmdline::Options;
+use core::sync::atomic::Ordering;
 use boot::multiboot::{BootInfo, NotReadable, PhysRead};
 use pv_abi::ids::MachineAddr;
 
@@ -70,6 +71,18 @@ pub extern "C" fn hospes_start(magic: u32, info: u32) -> ! {
     OPTIONS.call_once(|| Options::parse(boot.args()));
     log::info!("Hospes {} started by {}", env!("CARGO_PKG_VERSION"), boot.loader);
     log::info!("command line: {}", boot.args());
+    let options = options();
+    console::init_log(options.loglvl.always as u8);
+    reset::NO_REBOOT.store(options.noreboot, Ordering::Relaxed);
+    for p in &options.problems {
+        log::warn!("{p}");
+    }
+    if boot.cut != Default::default() {
+        log::warn!("the loader told more than there is room for: {}", boot.cut);
+    }
+    if let Err(e) = boot.dom0_kernel() {
+        give_up(e);
+    }
 
     cpu::detect();
     let mut plan = boot_memory::Plan::new(boot, boot_memory::image()).unwrap_or_else(|e| give_up(e));
@@ -83,6 +96,13 @@ pub extern "C" fn hospes_start(magic: u32, info: u32) -> ! {
         None => log::warn!("no memory below 640 KiB: the machine stays with one CPU"),
     }
 
+    // The frame table of a large machine needs more than there may be below 4 GiB; and low memory is for devices.
+    plan.give(early::finish());
+    let large = plan.take_largest(u64::MAX).unwrap_or_else(|e| give_up(e));
+    early::init(large.0, large.1);
+
+    // The firmware left the legacy timer running, at a vector that is #DF's.
+    pic::disable();
     tables::init_idt();
     let Ok(top) = tables::create(CpuId(0), || Some(early::page())) else { give_up("no memory for the boot CPU") };
     tables::load(CpuId(0));

@@ -78,6 +78,14 @@ impl Plan {
         Ok(span)
     }
 
+    /// Gives a range back that [`take_largest`](Self::take_largest) took, or what is left of it.
+    pub fn give(&mut self, span: Span) {
+        // There is room: taking it made some, or at worst it is lost.
+        if span.0 < span.1 && insert(&mut self.free, span).is_err() {
+            log::warn!("{} KiB of memory lost: the memory map has too many pieces", (span.1 - span.0) >> 10);
+        }
+    }
+
     /// A page of RAM that real-mode code can run in: the lowest one from 32 KiB on (below are the firmware's data).
     pub fn real_mode_page(&self) -> Option<u64> {
         self.ram.iter().map(|s| (s.0.max(0x8000), s.1.min(0xa_0000))).find(|s| s.0 < s.1).map(|s| s.0)
@@ -225,6 +233,9 @@ mod tests {
         assert_eq!(plan.free[..3], [(0x100000, 0x20_0000), (0x40_0000, 0x100_0000), (0x123_5000, 0x7000_0000)]);
         assert_eq!(plan.take_largest(1 << 32).unwrap(), (0x123_5000, 0x7000_0000));
         assert_eq!(plan.take_largest(u64::MAX).unwrap(), (0x1_0000_0000, 0x1_4000_0000));
+        plan.give((0x1_0000_0000, 0x1_0000_0000));
+        plan.give((0x1_1000_0000, 0x1_4000_0000));
+        assert_eq!(plan.take_largest(u64::MAX).unwrap(), (0x1_1000_0000, 0x1_4000_0000));
         assert_eq!(plan.take_largest(0x10_0000), Err(BadMap::NothingLow));
     }
 }

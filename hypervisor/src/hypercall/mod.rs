@@ -90,10 +90,13 @@ pub type Handler = fn(&mut Cx, Args) -> Outcome;
 
 pub mod cpu;
 pub mod event;
+pub mod grant;
 pub mod console;
+pub mod memory;
 pub mod mmu;
 pub mod multicall;
 pub mod page;
+pub mod physdev;
 pub mod sched;
 pub mod vcpu;
 pub mod version;
@@ -133,6 +136,9 @@ static TABLE: [Handler; NR_ENTRIES] = {
     t[nr::SCHED_OP] = sched::sched_op;
     t[nr::CALLBACK_OP] = cpu::callback_op;
     t[nr::EVENT_CHANNEL_OP] = event::event_channel_op;
+    t[nr::MEMORY_OP] = memory::memory_op;
+    t[nr::GRANT_TABLE_OP] = grant::grant_table_op;
+    t[nr::PHYSDEV_OP] = physdev::physdev_op;
     t[nr::XENPMU_OP] = not_supported;
     t
 };

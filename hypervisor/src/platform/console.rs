@@ -131,9 +131,10 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Starts the log at `level` (1 errors … 4 debug).
+/// Starts the log, or changes its level: 0 nothing, 1 errors, 2 warnings, 3 information, 4 debug.
 pub fn init_log(level: u8) {
     LEVEL.store(level, Ordering::Relaxed);
+    // The second call only changes the level.
     if log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(LevelFilter::Trace);
     }

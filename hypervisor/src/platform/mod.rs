@@ -4,6 +4,8 @@ pub mod console;
 pub mod irq;
 #[cfg(target_os = "none")]
 pub mod lapic;
+#[cfg(target_os = "none")]
+pub mod pic;
 pub mod ports;
 pub mod reset;
 #[cfg(target_os = "none")]

@@ -26,6 +26,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, VcpuId};
+use pv_abi::memory::E820Entry;
 use spin::Once;
 
 /// A counted reference to a domain.
@@ -121,6 +122,8 @@ pub struct Domain {
     pub time_offset: AtomicU64,
     /// CPUID leaves set by the toolstack; empty means the default policy.
     pub cpuid: Lock<Vec<CpuidLeaf>>,
+    /// Memory map the toolstack gave it; empty means none.
+    pub e820: Lock<Vec<E820Entry>>,
     /// VCPUOP/vm ops have begun: the CPU policy is fixed.
     pub started: AtomicBool,
     /// Progress of the destruction, for domctl continuations.
@@ -154,6 +157,7 @@ impl Domain {
             cap: AtomicU32::new(0),
             time_offset: AtomicU64::new(0),
             cpuid: Lock::new(Rank::Domain, Vec::new()),
+            e820: Lock::new(Rank::Domain, Vec::new()),
             started: AtomicBool::new(false),
             teardown: Lock::new(Rank::Domain, lifecycle::Teardown::default()),
         })?;

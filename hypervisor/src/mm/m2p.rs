@@ -46,3 +46,17 @@ pub fn get(mfn: Mfn) -> Option<Pfn> {
     let v = unsafe { slot(mfn)?.read_volatile() };
     (v != INVALID).then_some(Pfn(v))
 }
+
+/// First frame of the 2 MiB block `i` of the table, where the table lies in such blocks.
+pub fn extent(i: u64) -> Option<Mfn> {
+    #[cfg(target_os = "none")]
+    {
+        let (entry, size) = crate::arch::paging::lookup(M2P_RW + i * (2 << 20))?;
+        (size >= 2 << 20).then_some(Mfn((entry & crate::arch::paging::flag::ADDR) >> 12))
+    }
+    #[cfg(not(target_os = "none"))]
+    {
+        let _ = i;
+        None
+    }
+}

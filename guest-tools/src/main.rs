@@ -2,7 +2,7 @@
 //!
 //! From the ground up: [`privcmd`] (the kernel's door; all `unsafe` is there), [`hypercalls`] (typed operations), [`xs`] (the
 //! store), [`cfg`] (configuration files), [`nodes`] (a domain's nodes in the store), [`build`] (makes a domain), [`console`],
-//! [`lifecycle`] (ends one), [`commands`] and the command line in this file.
+//! [`lifecycle`] (ends one), [`watcher`] (what comes after that), [`commands`] and the command line in this file.
 //!
 //! Every failure is one line on stderr that says what, where and what to do, and exit status 1; a wrong command line is 2.
 #![deny(unsafe_code)]
@@ -18,6 +18,7 @@ mod nodes;
 mod output;
 #[allow(unsafe_code)]
 mod privcmd;
+mod watcher;
 mod xs;
 
 use std::io::IsTerminal;
@@ -58,6 +59,9 @@ enum Command {
         /// Leave it paused
         #[arg(short, long, conflicts_with = "console")]
         paused: bool,
+        /// Do not stay in the background to do what on_poweroff, on_reboot and on_crash say
+        #[arg(short = 'e', long)]
+        no_watch: bool,
         /// Settings that replace the file's, such as memory=256
         #[arg(value_name = "KEY=VALUE")]
         overrides: Vec<String>,
@@ -113,6 +117,12 @@ enum Command {
         #[arg(short, long)]
         clear: bool,
     },
+    /// Wait for a domain's end (what `dom create` leaves in the background)
+    #[command(hide = true)]
+    Watch {
+        /// Its id
+        domain: u16,
+    },
     /// What developers of the hypervisor need
     #[command(subcommand)]
     Debug(Debug),
@@ -137,14 +147,18 @@ fn main() -> ExitCode {
 
 fn run(line: CommandLine) -> Result<()> {
     let json = line.json;
-    // A configuration's mistakes are told before anything else is looked at, even where there is no hypervisor.
-    if let Command::Create { file, console, paused, overrides } = &line.command {
-        let config = cfg::load(file, overrides)?;
-        return create(&config, *console, *paused, json);
+    match &line.command {
+        // A configuration's mistakes are told before anything else is looked at, even where there is no hypervisor.
+        Command::Create { file, console, paused, no_watch, overrides } => {
+            let options = Start { console: *console, paused: *paused, watch: !no_watch };
+            return create(&cfg::load(file, overrides)?, options, json);
+        }
+        Command::Watch { domain } => return watcher::run(DomId(*domain)),
+        _ => {}
     }
     let hypervisor = Hypervisor::open()?;
     match line.command {
-        Command::Create { .. } => Ok(()),
+        Command::Create { .. } | Command::Watch { .. } => Ok(()),
         Command::Info => commands::info(&hypervisor, json),
         Command::Dmesg { clear } => commands::dmesg(&hypervisor, clear, json),
         Command::Debug(Debug::Audit) => commands::audit(&hypervisor, json),
@@ -183,25 +197,48 @@ struct Created<'a> {
     tty: &'a str,
 }
 
-fn create(config: &cfg::Config, console: bool, paused: bool, json: bool) -> Result<()> {
+/// How a new domain starts.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    console: bool,
+    paused: bool,
+    watch: bool,
+}
+
+fn create(config: &cfg::Config, start: Start, json: bool) -> Result<()> {
     let hypervisor = Hypervisor::open()?;
     let mut store = Store::open()?;
     let cancel = Cancel::on_signals()?;
     let ready = build::create(&hypervisor, &mut store, config, &cancel)?;
     drop(cancel);
-    let attached = if console { Some(Console::open(&ready.tty, ready.domain)?) } else { None };
-    if !paused {
-        hypervisor.unpause_domain(ready.domain)?;
-    }
-    if let Some(console) = attached {
+    let console = match let_go(&hypervisor, &ready, config, start) {
+        Ok(console) => console,
+        Err(e) => {
+            lifecycle::destroy(&hypervisor, &mut store, ready.domain)?;
+            return Err(e);
+        }
+    };
+    if let Some(console) = console {
         return end_of_console(console.attach(&hypervisor, &mut store)?, &config.name);
     }
     if json {
         return output::json(&Created { name: &config.name, id: ready.domain.0, tty: &ready.tty });
     }
-    let state = if paused { "is paused" } else { "runs" };
+    let state = if start.paused { "is paused" } else { "runs" };
     output::line(&format!("domain `{}` {state}, id {}", config.name, ready.domain));
     Ok(())
+}
+
+/// Lets a domain that is ready run. The console is opened before that, so that no line of it is lost.
+fn let_go(hypervisor: &Hypervisor, ready: &build::Ready, config: &cfg::Config, start: Start) -> Result<Option<Console>> {
+    if start.watch {
+        watcher::spawn(ready.domain, config)?;
+    }
+    let console = if start.console { Some(Console::open(&ready.tty, ready.domain)?) } else { None };
+    if !start.paused {
+        hypervisor.unpause_domain(ready.domain)?;
+    }
+    Ok(console)
 }
 
 fn show_console(hypervisor: &Hypervisor, store: &mut Store, which: &str) -> Result<()> {

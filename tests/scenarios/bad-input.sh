@@ -40,7 +40,8 @@ if dom create /run/none.cfg 2>/run/err; then fail "a missing configuration was a
 grep -q /run/none.cfg /run/err
 
 write_cfg twice "memory = 96"
-dom create /run/twice.cfg
+# Paused, because a guest that boots takes pages for itself that the hypervisor counts as its own.
+dom create -p /run/twice.cfg
 before=$(free_pages)
 if dom create /run/twice.cfg >/run/out 2>/run/err; then fail "a name was given twice"; fi
 cat /run/err

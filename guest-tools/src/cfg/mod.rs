@@ -23,7 +23,7 @@ const NOT_YET: &[&str] = &[
     "bios", "bootloader", "bootloader_args", "channel", "claim_mode", "cpu_weight", "cap", "cpuid", "cpus", "cpus_soft",
     "device_model_version", "device_tree", "disk", "driver_domain", "e820_host", "gfx_passthru", "ioports", "iomem", "irqs",
     "localtime", "max_event_channels", "max_grant_frames", "max_grant_version", "max_maptrack_frames", "memory_sharing",
-    "nestedhvm", "nics", "p9", "passthrough", "pci", "pci_msitranslate", "pci_permissive", "pool", "pvcalls", "rtc_timeoffset",
+    "nestedhvm", "nics", "on_soft_reset", "on_watchdog", "p9", "passthrough", "pci", "pci_msitranslate", "pci_permissive", "pool", "pvcalls", "rtc_timeoffset",
     "sdl", "seclabel", "shadow_memory", "spice", "suppress_global_vmgenid", "tsc_mode", "usbctrl", "usbdev", "vcpu_hard_affinity",
     "vcpu_soft_affinity", "vdispl", "vfb", "vif", "vkb", "vnc", "vnuma", "vsnd", "vtpm", "xend_suspend_evtchn_compat",
 ];

@@ -11,9 +11,10 @@ pub struct Bytes {
 impl Bytes {
     /// From what could be fetched.
     pub fn new(src: &[u8]) -> Self {
-        let mut b = Bytes::default();
-        b.len = src.len().min(15);
-        b.buf[..b.len].copy_from_slice(&src[..b.len]);
+        let mut b = Bytes { len: src.len().min(15), ..Bytes::default() };
+        for (to, from) in b.buf.iter_mut().zip(src) {
+            *to = *from;
+        }
         b
     }
     /// Byte `i`.

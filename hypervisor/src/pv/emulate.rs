@@ -16,9 +16,9 @@ pub fn fetch(cx: &Cx) -> Bytes {
     }
     // The tail may lie on a page that is not there.
     let n = ((4096 - (rip & 0xfff)) as usize).min(15);
-    match guest::read_bytes(rip, &mut buf[..n]) {
-        Ok(()) => Bytes::new(&buf[..n]),
-        Err(_) => Bytes::default(),
+    match buf.get_mut(..n) {
+        Some(part) if guest::read_bytes(rip, part).is_ok() => Bytes::new(part),
+        _ => Bytes::default(),
     }
 }
 

@@ -68,9 +68,9 @@ fn string(cx: &mut Cx, op: u8, port: u16, size: usize, p: &Prefixes, len: usize)
     let mut buf = [0u8; 4];
     if op & 2 == 0 {
         buf = read(cx, port, size).to_le_bytes();
-        guest::write_bytes(cx.regs.rdi, &buf[..size]).ok()?;
+        guest::write_bytes(cx.regs.rdi, buf.get(..size)?).ok()?;
     } else {
-        guest::read_bytes(cx.regs.rsi, &mut buf[..size]).ok()?;
+        guest::read_bytes(cx.regs.rsi, buf.get_mut(..size)?).ok()?;
         write(cx, port, size, u32::from_le_bytes(buf));
     }
     let step = if cx.regs.rflags & f::DF != 0 { (size as u64).wrapping_neg() } else { size as u64 };

@@ -26,6 +26,20 @@ const fn kernel(name: &'static str, about: &'static str) -> Kernel {
 /// Every kernel that `run` runs.
 pub const KERNELS: &[Kernel] = &[
     Kernel { args: "one two=3", ..kernel("start_of_day", "registers, start_info and mappings at entry") },
+    kernel("page_types", "what may be pinned, hooked in and mapped writable"),
+    kernel("l4_slots", "the hypervisor's part of every L4"),
+    kernel("mmu_update", "commands, codes and done count of mmu_update"),
+    kernel("update_va", "addresses, flags and codes of update_va_mapping"),
+    kernel("mmuext", "each operation of mmuext_op"),
+    kernel("ptwr", "emulated writes to read-only page tables"),
+    kernel("traps", "trap frames from kernel and user mode, trap tables, stacks"),
+    kernel("syscall", "SYSCALL and SYSENTER of user mode, callback_op"),
+    kernel("iret", "the iret hypercall, good and bad frames"),
+    kernel("event_frames", "when events are delivered, and their frames"),
+    kernel("cpuid", "CPUID leaves and features, XSETBV"),
+    kernel("msrs", "emulated MSRs, segment bases, hypercall page"),
+    kernel("privileged", "control and debug registers, privileged instructions"),
+    kernel("ioports", "IOPL, I/O bitmap, ports that are kept"),
 ];
 
 /// The workspace's root.

@@ -16,9 +16,10 @@ pub fn fetch(cx: &Cx) -> Bytes {
     }
     // The tail may lie on a page that is not there.
     let n = ((4096 - (rip & 0xfff)) as usize).min(15);
-    match buf.get_mut(..n) {
-        Some(part) if guest::read_bytes(rip, part).is_ok() => Bytes::new(part),
-        _ => Bytes::default(),
+    let Some(part) = buf.get_mut(..n) else { return Bytes::default() };
+    match guest::read_bytes(rip, part) {
+        Ok(()) => Bytes::new(part),
+        Err(_) => Bytes::default(),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::arch::percpu::{self, CpuId, CpuLocal, pending, this_cpu};
 use crate::dom0;
-use crate::platform::{lapic, timer};
+use crate::platform::{acpi, irq, lapic, machine, rtc, timer};
+use crate::{events, time};
 use crate::arch::{ap, boot_memory, cpu, early, entry, fpu, paging, tables};
 use crate::mm;
 use crate::platform::{console, pic, reset, serial};
@@ -125,6 +126,12 @@ extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
     log::info!("{} MiB free", mm::alloc::free_pages() >> 8);
     lapic::init();
     timer::calibrate();
+    acpi::init(boot_info().rsdp.map(|r| r.xsdt.map_or((r.rsdt.into(), false), |x| (x, true))));
+    irq::init(events::pirq_arrived);
+    machine::init();
+    if let Some(now) = rtc::wallclock(acpi::tables().fadt.map_or(0, |f| f.century)) {
+        time::set_wallclock(now, 0, time::now());
+    }
     start_dom0();
     this_cpu().raise(pending::RESCHED);
     // SAFETY: once on this CPU, on its own stack block, interrupts off, RESCHED pending.

@@ -53,6 +53,8 @@ pub enum Rank {
     Heap = 10,
     /// The console ring and the UART.
     Console = 12,
+    /// PCI configuration ports. Nothing is taken, and nothing logged, while it is held.
+    Pci = 13,
 }
 
 /// A spinlock of a known rank.

@@ -36,6 +36,7 @@ macro_rules! for_each_hypercall {
             (15, SET_TIMER_OP, "set_timer_op", 1, Implemented, "");
             (17, XEN_VERSION, "xen_version", 2, Partial, "");
             (18, CONSOLE_IO, "console_io", 3, Implemented, "");
+            (19, PHYSDEV_OP_COMPAT, "physdev_op_compat", 1, Implemented, "old form of physdev_op, for commands 5 to 11");
             (20, GRANT_TABLE_OP, "grant_table_op", 3, Partial, "version 1 tables");
             (21, VM_ASSIST, "vm_assist", 2, Implemented, "");
             (22, UPDATE_VA_MAPPING_OTHERDOMAIN, "update_va_mapping_otherdomain", 4, Implemented, "");

@@ -48,5 +48,8 @@ abi_struct! {
     pub struct SetupGsi { pub gsi: i32 = 0, pub triggering: u8 = 4, pub polarity: u8 = 5, pub pad: u16 = 6, } size 8;
     pub struct PirqEoiGmfn { pub gmfn: u64 = 0, } size 8;
     pub struct PciDevice { pub seg: u16 = 0, pub bus: u8 = 2, pub devfn: u8 = 3, } size 4;
+    /// Also the beginning of manage_pci_add_ext.
+    pub struct ManagePci { pub bus: u8 = 0, pub devfn: u8 = 1, } size 2;
+    pub struct PciMmcfgReserved { pub address: u64 = 0, pub segment: u16 = 8, pub start_bus: u8 = 10, pub end_bus: u8 = 11, pub flags: u32 = 12, } size 16;
     pub struct GetFreePirq { pub kind: i32 = 0, pub pirq: u32 = 4, } size 8;
 }

@@ -102,6 +102,7 @@ pub fn destroy(d: &DomainRef) -> Result<(), Errno> {
             }
         }
         events::close_all(d);
+        d.pirqs.release(d.id);
         *progress = Teardown::Stopped;
     }
     if *progress == Teardown::Stopped {

@@ -186,6 +186,13 @@ pub fn send_pirq(d: &DomainRef, pirq: u32) -> bool {
     }
 }
 
+/// What `platform::irq` calls for an interrupt of a guest's.
+pub fn pirq_arrived(dom: DomId, pirq: u32) {
+    if let Some(d) = slots::find(dom) {
+        send_pirq(&d, pirq);
+    }
+}
+
 /// BIND_VIRQ.
 ///
 /// # Errors

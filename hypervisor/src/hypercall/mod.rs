@@ -97,6 +97,7 @@ pub mod mmu;
 pub mod multicall;
 pub mod page;
 pub mod physdev;
+pub mod platform_op;
 pub mod sched;
 pub mod vcpu;
 pub mod version;
@@ -138,6 +139,8 @@ static TABLE: [Handler; NR_ENTRIES] = {
     t[nr::EVENT_CHANNEL_OP] = event::event_channel_op;
     t[nr::MEMORY_OP] = memory::memory_op;
     t[nr::GRANT_TABLE_OP] = grant::grant_table_op;
+    t[nr::PHYSDEV_OP_COMPAT] = physdev::physdev_op_compat;
+    t[nr::PLATFORM_OP] = platform_op::platform_op;
     t[nr::PHYSDEV_OP] = physdev::physdev_op;
     t[nr::XENPMU_OP] = not_supported;
     t

@@ -20,6 +20,7 @@ pub const VECTOR_SPURIOUS: u8 = 0xff;
 const ID: u32 = 0x20;
 const TPR: u32 = 0x80;
 const EOI: u32 = 0xb0;
+const ESR: u32 = 0x280;
 const SVR: u32 = 0xf0;
 const ICR_LOW: u32 = 0x300;
 const ICR_HIGH: u32 = 0x310;
@@ -140,4 +141,11 @@ pub fn send_sipi(apic: u32, page: u8) {
 /// This CPU's APIC id.
 pub fn id_of(cpu: CpuId) -> u32 {
     APIC_ID.get(cpu.0 as usize).map_or(0, |a| a.load(Ordering::Relaxed))
+}
+
+/// Reads and clears this CPU's error register.
+pub fn take_error() -> u32 {
+    // A write latches what has happened since the last one.
+    write(ESR, 0);
+    read(ESR)
 }

@@ -1,13 +1,20 @@
 //! Floor 1: the machine's devices.
 
+pub mod acpi;
 pub mod console;
+pub mod ioapic;
+pub mod ioremap;
 pub mod irq;
 #[cfg(target_os = "none")]
 pub mod lapic;
 #[cfg(target_os = "none")]
 pub mod pic;
+pub mod machine;
+pub mod msi;
+pub mod pci;
 pub mod ports;
 pub mod reset;
+pub mod rtc;
 #[cfg(target_os = "none")]
 pub mod serial;
 pub mod smp;

@@ -1,5 +1,7 @@
 //! I/O ports, for dom0's accesses that reach the machine. Ports the hypervisor uses are refused here.
 
+use super::pci;
+
 /// Whether a domain, even dom0, must not touch `port`.
 const fn guarded(port: u16) -> bool {
     matches!(port, 0x20 | 0x21 | 0xa0 | 0xa1 | 0x40..=0x43 | 0x3f8..=0x3ff)
@@ -9,6 +11,9 @@ const fn guarded(port: u16) -> bool {
 pub fn read(port: u16, size: usize) -> u32 {
     if guarded(port) {
         return u32::MAX;
+    }
+    if pci::is_config(port, size) {
+        return pci::guest_read(port, size);
     }
     #[cfg(target_os = "none")]
     // SAFETY: a port dom0 may drive: it owns the machine's devices; what the hypervisor needs is guarded.
@@ -31,6 +36,9 @@ pub fn read(port: u16, size: usize) -> u32 {
 pub fn write(port: u16, size: usize, v: u32) {
     if guarded(port) {
         return;
+    }
+    if pci::is_config(port, size) {
+        return pci::guest_write(port, size, v);
     }
     #[cfg(target_os = "none")]
     // SAFETY: as in `read`.

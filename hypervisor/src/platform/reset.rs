@@ -26,6 +26,7 @@ pub fn reboot() -> ! {
     }
     #[cfg(target_os = "none")]
     {
+        super::acpi::reset();
         use x86_64::instructions::port::Port;
         // SAFETY: reset by the chipset's reset port, then the keyboard controller, then a triple fault.
         unsafe {
@@ -48,6 +49,16 @@ pub fn reboot() -> ! {
 
 /// Powers the machine off through ACPI, or halts where that is not possible.
 pub fn power_off() -> ! {
+    #[cfg(target_os = "none")]
+    super::acpi::power_off();
     log::info!("the machine may be switched off now");
     halt()
+}
+
+/// As [`power_off`], with dom0's values for the PM1a and PM1b control registers.
+pub fn power_off_with(values: [u16; 2]) -> ! {
+    #[cfg(target_os = "none")]
+    super::acpi::enter_s5(values);
+    let _ = values;
+    power_off()
 }

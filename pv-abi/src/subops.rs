@@ -99,27 +99,27 @@ families! {
         20 unmark_super Any Nobody Absent "-EOPNOTSUPP: no superpages in PV";
     }
     PLATFORM_OP {
-        17 settime32 Dom0 Linux Absent "";
+        17 settime32 Dom0 Linux Implemented "";
         31 add_memtype Dom0 Nobody Absent "";
         32 del_memtype Dom0 Nobody Absent "";
-        33 read_memtype Dom0 Linux Absent "";
+        33 read_memtype Dom0 Linux Implemented "";
         35 microcode_update Dom0 Nobody Absent "";
         39 platform_quirk Dom0 Nobody Absent "";
-        48 get_cpu_version Dom0 Nobody Absent "";
+        48 get_cpu_version Dom0 Nobody Implemented "";
         49 efi_runtime_call Dom0 Linux Absent "";
-        50 firmware_info Dom0 Linux Absent "";
-        51 enter_acpi_sleep Dom0 Linux Absent "power-off only";
+        50 firmware_info Dom0 Linux Partial "BIOS machines: keyboard flags only";
+        51 enter_acpi_sleep Dom0 Linux Partial "S5 only";
         52 change_freq Dom0 Nobody Absent "";
         53 getidletime Dom0 Nobody Absent "";
         54 set_processor_pminfo Dom0 Linux Absent "";
-        55 get_cpuinfo Dom0 Linux Absent "6.12 and later: dom0's topology";
-        56 cpu_online Dom0 Linux Absent "";
-        57 cpu_offline Dom0 Linux Absent "";
+        55 get_cpuinfo Dom0 Linux Implemented "6.12 and later: dom0's topology";
+        56 cpu_online Dom0 Linux Partial "";
+        57 cpu_offline Dom0 Linux Partial "-EOPNOTSUPP for a CPU that is up";
         58 cpu_hotadd Dom0 Linux Absent "";
         59 mem_hotadd Dom0 Linux Absent "";
-        60 core_parking Dom0 Linux Absent "";
+        60 core_parking Dom0 Linux Partial "get only";
         61 resource_op Dom0 Nobody Absent "";
-        62 settime64 Dom0 Linux Absent "";
+        62 settime64 Dom0 Linux Implemented "";
         63 get_symbol Dom0 Linux Absent "";
     }
     MEMORY_OP {
@@ -230,31 +230,31 @@ families! {
         13 set_priority Any Linux Absent "";
     }
     PHYSDEV_OP {
-        5 irq_status_query Dom0 Linux Absent "";
-        6 set_iopl Any Boot Absent "";
-        7 set_iobitmap Any Linux Absent "";
-        8 apic_read Dom0 Linux Absent "";
-        9 apic_write Dom0 Nobody Absent "";
-        10 alloc_irq_vector Dom0 Linux Absent "";
-        11 free_irq_vector Dom0 Nobody Absent "";
-        12 eoi Dom0 Linux Absent "";
-        13 map_pirq Dom0 Linux Absent "GSI and MSI";
-        14 unmap_pirq Dom0 Linux Absent "";
-        15 manage_pci_add Dom0 Linux Absent "";
-        16 manage_pci_remove Dom0 Linux Absent "";
-        17 pirq_eoi_gmfn_v1 Dom0 Nobody Absent "";
-        19 restore_msi Dom0 Linux Absent "";
-        20 manage_pci_add_ext Dom0 Linux Absent "";
-        21 setup_gsi Dom0 Linux Absent "";
-        23 get_free_pirq Any Nobody Absent "";
-        24 pci_mmcfg_reserved Dom0 Linux Absent "";
-        25 pci_device_add Dom0 Linux Absent "";
-        26 pci_device_remove Dom0 Linux Absent "";
-        27 restore_msi_ext Dom0 Linux Absent "";
-        28 pirq_eoi_gmfn_v2 Dom0 Linux Absent "";
-        29 dbgp_op Dom0 Linux Absent "";
-        30 prepare_msix Dom0 Linux Absent "";
-        31 release_msix Dom0 Linux Absent "";
+        5 irq_status_query Any Linux Implemented "";
+        6 set_iopl Any Boot Implemented "";
+        7 set_iobitmap Any Linux Implemented "";
+        8 apic_read Dom0 Linux Implemented "";
+        9 apic_write Dom0 Nobody Absent "-EPERM: IOAPIC entries are the hypervisor's";
+        10 alloc_irq_vector Dom0 Linux Implemented "";
+        11 free_irq_vector Dom0 Nobody Implemented "";
+        12 eoi Any Linux Implemented "";
+        13 map_pirq Dom0 Linux Partial "GSI, MSI and MSI-X; several messages of plain MSI: -EOPNOTSUPP";
+        14 unmap_pirq Dom0 Linux Implemented "";
+        15 manage_pci_add Dom0 Linux Implemented "";
+        16 manage_pci_remove Dom0 Linux Implemented "";
+        17 pirq_eoi_gmfn_v1 Any Nobody Implemented "";
+        19 restore_msi Dom0 Linux Implemented "";
+        20 manage_pci_add_ext Dom0 Linux Implemented "";
+        21 setup_gsi Dom0 Linux Implemented "";
+        23 get_free_pirq Any Nobody Implemented "";
+        24 pci_mmcfg_reserved Dom0 Linux Implemented "compared with the MCFG";
+        25 pci_device_add Dom0 Linux Implemented "";
+        26 pci_device_remove Dom0 Linux Implemented "";
+        27 restore_msi_ext Dom0 Linux Implemented "";
+        28 pirq_eoi_gmfn_v2 Any Linux Implemented "";
+        29 dbgp_op Dom0 Linux Implemented "no debug port is used";
+        30 prepare_msix Dom0 Linux Implemented "";
+        31 release_msix Dom0 Linux Implemented "";
     }
     SYSCTL {
         1 readconsole Dom0 Tools Absent "";

@@ -57,6 +57,7 @@ pub struct Request {
 }
 
 /// MSI-X tables that are mapped: first frame's address, virtual address, bytes.
+#[derive(Default)]
 pub struct Maps(ArrayVec<(u64, u64, u64), 64>);
 
 impl Maps {

@@ -43,7 +43,7 @@ impl Registers {
 /// Days from 1970-01-01 to a date of the Gregorian calendar.
 fn days(year: u64, month: u64, day: u64) -> Option<u64> {
     const LENGTHS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let leap = |y: u64| y % 4 == 0 && (y % 100 != 0 || y % 400 == 0);
+    let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
     let length = *LENGTHS.get(usize::try_from(month.checked_sub(1)?).ok()?)? + u64::from(month == 2 && leap(year));
     if day == 0 || day > length {
         return None;

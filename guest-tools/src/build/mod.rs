@@ -50,18 +50,19 @@ fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
 impl Files {
     fn read(config: &Config) -> Result<Self> {
         let file = read("kernel", &config.kernel)?;
+        let ramdisk = match &config.ramdisk {
+            Some(path) => read("ramdisk", path)?,
+            None => Vec::new(),
+        };
+        if let Some(path) = config.ramdisk.as_deref().filter(|_| ramdisk.is_empty()) {
+            bail!("the ramdisk {} is empty; name another file or none", path.display());
+        }
+        // Last, because this takes long.
         let unpacked = || -> Result<Vec<u8>> {
             let payload = boot::bzimage::locate(&file)?;
             Ok(payload.unpack(MAX_KERNEL)?)
         };
         let kernel = unpacked().with_context(|| config.kernel.display().to_string())?;
-        let ramdisk = match &config.ramdisk {
-            Some(path) => read("ramdisk", path)?,
-            None => Vec::new(),
-        };
-        if config.ramdisk.is_some() && ramdisk.is_empty() {
-            bail!("the ramdisk {} is empty; name another file or none", config.ramdisk.as_deref().unwrap_or(Path::new("")).display());
-        }
         Ok(Files { kernel, ramdisk })
     }
 }
@@ -102,6 +103,10 @@ pub struct Ready {
 
 /// Makes the domain. `cancel` says whether the user wants to stop; it is looked at between the steps.
 pub fn create(hypervisor: &Hypervisor, store: &mut Store, config: &Config, cancel: &Cancel) -> Result<Ready> {
+    // What can be refused at once comes first: unpacking a kernel takes seconds.
+    let others = hypervisor.domains()?;
+    nodes::check_name(store, &others, &config.name)?;
+    check_host(hypervisor, config)?;
     let files = Files::read(config)?;
     let kernel = KernelImage::parse(&files.kernel).with_context(|| config.kernel.display().to_string())?;
     let plan = DomainPlan {
@@ -111,9 +116,6 @@ pub fn create(hypervisor: &Hypervisor, store: &mut Store, config: &Config, cance
         cmdline: &config.cmdline,
     };
     let layout = Layout::plan(&kernel, &plan).with_context(|| format!("domain `{}`", config.name))?;
-    let others = hypervisor.domains()?;
-    nodes::check_name(store, &others, &config.name)?;
-    check_host(hypervisor, config)?;
     cancel.check()?;
 
     let uuid = match config.uuid {

@@ -1,6 +1,7 @@
 //! Floor 2: machine memory. Who owns which frame, what it may be used as, and access to guests' memory.
 
 pub mod alloc;
+pub mod audit;
 pub mod descriptor;
 pub mod device;
 pub mod domain_memory;
@@ -12,6 +13,8 @@ pub mod guest;
 pub mod heap;
 pub mod init;
 pub mod m2p;
+#[cfg(test)]
+mod model;
 pub mod page_type;
 pub mod phys;
 pub mod pin;

@@ -164,6 +164,11 @@ impl Frame {
         Self::state(self.type_word.load(Ordering::Acquire)) == State::Partial
     }
 
+    /// Entries of a partial table that hold references.
+    pub(super) fn progress(&self) -> usize {
+        ((self.type_word.load(Ordering::Acquire) & PROGRESS) >> PROGRESS_SHIFT) as usize
+    }
+
     /// Sets the pin mark; false when it is set already. The pin owns one type and one general reference.
     pub(super) fn set_pinned(&self) -> bool {
         self.type_word.fetch_or(PINNED, Ordering::AcqRel) & PINNED == 0
@@ -223,7 +228,9 @@ pub(super) fn get_type(f: &Frame, kind: Kind, owner: Owner, preemptible: bool) -
     let mut w = f.type_word.load(Ordering::Acquire);
     loop {
         let (state, new, fresh) = if w & COUNT == 0 {
-            let state = if kind.is_table() || kind == Kind::SegDesc { State::Validating } else { State::Valid };
+            // Data of another kind before is nobody's to use until the flush is done.
+            let at_once = kind == Kind::Writable && Kind::from_word(w) == kind;
+            let state = if at_once { State::Valid } else { State::Validating };
             let new = w & LOCK | 1 | (kind as u64) << KIND_SHIFT | (state as u64) << STATE_SHIFT;
             (state, new, true)
         } else if Kind::from_word(w) != kind {
@@ -249,14 +256,15 @@ pub(super) fn get_type(f: &Frame, kind: Kind, owner: Owner, preemptible: bool) -
             continue;
         }
         if state == State::Valid {
-            if fresh && Kind::from_word(w) != kind {
-                flush_before_retype(f, owner.id);
-            }
             return Ok(());
         }
         let from = if fresh {
             if Kind::from_word(w) != kind {
                 flush_before_retype(f, owner.id);
+            }
+            if kind == Kind::Writable {
+                f.finish(State::Valid, 0);
+                return Ok(());
             }
             0
         } else {
@@ -377,8 +385,16 @@ fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool)
                 return Err(Refused::Preempted);
             }
             Err(e) => {
-                // The entries below are given back at once; releasing cannot fail, only take its time.
-                let _ = release(f, kind, i, owner, false);
+                // The entries below are given back. When that takes long the frame stays partial, with a reference of
+                // its own (the caller drops its one), and is finished before the domain's next operation.
+                if kind != Kind::L1 && f.get_another() {
+                    match release(f, kind, i, owner, preemptible) {
+                        Ok(()) => domain_memory::put_frame(f),
+                        Err(Preempted) => super::unfinished::remember(owner.id, mfn),
+                    }
+                } else {
+                    let _ = release(f, kind, i, owner, false);
+                }
                 return Err(e);
             }
         }

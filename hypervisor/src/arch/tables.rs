@@ -1,12 +1,12 @@
 //! What each CPU needs before it can take a trap: stack block, GDT page, TSS, SYSCALL stub, and the shared IDT.
 //!
 //! ```text
-//! stack block (64 KiB, aligned)      page  0      guard
+//! stack block (128 KiB, aligned)      page  0      guard
 //!                                    page  1      IST 1: NMI        page 2 guard
 //!                                    page  3      IST 2: #MC        page 4 guard
 //!                                    page  5      IST 3: #DB        page 6 guard
 //!                                    page  7      IST 4: #DF        page 8 guard
-//!                                    pages 9–15   main stack, with GuestRegs and CpuLocal on top
+//!                                    pages 9–31   main stack, with GuestRegs and CpuLocal on top
 //! ```
 
 use super::cr;
@@ -22,8 +22,11 @@ use pv_abi::ids::{MachineAddr, Mfn, PAGE_SIZE};
 const GDTS: u64 = layout::IMAGE + (896 << 20);
 const _: () = assert!(STUBS + layout::MAX_CPUS as u64 * PAGE_SIZE <= GDTS && LAST_SLOT < 512);
 
-/// Pages of the stack block that are mapped.
-const STACK_PAGES: [u64; 11] = [1, 3, 5, 7, 9, 10, 11, 12, 13, 14, 15];
+/// Pages of the stack block that are mapped below the main stack: one for each IST stack, guards between them. Page 8
+/// guards the main stack.
+const IST_PAGES: [u64; 4] = [1, 3, 5, 7];
+/// Where the main stack begins. (Building dom0's page tables is its deepest use.)
+const MAIN_STACK: u64 = 9;
 /// Offset of the TSS in the CPU's page of descriptors and TSS.
 const TSS_OFFSET: u64 = 0x800;
 
@@ -53,7 +56,7 @@ pub const fn idle_gdt(cpu: CpuId) -> u64 {
 /// When `alloc` runs out.
 pub fn create(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Result<u64, paging::NoTable> {
     let block = stack_block(cpu);
-    for page in STACK_PAGES {
+    for page in IST_PAGES.into_iter().chain(MAIN_STACK..STACK_SIZE / PAGE_SIZE) {
         let frame = alloc().ok_or(paging::NoTable)?;
         // SAFETY: this CPU's stack block is mapped by nobody else.
         unsafe { paging::map(block + page * PAGE_SIZE, frame.0, PAGE_SIZE, flag::DATA, &mut alloc)? };

@@ -46,7 +46,6 @@ pub fn domain(id: u16, max: u64) -> &'static super::domain_memory::DomainMemory 
         max,
         false,
     )));
-    // SAFETY: leaked, so it stays.
-    unsafe { mem.register() };
+    mem.register();
     mem
 }

@@ -17,6 +17,9 @@ pub fn run() {
         timers::run(current.as_ref());
         timers::program(current.is_some());
     }
+    if bits & pending::SOFTIRQ != 0 && crate::mm::domain_memory::take_emptied() {
+        crate::domain::lifecycle::bury_dead();
+    }
     if bits & pending::SOFTIRQ != 0 && console::poll_input() {
         events::send_dom0_virq(VIRQ_CONSOLE);
     }

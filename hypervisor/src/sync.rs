@@ -29,6 +29,8 @@ pub fn serve_requests() {
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
+    /// One domain is made at a time.
+    Creation = 0,
     /// Domain slots: creation and final removal.
     Domains = 1,
     /// One domain's administration (domctl).

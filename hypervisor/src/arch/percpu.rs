@@ -118,6 +118,13 @@ pub fn online() -> u32 {
     NR_CPUS.load(Ordering::Acquire)
 }
 
+/// How often CPU `id` executed each hypercall, if it is online.
+pub fn hypercalls_of(id: CpuId) -> Option<&'static [AtomicU64; pv_abi::hypercall::NR_ENTRIES]> {
+    let p = CPUS.get(id.0 as usize)?.load(Ordering::Acquire);
+    // SAFETY: as in pending_of.
+    (!p.is_null()).then(|| unsafe { &(*p).hypercalls })
+}
+
 /// The pending word of CPU `id`, if it is online.
 pub fn pending_of(id: CpuId) -> Option<&'static AtomicU32> {
     let p = CPUS.get(id.0 as usize)?.load(Ordering::Acquire);

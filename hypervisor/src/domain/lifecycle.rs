@@ -124,11 +124,39 @@ pub fn destroy(d: &DomainRef) -> Result<(), Errno> {
     drop(progress);
     if d.advance_life(Life::Dead) {
         sched::dismiss(d.vcpus().len() as u32);
-        if d.mem.pages() != 0 {
-            log::warn!("domain {} died with {} pages still mapped by others", d.id, d.mem.pages());
+        log::info!("domain {} destroyed", d.id);
+        if !bury(d) {
+            log::info!("domain {} keeps its id: others still map {} of its pages", d.id, d.mem.pages());
         }
-        slots::remove(d.id);
         events::send_dom0_virq(VIRQ_DOM_EXC);
     }
     Ok(())
+}
+
+/// Empties the slot of a dead domain, if none of its pages is left. Pages that others map keep the domain: they are
+/// accounted to it, so its id must not be given to another.
+fn bury(d: &DomainRef) -> bool {
+    let done = d.life() == Life::Dead && d.mem.pages() == 0;
+    if done {
+        slots::remove(d.id);
+    }
+    done
+}
+
+/// Empties the slots of dead domains whose last page went. For the softirq, after the memory said so.
+pub fn bury_dead() {
+    let mut any = false;
+    for d in slots::all() {
+        any |= bury(&d);
+    }
+    if any {
+        events::send_dom0_virq(VIRQ_DOM_EXC);
+    }
+}
+
+/// Lets a domain that shut down run again (a migration that did not happen).
+pub fn resume(d: &DomainRef) {
+    if d.shutdown.swap(0, Ordering::AcqRel) != 0 {
+        unpause(d);
+    }
 }

@@ -5,6 +5,7 @@
 //! given to it, its resources are being returned); *dead* (all returned: its slot is empty, its memory goes with the
 //! last reference).
 
+pub mod capture;
 pub mod current;
 pub mod lifecycle;
 pub mod setup;

@@ -88,7 +88,9 @@ impl From<Errno> for Outcome {
 /// A hypercall's implementation.
 pub type Handler = fn(&mut Cx, Args) -> Outcome;
 
+pub mod bitmap;
 pub mod cpu;
+pub mod domctl;
 pub mod event;
 pub mod grant;
 pub mod console;
@@ -99,6 +101,7 @@ pub mod page;
 pub mod physdev;
 pub mod platform_op;
 pub mod sched;
+pub mod sysctl;
 pub mod vcpu;
 pub mod version;
 
@@ -142,6 +145,8 @@ static TABLE: [Handler; NR_ENTRIES] = {
     t[nr::PHYSDEV_OP_COMPAT] = physdev::physdev_op_compat;
     t[nr::PLATFORM_OP] = platform_op::platform_op;
     t[nr::PHYSDEV_OP] = physdev::physdev_op;
+    t[nr::SYSCTL] = sysctl::sysctl;
+    t[nr::DOMCTL] = domctl::domctl;
     t[nr::XENPMU_OP] = not_supported;
     t
 };

@@ -6,6 +6,7 @@ use super::unfinished::Unfinished;
 use super::window::Window;
 use super::{alloc, m2p};
 use crate::arch::cpumask::AtomicCpuMask;
+use crate::arch::percpu::{pending, this_cpu};
 use crate::domain::current::should_preempt;
 use crate::sync::{Lock, Rank};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
@@ -29,6 +30,14 @@ pub struct DomainMemory {
     pub window: Window,
     /// Tables whose release stopped half-way.
     pub unfinished: Unfinished,
+}
+
+/// The last page of a dying domain went: somebody should look whose.
+static EMPTIED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a dying domain lost its last page since this was last asked.
+pub fn take_emptied() -> bool {
+    EMPTIED.load(Ordering::Relaxed) && EMPTIED.swap(false, Ordering::AcqRel)
 }
 
 /// Who accounts for the frames of each domain. An entry is set while the domain object lives.
@@ -162,7 +171,10 @@ impl DomainMemory {
             Some(p) => p.next.store(next, Ordering::Relaxed),
             None => *head = next,
         }
-        self.pages.fetch_sub(1, Ordering::Relaxed);
+        if self.pages.fetch_sub(1, Ordering::Relaxed) == 1 && self.dying.load(Ordering::Acquire) {
+            EMPTIED.store(true, Ordering::Release);
+            this_cpu().raise(pending::SOFTIRQ);
+        }
     }
 
     /// Takes a page that nothing uses away from the domain, for an exchange; false when it is not one of those.

@@ -26,7 +26,7 @@ pub fn emulate(cx: &mut Cx) {
     cx.regs.rdx = u64::from(r.edx);
 }
 
-fn native(leaf: u32, sub: u32) -> Regs {
+pub(super) fn native(leaf: u32, sub: u32) -> Regs {
     let r = core::arch::x86_64::__cpuid_count(leaf, sub);
     Regs { eax: r.eax, ebx: r.ebx, ecx: r.ecx, edx: r.edx }
 }
@@ -106,7 +106,7 @@ mod feature1d {
 }
 
 /// The machine's leaf without what a PV guest must not see.
-fn policy(leaf: u32, sub: u32, mut r: Regs) -> Regs {
+pub(super) fn policy(leaf: u32, sub: u32, mut r: Regs) -> Regs {
     use {feature1c as c, feature1d as d};
     match leaf {
         1 => {

@@ -1,5 +1,6 @@
 //! Privileged instructions of guests, found at a #GP or behind the forced-emulation prefix.
 
+use crate::domain::capture::CR0;
 use super::decode::{Bytes, modrm, prefixes};
 use super::{cpuid, io, msr};
 use crate::arch::layout::is_guest_range;
@@ -215,7 +216,7 @@ pub fn set_ts(cx: &mut Cx, on: bool) {
 
 fn read_cr(cx: &Cx, n: u8) -> Option<u64> {
     Some(match n {
-        0 => 0x8005_0033 | u64::from(cx.arch.ts) << 3,
+        0 => CR0 | u64::from(cx.arch.ts) << 3,
         2 => cx.shared().info.cr2(),
         3 => cx.arch.tables.kernel_base()?.0 << 12,
         4 => 0x660 | cx.arch.cr4,
@@ -227,7 +228,7 @@ fn write_cr(cx: &mut Cx, n: u8, v: u64) -> bool {
     match n {
         0 => {
             // Only TS may change.
-            if (v ^ 0x8005_0033) & !8 != 0 {
+            if (v ^ CR0) & !8 != 0 {
                 return false;
             }
             set_ts(cx, v & 8 != 0);

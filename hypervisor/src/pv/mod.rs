@@ -8,5 +8,6 @@ pub mod io;
 pub mod iret;
 pub mod mode;
 pub mod msr;
+pub mod policy;
 pub mod ptwrite;
 pub mod trap;

@@ -7,7 +7,7 @@
 source "$(dirname "$0")/lib.sh"
 
 # shellcheck disable=SC2016 # dom0's shell expands these
-in_dom0 --smp 2 --memory 1536 --timeout 400 '
+in_dom0 --smp 2 --memory 1536 --timeout "$(seconds 400)" '
 write_cfg g "memory = 96" "vcpus = 2" "extra = \"console=hvc0\""
 # The heap of real Xen takes a page more now and then: 5 pages in 20 rounds.
 slack=0

@@ -11,7 +11,7 @@ gcc -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none -o "$SCENARIO_
 tar -C "$SCENARIO_TEMP" -cf "$SCENARIO_TEMP/disk" faulting
 
 # shellcheck disable=SC2016 # dom0's shell expands these
-in_dom0 --smp 2 --memory 2048 --disk "$SCENARIO_TEMP/disk" '
+in_dom0 --smp 2 --timeout "$(seconds 350)" --memory 2048 --disk "$SCENARIO_TEMP/disk" '
 tar -C /boot -xf /dev/vda
 count='\''i=0; while :; do i=$((i + 1)); echo "count $i"; sleep 1; done'\''
 write_cfg spin "memory = 96" "extra = \"console=hvc0 $(run_word "echo spinning; while :; do :; done")\""

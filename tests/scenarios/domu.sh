@@ -12,7 +12,7 @@ cp "${HOSPES_CACHE:-$ROOT/.cache}"/kernels/trixie/boot/vmlinuz-* "$SCENARIO_TEMP
 tar -C "$SCENARIO_TEMP" -cf "$SCENARIO_TEMP/kernel.tar" vmlinuz-trixie
 
 # shellcheck disable=SC2016 # dom0's shell expands these
-in_dom0 --smp 2 --memory 3072 --disk "$SCENARIO_TEMP/kernel.tar" '
+in_dom0 --smp 2 --timeout "$(seconds 350)" --memory 3072 --disk "$SCENARIO_TEMP/kernel.tar" '
 tar -C /boot -xf /dev/vda
 number=0
 for guest in guest:1:96 guest:2:512 trixie:1:128 trixie:2:256; do

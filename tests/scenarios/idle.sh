@@ -17,7 +17,7 @@ sleep 10
 echo ready
 sleep 40
 audit >&2'
-dom0 --smp 2 --memory 1536 --timeout 280 --qemu -pidfile --qemu "$SCENARIO_TEMP/pid" \
+dom0 --smp 2 --memory 1536 --timeout "$(seconds 280)" --qemu -pidfile --qemu "$SCENARIO_TEMP/pid" \
     --exec "$(dom0_commands "$commands")" >"$SCENARIO_TEMP/out" &
 front=$!
 until grep -q ready "$SCENARIO_TEMP/out"; do

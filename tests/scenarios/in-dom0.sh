@@ -5,7 +5,7 @@ fail() { echo "FAILED: $*" >&2; dom list >&2; exit 1; }
 
 # until_true SECONDS COMMAND...: waits until the command succeeds.
 until_true() {
-    tries=$(($1 * 5)); shift
+    tries=$(($1 * 5 * SLOW)); shift
     until "$@" >/dev/null 2>&1; do
         tries=$((tries - 1))
         [ $tries -gt 0 ] || return 1

@@ -10,7 +10,10 @@ COMMON=(--profile "${HOSPES_PROFILE:-checked}")
 [ "$SCENARIO_HYPERVISOR" != xen ] || COMMON=(--hypervisor xen)
 
 # dom0 OPTION...: the front door on the hypervisor under test.
-dom0() { "$FRONT" "${COMMON[@]}" --timeout 150 "$@"; }
+dom0() { "$FRONT" "${COMMON[@]}" --timeout "$(seconds 150)" "$@"; }
+
+# seconds N: N, or more on a slow machine.
+seconds() { echo $(($1 * SCENARIO_SLOW)); }
 
 fail() {
     echo "FAILED: $*" >&2
@@ -43,7 +46,7 @@ status() {
 }
 
 # dom0_commands COMMANDS: them, with in-dom0.sh in front.
-dom0_commands() { printf 'set -e\nHYPERVISOR=%s\n%s\n%s' "$SCENARIO_HYPERVISOR" "$(cat "$ROOT/tests/scenarios/in-dom0.sh")" "$1"; }
+dom0_commands() { printf 'set -e\nHYPERVISOR=%s SLOW=%s\n%s\n%s' "$SCENARIO_HYPERVISOR" "$SCENARIO_SLOW" "$(cat "$ROOT/tests/scenarios/in-dom0.sh")" "$1"; }
 
 # in_dom0 OPTION... COMMANDS: runs them in dom0 with in-dom0.sh's functions; they fail at the first command that does.
 # Their outputs are shown; STATUS, OUT and ERR as with status.

@@ -7,7 +7,7 @@
 source "$(dirname "$0")/lib.sh"
 
 # shellcheck disable=SC2016 # dom0's shell expands these
-in_dom0 --smp 2 --timeout 850 "seconds=${SCENARIO_STRESS_SECONDS:-600}"'
+in_dom0 --smp 2 --timeout "$(seconds 850)" "seconds=${SCENARIO_STRESS_SECONDS:-600}"'
 dmesg -c >/dev/null
 end=$(($(cut -d. -f1 /proc/uptime) + seconds))
 going() { [ "$(cut -d. -f1 /proc/uptime)" -lt $end ]; }

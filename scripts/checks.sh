@@ -16,8 +16,8 @@ checks_run() {
     kernel_debian newest
 
     check "shell scripts" bash -n qemu-run.sh scripts/*.sh tests/scenarios/*.sh
-    check "clippy, host" cargo clippy -q --workspace --all-targets -- -D warnings
-    check "clippy, bare metal" cargo clippy -q --target x86_64-unknown-none -p hypervisor -p guests -- -D warnings
+    check "clippy, host" cargo clippy -q --workspace --all-targets
+    check "clippy, bare metal" cargo clippy -q --target x86_64-unknown-none -p hypervisor -p guests
     check "host tests" cargo test -q --workspace
     # shellcheck disable=SC2086 # nothing or one word
     check "PV test kernels" cargo run -q --release -p harness -- run $long

@@ -2,7 +2,7 @@
 
 use crate::arch::percpu::{self, CpuId, CpuLocal, pending, this_cpu};
 use crate::dom0;
-use crate::platform::{acpi, irq, lapic, machine, rtc, timer};
+use crate::platform::{acpi, irq, lapic, machine, rtc, smp, timer};
 use crate::{events, time};
 use crate::arch::{ap, boot_memory, cpu, early, entry, fpu, paging, tables};
 use crate::mm;
@@ -132,10 +132,20 @@ extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
     if let Some(now) = rtc::wallclock(acpi::tables().fadt.map_or(0, |f| f.century)) {
         time::set_wallclock(now, 0, time::now());
     }
+    match irq::claim_isa(serial::COM1_IRQ, console_input) {
+        Ok(()) => serial::enable_input(),
+        Err(e) => log::warn!("no input from the serial port: its interrupt cannot be had ({e})"),
+    }
+    smp::start_others(acpi::tables().cpus.iter().map(|c| c.apic_id), options().maxcpus);
     start_dom0();
     this_cpu().raise(pending::RESCHED);
     // SAFETY: once on this CPU, on its own stack block, interrupts off, RESCHED pending.
     unsafe { entry::enter_guest() }
+}
+
+/// The serial port has input: it is fetched outside of the interrupt.
+fn console_input() {
+    this_cpu().raise(pending::SOFTIRQ);
 }
 
 /// Makes dom0 from the loader's modules.

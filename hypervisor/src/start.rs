@@ -125,8 +125,10 @@ extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
     mm::init::init(&map, &plan.free);
     log::info!("{} MiB free", mm::alloc::free_pages() >> 8);
     lapic::init();
-    timer::calibrate();
     acpi::init(boot_info().rsdp.map(|r| r.xsdt.map_or((r.rsdt.into(), false), |x| (x, true))));
+    if let Err(why) = timer::calibrate() {
+        give_up(why);
+    }
     irq::init(events::pirq_arrived);
     machine::init();
     if let Some(now) = rtc::wallclock(acpi::tables().fadt.map_or(0, |f| f.century)) {

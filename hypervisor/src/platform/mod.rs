@@ -1,6 +1,7 @@
 //! Floor 1: the machine's devices.
 
 pub mod acpi;
+pub mod calibrate;
 pub mod console;
 pub mod ioapic;
 pub mod ioremap;

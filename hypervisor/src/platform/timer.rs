@@ -105,40 +105,24 @@ pub fn deadline_passed() -> bool {
     DEADLINE.get(me).is_some_and(|d| tsc_now() >= d.load(Ordering::Relaxed))
 }
 
-/// Measures the TSC and the local APIC's timer against the PIT's channel 2. Boot CPU, interrupts off.
+/// Finds out how fast the clocks run, and starts system time. Boot CPU, after `acpi::init` and `lapic::init`, interrupts
+/// off.
+///
+/// # Errors
+/// When the machine has no clock of known frequency that runs.
 #[cfg(target_os = "none")]
-pub fn calibrate() {
-    use super::lapic;
-    use x86_64::instructions::port::Port;
-    const PIT_HZ: u64 = 1_193_182;
-    const TICKS: u16 = 29_830; // 25 ms
-    let (mut gate, mut mode, mut data) = (Port::<u8>::new(0x61), Port::<u8>::new(0x43), Port::<u8>::new(0x42));
-    // SAFETY: the PIT's channel 2 and its gate; the speaker stays off.
-    let (tsc, apic) = unsafe {
-        let g = gate.read() & !2 | 1;
-        gate.write(g & !1);
-        mode.write(0b1011_0000u8);
-        data.write(TICKS as u8);
-        data.write((TICKS >> 8) as u8);
-        lapic::start_timer(u32::MAX);
-        gate.write(g);
-        let t0 = tsc_now();
-        let a0 = lapic::timer_left();
-        while gate.read() & 0x20 == 0 {
-            core::hint::spin_loop();
-        }
-        let r = (tsc_now() - t0, u64::from(a0.wrapping_sub(lapic::timer_left())));
-        lapic::start_timer(0);
-        r
-    };
-    let khz = |ticks: u64| (ticks * PIT_HZ / u64::from(TICKS) / 1000).max(1);
-    TSC_KHZ.store(khz(tsc), Ordering::Relaxed);
-    APIC_KHZ.store(khz(apic), Ordering::Relaxed);
-    let s = Scale::for_khz(khz(tsc));
+pub fn calibrate() -> Result<(), &'static str> {
+    use super::calibrate;
+    let tsc = calibrate::tsc_khz().ok_or("neither ACPI's timer nor the PIT runs: the TSC's frequency is unknown")?;
+    let apic = calibrate::apic_khz(tsc).ok_or("the local APIC's timer does not run")?;
+    TSC_KHZ.store(tsc, Ordering::Relaxed);
+    APIC_KHZ.store(apic, Ordering::Relaxed);
+    let s = Scale::for_khz(tsc);
     MUL.store(s.mul, Ordering::Relaxed);
     SHIFT.store(s.shift, Ordering::Relaxed);
     BOOT_TSC.store(tsc_now(), Ordering::Relaxed);
-    log::info!("TSC {} MHz, APIC timer {} kHz", khz(tsc) / 1000, khz(apic));
+    log::info!("TSC {} MHz, APIC timer {apic} kHz", tsc / 1000);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ fn state(name: &str, port: u32) {
 }
 
 fn frame(name: &str, out: Outcome) {
-    obs(f!("{name}"), &out);
+    obs(f!("{name}"), out);
     let Outcome::Trap(t) = out else { return };
     if t.vector != trap::EVENT {
         return;

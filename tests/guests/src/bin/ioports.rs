@@ -56,10 +56,10 @@ fn strings() {
     let page = Page::alloc();
     let regs = |rcx: u64| Gprs { rdi: page.va, rsi: page.va, rdx: 0x1230, rcx, ..Gprs::ZERO };
     let out = probe::kernel(code!("cld", "insb"), &regs(0));
-    obs("insb", &out);
+    obs("insb", out);
     obs("insb moved rdi by", out.done("insb").rdi - page.va);
     let out = probe::kernel(code!("cld", "rep insb"), &regs(16));
-    obs("rep insb", &out);
+    obs("rep insb", out);
     let g = out.done("rep insb");
     obs("rep insb: rdi, rcx", f!("{} {}", g.rdi - page.va, g.rcx));
     let g = probe::kernel(code!("cld", "rep outsd"), &regs(4)).done("rep outsd");
@@ -71,7 +71,7 @@ fn bitmap() {
     iopl(0).must("set_iopl");
     let page = Page::alloc();
     page.fill(&[0xff; 4096]);
-    page.write(0x80 / 64, u64::MAX & !1);
+    page.write(0x80 / 64, !1);
     let set = |bitmap: u64, nr_ports: u32| call_ref(nr::PHYSDEV_OP, OP_SET_IOBITMAP, &mut SetIobitmap { bitmap, nr_ports, pad: 0 });
     obs("set_iobitmap of 32768 ports", set(page.va, 32768));
     for (name, port) in [("an allowed port", 0x80u64), ("the next port", 0x81), ("a port behind the map", 0xfff0)] {

@@ -17,7 +17,7 @@ fn kernel_frame() -> Iret {
 }
 
 fn show(name: impl core::fmt::Display, out: Outcome) {
-    obs(f!("{name}"), &out);
+    obs(f!("{name}"), out);
     let Outcome::Trap(t) = out else { return };
     obs(f!("{name}: cs word"), Hex(t.cs));
     obs(f!("{name}: rflags"), Hex(t.rflags));
@@ -56,10 +56,10 @@ fn run() {
     ] {
         let rflags = if bits == 0 { 0x200 } else { 0x202 | bits };
         let out = to_kernel(code!("nop"), Iret { rflags, ..kernel_frame() });
-        obs(f!("kernel {name}"), &out);
+        obs(f!("kernel {name}"), out);
         obs(f!("kernel {name}: rflags"), Hex(out.trap(name).rflags));
         let out = user::run_from(code!("nop", "ud2"), &Gprs::MARKED, &Iret { rflags, ..user::frame() });
-        obs(f!("user {name}"), &out);
+        obs(f!("user {name}"), out);
         obs(f!("user {name}: rflags"), Hex(out.trap(name).rflags));
     }
     events::mask().store(1, Ordering::SeqCst);
@@ -80,13 +80,13 @@ fn bad() {
         events::mask().store(1, Ordering::SeqCst);
     }
     let out = user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { rip: 0x8000_0000_0000, ..user::frame() });
-    obs("non-canonical rip, user", &out);
+    obs("non-canonical rip, user", out);
     let out = user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { rip: 0xffff_8300_0000_0000, ..user::frame() });
-    obs("rip in the hypervisor, user", &out);
+    obs("rip in the hypervisor, user", out);
     let out = user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { rip: 0x1000, ..user::frame() });
-    obs("unmapped rip, user", &out);
+    obs("unmapped rip, user", out);
     let out = user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { rsp: 0x8000_0000_0000, ..user::frame() });
-    obs("non-canonical rsp, user", &out);
+    obs("non-canonical rsp, user", out);
     let out = user::run_from(code!("push rax"), &Gprs::MARKED, &Iret { rsp: 0, ..user::frame() });
-    obs("rsp 0, user", &out);
+    obs("rsp 0, user", out);
 }

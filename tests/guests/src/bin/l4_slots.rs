@@ -49,7 +49,7 @@ fn run() {
     obs("read behind the M2P", probe::kernel(code!("mov rax, [rdi]"), &Gprs { rdi: 0xffff_8700_0000_0000, ..Gprs::ZERO }));
     obs("read the hypervisor's image", probe::kernel(code!("mov rax, [rdi]"), &Gprs { rdi: 0xffff_82d0_4000_0000, ..Gprs::ZERO }));
     for slot in [255u64, 256, 257, 260, 271, 272] {
-        let own = slot < 256 || slot > 271;
+        let own = !(256..=271).contains(&slot);
         let r = mmu_update(copy.ma() + 8 * slot, 0);
         expect(f!("clear slot {slot}"), r, if own { OK } else { errno(EINVAL) });
         let same = mmu_update(copy.ma() + 8 * slot, copy.read(slot as usize));
@@ -71,9 +71,9 @@ fn run() {
     let u = user::init();
     show("user L4", u.l4);
     let out = user::run(code!("mov rax, [rdi]"), &Gprs { rdi: MACH2PHYS_VIRT_START + 8 * u.l4.mfn(), ..Gprs::ZERO });
-    obs("user mode reads the M2P", &out);
+    obs("user mode reads the M2P", out);
     let out = user::run(code!("mov rax, [rdi]"), &Gprs { rdi: 0xffff_ffff_8010_0000, ..Gprs::ZERO });
-    obs("user mode reads the kernel", &out);
+    obs("user mode reads the kernel", out);
     expect("load the user L4 as the kernel's", mmuext(EXT_NEW_USER_BASEPTR, 0, 0), OK);
     expect("load no user L4", mmuext(EXT_NEW_USER_BASEPTR, u.l4.mfn(), 0), OK);
     expect("an L3 as base pointer", mmuext(EXT_NEW_BASEPTR, l3.mfn(), 0), errno(EINVAL));

@@ -118,7 +118,7 @@ fn machphys() {
     one("machphys of MMIO", 0xb_8000 | MACHPHYS_UPDATE, 1);
     one("machphys beyond memory", 0xff_ffff_f000 | MACHPHYS_UPDATE, 1);
     let free = (0x4000..0x1e000).find(|m| pfn_of(*m) >= start_info().nr_pages).unwrap_or(0);
-    one("machphys of nobody's frame", free * PAGE_SIZE | MACHPHYS_UPDATE, 1);
+    one("machphys of nobody's frame", (free * PAGE_SIZE) | MACHPHYS_UPDATE, 1);
 }
 
 fn ordinary() {

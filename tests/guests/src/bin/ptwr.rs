@@ -20,7 +20,7 @@ impl Rig {
     fn try_with(&self, name: impl core::fmt::Display, code: &[u8], regs: Gprs) {
         paging::update_va(WINDOW, self.data.ma() | KERNEL_RW).must("reset");
         let out = probe::kernel(code, &Gprs { rdi: self.slot, ..regs });
-        obs(f!("{name}"), &out);
+        obs(f!("{name}"), out);
         if let Outcome::Trap(t) = &out {
 obs(f!("{name}: cr2 - slot"), t.cr2.wrapping_sub(self.slot) as i64);
         }

@@ -8,7 +8,7 @@ guests::kernel!(run);
 
 fn show(name: &str, out: Outcome) {
     let t = out.trap(name);
-    obs(f!("{name}: entry"), &t);
+    obs(f!("{name}: entry"), t);
     obs(f!("{name}: rip"), probe::At(t.rip));
     obs(f!("{name}: cs word"), Hex(t.cs));
     obs(f!("{name}: ss"), Hex(t.ss));
@@ -48,7 +48,7 @@ fn run() {
         to.rflags |= bits;
         // TF would trap behind the first instruction: a single SYSCALL
         let t = user::run_from(&[], &Gprs::MARKED, &to).trap(name);
-        obs(f!("{name}: entry"), &t);
+        obs(f!("{name}: entry"), t);
         obs(f!("{name}: rflags"), Hex(t.rflags));
         obs(f!("{name}: handler's rflags"), Hex(t.handler_rflags));
     }

@@ -120,13 +120,13 @@ fn flags() {
         obs(f!("{name} on: handler"), Hex(t.handler_rflags));
     }
     let t = probe::kernel(code!("push rax", "popfq", "nop", "nop"), &Gprs { rax: 0x302, ..Gprs::ZERO });
-    obs("TF on", &t);
+    obs("TF on", t);
     if let Outcome::Trap(t) = t {
         obs("TF on: frame", Hex(t.rflags));
         obs("TF on: handler", Hex(t.handler_rflags));
     }
     let t = user::run(code!("push rax", "popfq", "nop", "nop"), &Gprs { rax: 0x302, ..Gprs::ZERO });
-    obs("TF on in user mode", &t);
+    obs("TF on in user mode", t);
 }
 
 /// What set_trap_table accepts.

@@ -96,7 +96,10 @@ impl fmt::Display for At {
                 return write!(f, "+{}", self.0 - base);
             }
         }
-        write!(f, "{:#x}", self.0)
+        match crate::trap::stub_at(self.0) {
+            Some(vector) => write!(f, "the entry of {vector}"),
+            None => write!(f, "{:#x}", self.0),
+        }
     }
 }
 

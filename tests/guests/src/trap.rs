@@ -138,6 +138,12 @@ pub fn stub(vector: u64) -> u64 {
     (&raw const trap_stubs) as u64 + 16 * vector
 }
 
+/// Whose entry starts at `rip`.
+pub fn stub_at(rip: u64) -> Option<u64> {
+    let offset = rip.checked_sub(stub(0))?;
+    (offset % 16 == 0 && offset / 16 <= SYSCALL32).then_some(offset / 16)
+}
+
 /// Entry of the event callback.
 pub fn event_entry() -> u64 {
     stub(EVENT)

@@ -40,6 +40,12 @@ pub const KERNELS: &[Kernel] = &[
     kernel("msrs", "emulated MSRs, segment bases, hypercall page"),
     kernel("privileged", "control and debug registers, privileged instructions"),
     kernel("ioports", "IOPL, I/O bitmap, ports that are kept"),
+    kernel("timers", "clock, timers, runstate"),
+    kernel("evtchn", "every operation of event channels"),
+    kernel("grants", "grant tables: map, unmap, copy, statuses"),
+    kernel("multicall", "results, order and limits of multicall"),
+    kernel("memory", "reservations, exchange and maps of memory_op"),
+    kernel("version", "xen_version and vm_assist"),
 ];
 
 /// The workspace's root.

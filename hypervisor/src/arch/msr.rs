@@ -70,3 +70,14 @@ pub unsafe fn rdmsr_safe(msr: u32) -> Option<u64> {
     }
     (bad == 0).then_some(u64::from(hi) << 32 | u64::from(lo))
 }
+
+/// Reads one of the MSRs that show how the CPU is set up and have no other effect; `None` for others and where the CPU
+/// does not have it.
+pub fn harmless(msr: u32) -> Option<u64> {
+    const DE_CFG: u32 = 0xc001_1029;
+    if !matches!(msr, nr::MISC_ENABLE | DE_CFG) {
+        return None;
+    }
+    // SAFETY: configuration registers; reading them has no side effect.
+    unsafe { rdmsr_safe(msr) }
+}

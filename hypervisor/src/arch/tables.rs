@@ -147,8 +147,9 @@ pub fn init_idt() {
             8 => 4,
             _ => 0,
         };
-        // Guests may raise only #BP and #OF by INT; every other INT n comes as #GP and is judged by their trap table.
-        let dpl: u64 = if v == 3 || v == 4 { 3 } else { 0 };
+        // Guests may raise #BP, #OF and the old system call directly; every other INT n comes as #GP. Their trap table
+        // judges all of them.
+        let dpl: u64 = if matches!(v, 3 | 4 | 0x80) { 3 } else { 0 };
         let lo = (target & 0xffff)
             | u64::from(sel::HYP_CS) << 16
             | ist << 32

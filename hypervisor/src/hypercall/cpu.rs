@@ -62,7 +62,7 @@ fn callback(arch: &mut VcpuArch, kind: u16) -> Option<&mut Callback> {
         cb::TYPE_FAILSAFE => &mut arch.failsafe_callback,
         cb::TYPE_SYSCALL => &mut arch.syscall_callback,
         cb::TYPE_SYSCALL32 => &mut arch.syscall32_callback,
-        cb::TYPE_SYSENTER | cb::TYPE_SYSENTER_DEPRECATED => &mut arch.sysenter_callback,
+        cb::TYPE_SYSENTER => &mut arch.sysenter_callback,
         _ => return None,
     })
 }
@@ -74,19 +74,16 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
             let Ok(r) = guest::copy_from_guest(GuestHandle::<cb::CallbackRegister>::new(a.a2())) else {
                 return Errno::EFAULT.into();
             };
+            if !is_canonical(r.address) {
+                return Errno::EINVAL.into();
+            }
             if r.kind == cb::TYPE_NMI {
-                if !is_canonical(r.address) {
-                    return Errno::EINVAL.into();
-                }
                 if let Some(t) = cx.arch.traps.get_mut(2) {
                     *t = TrapInfo { vector: 2, flags: 4, address: r.address, ..TrapInfo::default() };
                 }
                 return Outcome::Return(0);
             }
             let Some(slot) = callback(cx.arch, r.kind) else { return Errno::ENOSYS.into() };
-            if !is_canonical(r.address) {
-                return Errno::EINVAL.into();
-            }
             *slot = Callback { address: r.address, mask_events: r.flags & cb::F_MASK_EVENTS != 0 };
             Outcome::Return(0)
         }
@@ -96,7 +93,7 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
             };
             match r.kind {
                 cb::TYPE_EVENT | cb::TYPE_FAILSAFE | cb::TYPE_SYSCALL | cb::TYPE_SYSCALL32 => Errno::EINVAL.into(),
-                cb::TYPE_SYSENTER | cb::TYPE_SYSENTER_DEPRECATED => {
+                cb::TYPE_SYSENTER => {
                     cx.arch.sysenter_callback = Callback::default();
                     Outcome::Return(0)
                 }
@@ -159,14 +156,14 @@ pub fn set_segment_base(cx: &mut Cx, a: Args) -> Outcome {
 /// Reads a debug register as the guest set it.
 ///
 /// # Errors
-/// `EINVAL` for one that does not exist.
+/// `ENODEV` for one that does not exist.
 pub fn read_debugreg(cx: &Cx, n: u64) -> Result<u64, Errno> {
     let n = match n {
         4 => 6,
         5 => 7,
         n => n,
     };
-    usize::try_from(n).ok().and_then(|n| cx.arch.debugreg.get(n)).copied().ok_or(Errno::EINVAL)
+    usize::try_from(n).ok().and_then(|n| cx.arch.debugreg.get(n)).copied().ok_or(Errno::ENODEV)
 }
 
 /// Sets a debug register.

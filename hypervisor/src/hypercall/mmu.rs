@@ -70,9 +70,11 @@ pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
         r.into()
     };
     // The upper half of the word names the owner of the tables; only the caller's own are supported.
-    let tables_of = (a.a4() >> 16 & 0xffff) as u16;
-    if tables_of != 0 {
-        return finish(0, Err(Errno::EPERM));
+    match (a.a4() >> 16 & 0xffff) as u16 {
+        0 => {}
+        owner if DomId(owner - 1) == cx.domain().id => {}
+        owner if slots::find(DomId(owner - 1)).is_none() => return finish(0, Err(Errno::ESRCH)),
+        _ => return finish(0, Err(Errno::EPERM)),
     }
     let frames = match Frames::of(cx, a.a4()) {
         Ok(f) => f,
@@ -173,8 +175,7 @@ fn update_va(cx: &mut Cx, a: Args, frames_of: DomId) -> Outcome {
     let what = match flags & m::UVMF_FLUSHTYPE_MASK {
         m::UVMF_TLB_FLUSH => Flush::All,
         m::UVMF_INVLPG => Flush::Page(va),
-        0 => return Outcome::Return(0),
-        _ => return Errno::EINVAL.into(),
+        _ => return Outcome::Return(0),
     };
     match flags & !m::UVMF_FLUSHTYPE_MASK {
         0 => tlb::flush_local(what),
@@ -235,6 +236,8 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
         r.into()
     };
     let frames = match Frames::of(cx, a.a4()) {
+        // Device memory has no tables.
+        Ok(Frames::Io) => return finish(0, Err(Errno::EPERM)),
         Ok(f) => f,
         Err(e) => return finish(0, Err(e)),
     };

@@ -150,7 +150,7 @@ fn set_iopl(cx: &mut Cx, iopl: u32) -> Result<(), Errno> {
 }
 
 fn set_iobitmap(cx: &mut Cx, s: &p::SetIobitmap) -> Result<(), Errno> {
-    if s.nr_ports > 65536 {
+    if s.nr_ports > 65536 || !crate::arch::layout::is_guest_range(s.bitmap, u64::from(s.nr_ports.div_ceil(8))) {
         return Err(Errno::EINVAL);
     }
     cx.arch.iobitmap = (s.nr_ports != 0).then_some((GuestVirt(s.bitmap), s.nr_ports));

@@ -43,7 +43,7 @@ pub(super) fn map_entry(pte: Pte, owner: Owner) -> Result<Pte, Refused> {
     }
     let mfn = pte.mfn().0;
     if mfn >> (phys_bits() - 12) != 0 {
-        return Err(Errno::EPERM.into());
+        return Err(Errno::EINVAL.into());
     }
     let g = GUARDED.lock();
     if g.hidden.contains(&mfn) {

@@ -39,11 +39,10 @@ pub(super) fn described(mfn: Mfn) -> bool {
     MAPPED.get((chunk / 64) as usize).is_some_and(|w| w.load(Ordering::Relaxed) >> (chunk % 64) & 1 != 0)
 }
 
-/// Whether `mfn` is neither RAM nor firmware memory: device registers, mapped uncached.
+/// Whether `mfn` is neither RAM nor firmware tables: device registers, mapped uncached.
 pub(super) fn is_device(mfn: Mfn) -> bool {
     let a = mfn.0 << 12;
-    // The legacy window below 1 MiB keeps the attributes its user asks for.
-    a >= 1 << 20 && !memory_map().iter().any(|r| a >= r.start && a < r.end && r.kind != 2)
+    !memory_map().iter().any(|r| a >= r.start && a < r.end && r.kind != 2)
 }
 
 /// Sets everything up. `map` is the E820 map; `free` the ranges nobody uses; everything else in RAM is the

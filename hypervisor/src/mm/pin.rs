@@ -12,8 +12,11 @@ use pv_abi::ids::{Mfn, PAGE_SIZE, Pfn};
 /// # Errors
 /// `EINVAL` when it is not the domain's, in other use, not valid, or pinned already. `Preempted`: repeat.
 pub fn pin(mem: &DomainMemory, mfn: Mfn, kind: Kind) -> Result<(), Refused> {
+    let used = frame::get(mfn).map_or(Kind::None, |f| f.kind());
     let f = page_type::get_page_and_type(mfn, kind, mem.owner(), true).map_err(|e| match e {
         Refused::Preempted => Refused::Preempted,
+        // What is wrong with an entry of an L1 is told as it is.
+        Refused::Error(e) if kind == Kind::L1 && matches!(used, Kind::None | Kind::L1) => Refused::Error(e),
         Refused::Error(_) => Refused::Error(Errno::EINVAL),
     })?;
     if f.set_pinned() {

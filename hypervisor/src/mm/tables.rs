@@ -121,7 +121,7 @@ impl VcpuTables {
         let old = core::mem::replace(&mut self.gdt, new);
         self.gdt_entries = entries;
         for (i, f) in self.gdt.iter().enumerate() {
-            mem.window.set(vcpu.0, i, f.map(Frame::mfn));
+            mem.window.set_gdt_page(vcpu.0, i, f.map(Frame::mfn));
         }
         flush_window();
         for f in old.iter().flatten() {
@@ -173,6 +173,17 @@ impl VcpuTables {
         self.ldt_entries = 0;
         Self::drop_base(mem, self.kernel.take());
         Self::drop_base(mem, self.user.take());
+    }
+
+    /// Reads a byte of the guest kernel's memory whatever tables are loaded; `None` when it is not mapped there.
+    pub fn read_kernel_byte(&self, mem: &DomainMemory, va: u64) -> Option<u8> {
+        let mfn = walk(self.kernel_base()?, va)?;
+        let f = frame::get(mfn).filter(|f| f.get_ref(mem.id))?;
+        let mut byte = [0u8; 1];
+        // SAFETY: the domain's own page, held by a reference, shown to the domain itself.
+        unsafe { phys::read(mfn, (va & 0xfff) as usize, &mut byte) };
+        domain_memory::put_frame(f);
+        Some(byte[0])
     }
 
     /// Loads the base of the mode the vCPU is in. `flush_global` also forgets pages of guest user mode, which carry G.

@@ -15,6 +15,11 @@ const FLAGS_TABLE: u64 = 0x63;
 /// the hypervisor's mapping. NX.
 const FLAGS_PAGE: u64 = 0x63 | 1 << 63;
 
+/// Read-only, for the page of empty descriptors all domains share.
+const FLAGS_EMPTY: u64 = 0x21 | 1 << 63;
+/// A page of zeroes.
+static EMPTY: spin::Once<Mfn> = spin::Once::new();
+
 /// The window's tables.
 pub struct Window {
     /// L3 table; 0 until made. The L2 is its entry 0, the L1s are the L2's entries.
@@ -41,6 +46,15 @@ impl Window {
         for i in 0..n.div_ceil(16) {
             child(l2, i).ok_or(Errno::ENOMEM)?;
         }
+        if EMPTY.get().is_none() {
+            let page = alloc::page().ok_or(Errno::ENOMEM)?;
+            EMPTY.call_once(|| page);
+        }
+        for vcpu in 0..n {
+            for page in 0..super::tables::GDT_PAGES {
+                self.set_gdt_page(vcpu as u32, page, None);
+            }
+        }
         Ok(())
     }
 
@@ -57,6 +71,15 @@ impl Window {
         DOMAIN_WINDOW + vcpu as u64 * DOMAIN_WINDOW_PER_VCPU + page as u64 * 4096
     }
 
+    /// Shows `mfn` as page `page` of the GDT, or a page of empty descriptors: a selector in a part of the GDT that the
+    /// guest did not set is a #GP, not a fault on the window.
+    pub(super) fn set_gdt_page(&self, vcpu: u32, page: usize, mfn: Option<Mfn>) {
+        match mfn {
+            Some(_) => self.set(vcpu, page, mfn),
+            None => self.store(vcpu, page, EMPTY.get().map_or(0, |m| m.0 << 12 | FLAGS_EMPTY)),
+        }
+    }
+
     /// Shows the reserved descriptors of the CPU a vCPU is about to run on.
     pub fn set_reserved_page(&self, vcpu: u32, mfn: Option<Mfn>) {
         self.set(vcpu, crate::arch::layout::sel::RESERVED_PAGE, mfn);
@@ -64,6 +87,10 @@ impl Window {
 
     /// Shows `mfn` in page `page` of vCPU `vcpu`, or nothing. The caller flushes the page where it may be cached.
     pub(super) fn set(&self, vcpu: u32, page: usize, mfn: Option<Mfn>) {
+        self.store(vcpu, page, mfn.map_or(0, |m| m.0 << 12 | FLAGS_PAGE));
+    }
+
+    fn store(&self, vcpu: u32, page: usize, entry: u64) {
         let l3 = self.l3.load(Ordering::Acquire);
         if l3 == 0 || page >= 32 {
             return;
@@ -77,7 +104,7 @@ impl Window {
             }
             let l1 = Mfn(e >> 12 & 0xff_ffff_ffff);
             let index = (vcpu as usize % 16) * 32 + page;
-            phys::entry(l1, index).store(mfn.map_or(0, |m| m.0 << 12 | FLAGS_PAGE), Ordering::Release);
+            phys::entry(l1, index).store(entry, Ordering::Release);
         }
     }
 }

@@ -199,11 +199,9 @@ fn ours(leaf: u32, sub: u32) -> Regs {
         // One hypercall page, its MSR, and MMU_PT_UPDATE_PRESERVE_AD.
         2 => Regs { eax: 1, ebx: BASE, ecx: 1, edx: 0 },
         3 => {
-            let s = timer::scale();
             match sub {
                 // Native TSC; its frequency is told where it does not change under the guest.
                 0 => Regs { eax: 4, ..Regs::default() },
-                1 => Regs { eax: 0, ebx: 0, ecx: s.mul, edx: s.shift as u32 },
                 2 => Regs { eax: timer::tsc_khz() as u32, ..Regs::default() },
                 _ => Regs::default(),
             }

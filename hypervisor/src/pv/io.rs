@@ -6,6 +6,7 @@
 
 use super::decode::{Bytes, Prefixes};
 use super::emulate::gpr_sized;
+use super::trap;
 use crate::arch::regs::rflags as f;
 use crate::domain::Cx;
 use crate::mm::guest;
@@ -24,8 +25,10 @@ fn allowed(cx: &Cx, port: u16, size: usize) -> bool {
         if p >= ports {
             return false;
         }
-        let mut byte = [0u8; 1];
-        guest::read_bytes(map.0.wrapping_add(u64::from(p / 8)), &mut byte).is_ok() && byte[0] >> (p % 8) & 1 == 0
+        // The bitmap is the guest kernel's; the tables of user mode may not show it.
+        let at = map.0.wrapping_add(u64::from(p / 8));
+        let byte = cx.arch.tables.read_kernel_byte(&cx.domain().mem, at);
+        byte.is_some_and(|b| b >> (p % 8) & 1 == 0)
     })
 }
 
@@ -68,9 +71,15 @@ fn string(cx: &mut Cx, op: u8, port: u16, size: usize, p: &Prefixes, len: usize)
     let mut buf = [0u8; 4];
     if op & 2 == 0 {
         buf = read(cx, port, size).to_le_bytes();
-        guest::write_bytes(cx.regs.rdi, buf.get(..size)?).ok()?;
+        if guest::write_bytes(cx.regs.rdi, buf.get(..size)?).is_err() {
+            let va = cx.regs.rdi;
+            return trap::access_fault(cx, va, true).ok().map(|()| 0);
+        }
     } else {
-        guest::read_bytes(cx.regs.rsi, buf.get_mut(..size)?).ok()?;
+        if guest::read_bytes(cx.regs.rsi, buf.get_mut(..size)?).is_err() {
+            let va = cx.regs.rsi;
+            return trap::access_fault(cx, va, false).ok().map(|()| 0);
+        }
         write(cx, port, size, u32::from_le_bytes(buf));
     }
     let step = if cx.regs.rflags & f::DF != 0 { (size as u64).wrapping_neg() } else { size as u64 };

@@ -21,7 +21,7 @@ pub fn iret(cx: &mut Cx) -> Outcome {
     r.force_iret();
     r.rip = frame.rip;
     r.cs = u64::from(frame.cs as u16 | 3);
-    r.rflags = frame.rflags & !(f::IOPL | f::VM | f::VIF | f::VIP | f::RF) & 0x3f_7fd5 | f::IF | f::FIXED;
+    r.rflags = frame.rflags & !(f::IOPL | f::VM | f::VIF | f::VIP) & 0x3f_7fd5 | f::IF | f::FIXED;
     r.rsp = frame.rsp;
     r.ss = u64::from(frame.ss as u16 | 3);
     if frame.flags & vgcf::IN_SYSCALL != 0 {

@@ -44,10 +44,13 @@ pub fn read(cx: &mut Cx, msr: u32) -> Option<u64> {
         PAT => 0x0000_0501_0007_0406,
         TSC => crate::platform::timer::tsc_now(),
         TSC_AUX => cx.arch.tsc_aux,
-        MISC_ENABLE if !amd() => 1 << 11 | 1 << 12,
+        MISC_ENABLE => machine(MISC_ENABLE),
+        // No machine-check banks, performance counters or power states: they read as nothing.
+        0x179 | 0x17a | 0x400..=0x403 => 0,
         UCODE_REV | PLATFORM_INFO | HYPERCALL_PAGE => 0,
-        HWCR | DE_CFG | LS_CFG | SYSCFG if amd() => 0,
-        _ if AMD_PERF.contains(&msr) || AMD_PSTATE.contains(&msr) => return None,
+        DE_CFG if amd() => machine(DE_CFG),
+        HWCR | LS_CFG | SYSCFG if amd() => 0,
+        _ if AMD_PERF.contains(&msr) || AMD_PSTATE.contains(&msr) => 0,
         _ if !has_gp_handler(cx) => 0,
         _ => return None,
     })
@@ -67,6 +70,17 @@ pub fn write(cx: &mut Cx, msr: u32, v: u64) -> bool {
         MISC_ENABLE | HWCR | DE_CFG | LS_CFG | MPERF | APERF => true,
         HYPERCALL_PAGE => v & 0xfff == 0 && crate::hypercall::page::fill(cx.domain(), Mfn(v >> 12)),
         _ => AMD_PERF.contains(&msr) || AMD_PSTATE.contains(&msr),
+    }
+}
+
+/// The machine's own value, 0 where it has none.
+fn machine(msr: u32) -> u64 {
+    #[cfg(target_os = "none")]
+    return crate::arch::msr::harmless(msr).unwrap_or(0);
+    #[cfg(not(target_os = "none"))]
+    {
+        let _ = msr;
+        0
     }
 }
 

@@ -16,6 +16,7 @@ pub mod vector {
     pub const SS: u8 = 12;
     pub const GP: u8 = 13;
     pub const PF: u8 = 14;
+    pub const INT80: u8 = 0x80;
 }
 
 /// Page-fault error bits.
@@ -60,6 +61,7 @@ pub fn exception(cx: &mut Cx, vector: u8, cr2: u64) -> Result<(), Reason> {
             }
             inject(cx, vector, 0)
         }
+        vector::INT80 => software(cx, vector),
         vector::NM => {
             cx.arch.ts = false;
             #[cfg(target_os = "none")]
@@ -106,20 +108,33 @@ fn ldt_page(cx: &Cx, va: u64) -> Option<usize> {
     (16..32).contains(&page).then(|| page - 16)
 }
 
+/// INT n, two bytes long, with RIP behind it: for whoever the guest's trap table lets raise it, a #GP otherwise.
+fn software(cx: &mut Cx, n: u8) -> Result<(), Reason> {
+    let t = cx.arch.traps.get(usize::from(n)).copied().unwrap_or_default();
+    let level = if cx.arch.in_kernel { 1 } else { 3 };
+    if t.address != 0 && t.flags & 3 >= level {
+        let target = Target { address: t.address, mask_events: t.flags & 4 != 0, error_code: None };
+        return bounce::deliver(cx, target);
+    }
+    cx.regs.rip = cx.regs.rip.wrapping_sub(2);
+    inject(cx, vector::GP, u32::from(n) << 3 | 2)
+}
+
+/// Gives the guest kernel or user the page fault of an access the hypervisor made for it.
+///
+/// # Errors
+/// As [`inject`].
+pub fn access_fault(cx: &mut Cx, va: u64, write: bool) -> Result<(), Reason> {
+    cx.shared().info.set_cr2(va);
+    let error = if write { PF_WRITE } else { 0 } | if cx.arch.in_kernel { 0 } else { PF_USER };
+    inject(cx, vector::PF, error)
+}
+
 fn general_protection(cx: &mut Cx, error: u32) -> Result<(), Reason> {
     // INT n through a gate that only ring 0 may use: the guest's trap table says who may.
     if error & 2 != 0 && error & 1 == 0 {
-        let n = (error >> 3) as u8;
-        let t = cx.arch.traps.get(usize::from(n)).copied().unwrap_or_default();
-        let level = if cx.arch.in_kernel { 1 } else { 3 };
-        if t.address != 0 && t.flags & 3 >= level {
-            cx.regs.rip = cx.regs.rip.wrapping_add(2);
-            return bounce::deliver(
-                cx,
-                Target { address: t.address, mask_events: t.flags & 4 != 0, error_code: None },
-            );
-        }
-        return inject(cx, vector::GP, error);
+        cx.regs.rip = cx.regs.rip.wrapping_add(2);
+        return software(cx, (error >> 3) as u8);
     }
     if error == 0 && emulate::privileged(cx) {
         return Ok(());

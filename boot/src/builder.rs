@@ -102,10 +102,11 @@ pub enum BuildError<E> {
     },
 }
 
-/// PTE of a page in an L1: present, writable, user, accessed. Bit 1 is taken away for page tables.
-const L1_FLAGS: u64 = 0x27;
-/// The writable bit.
-const RW: u64 = 0x2;
+/// PTE of a page in an L1: present, writable, accessed, dirty. Not user: the hypervisor then marks it as a page of the
+/// guest kernel. RW and D are taken away for page tables.
+const L1_FLAGS: u64 = 0x63;
+/// The writable bit and the dirty bit.
+const RW: u64 = 0x42;
 /// Entry of an L2, L3 or L4: the same and dirty, as Xen's own builder leaves them.
 const TABLE_FLAGS: u64 = 0x67;
 /// Frames beyond this do not fit into a PTE.

@@ -93,10 +93,8 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
             };
             match r.kind {
                 cb::TYPE_EVENT | cb::TYPE_FAILSAFE | cb::TYPE_SYSCALL | cb::TYPE_SYSCALL32 => Errno::EINVAL.into(),
-                cb::TYPE_SYSENTER => {
-                    cx.arch.sysenter_callback = Callback::default();
-                    Outcome::Return(0)
-                }
+                // What has been registered once stays, as with the others; AMD-type CPUs never enter there.
+                cb::TYPE_SYSENTER => Errno::EINVAL.into(),
                 cb::TYPE_NMI => {
                     if let Some(t) = cx.arch.traps.get_mut(2) {
                         *t = TrapInfo::default();

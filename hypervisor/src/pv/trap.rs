@@ -61,7 +61,17 @@ pub fn exception(cx: &mut Cx, vector: u8, cr2: u64) -> Result<(), Reason> {
             }
             inject(cx, vector, 0)
         }
-        vector::INT80 => software(cx, vector),
+        vector::INT80 => match cx.arch.traps.get(0x80).copied() {
+            // It has a gate of its own that everybody may use, whatever the guest's table says.
+            Some(t) if t.address != 0 => bounce::deliver(
+                cx,
+                Target { address: t.address, mask_events: t.flags & 4 != 0, error_code: None },
+            ),
+            _ => {
+                cx.regs.rip = cx.regs.rip.wrapping_sub(2);
+                inject(cx, vector::GP, 0x80 << 3 | 2)
+            }
+        },
         vector::NM => {
             cx.arch.ts = false;
             #[cfg(target_os = "none")]
@@ -109,7 +119,7 @@ fn ldt_page(cx: &Cx, va: u64) -> Option<usize> {
 }
 
 /// INT n, two bytes long, with RIP behind it: for whoever the guest's trap table lets raise it, a #GP otherwise.
-fn software(cx: &mut Cx, n: u8) -> Result<(), Reason> {
+fn software(cx: &mut Cx, n: u8, error: u32) -> Result<(), Reason> {
     let t = cx.arch.traps.get(usize::from(n)).copied().unwrap_or_default();
     let level = if cx.arch.in_kernel { 1 } else { 3 };
     if t.address != 0 && t.flags & 3 >= level {
@@ -117,7 +127,7 @@ fn software(cx: &mut Cx, n: u8) -> Result<(), Reason> {
         return bounce::deliver(cx, target);
     }
     cx.regs.rip = cx.regs.rip.wrapping_sub(2);
-    inject(cx, vector::GP, u32::from(n) << 3 | 2)
+    inject(cx, vector::GP, error)
 }
 
 /// Gives the guest kernel or user the page fault of an access the hypervisor made for it.
@@ -134,7 +144,7 @@ fn general_protection(cx: &mut Cx, error: u32) -> Result<(), Reason> {
     // INT n through a gate that only ring 0 may use: the guest's trap table says who may.
     if error & 2 != 0 && error & 1 == 0 {
         cx.regs.rip = cx.regs.rip.wrapping_add(2);
-        return software(cx, (error >> 3) as u8);
+        return software(cx, (error >> 3) as u8, error);
     }
     if error == 0 && emulate::privileged(cx) {
         return Ok(());

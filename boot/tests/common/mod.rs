@@ -39,7 +39,7 @@ pub fn check_image(kernel: &KernelImage, plan: &DomainPlan, layout: &Layout, mem
     // Every page of the initial mapping, with the flags of Xen's own builder; nothing right behind it.
     for pfn in mapped.clone() {
         let (frame, flags) = walk(memory, start.cr3_mfn, base + pfn * 4096).unwrap_or_else(|| panic!("{pfn:#x} unmapped"));
-        let l1 = if layout.page_tables.contains(&pfn) { 0x25 } else { 0x27 };
+        let l1 = if layout.page_tables.contains(&pfn) { 0x21 } else { 0x63 };
         assert_eq!((frame, flags), (mfn(pfn), [0x67, 0x67, 0x67, l1]), "pfn {pfn:#x}");
     }
     assert_eq!(walk(memory, start.cr3_mfn, base.wrapping_add(mapped.end * 4096)), None);
@@ -58,7 +58,7 @@ pub fn check_image(kernel: &KernelImage, plan: &DomainPlan, layout: &Layout, mem
     // The p2m list, seen at its virtual address.
     for page in 0..p2m_pages {
         let (frame, flags) = walk(memory, start.cr3_mfn, layout.p2m_va + page * 4096).expect("p2m is mapped");
-        assert_eq!(flags, [0x67, 0x67, 0x67, 0x27]);
+        assert_eq!(flags, [0x67, 0x67, 0x67, 0x63]);
         for n in 0..512 {
             let pfn = page * 512 + n;
             let expected = if pfn < plan.nr_pages { memory.frame(Pfn(pfn)).map_or(u64::MAX, |m| m.0) } else { u64::MAX };

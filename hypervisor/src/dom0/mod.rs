@@ -121,6 +121,7 @@ fn build(kernel: Module, initrd: Option<Module>, plan: &Plan) -> Result<(), Fail
         mm::alloc::free_pages() >> 8
     );
     crate::time::publish_wallclock(&d);
+    d.tool_pauses.store(0, Ordering::SeqCst);
     lifecycle::unpause(&d);
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::{emulate, ptwrite};
 use crate::arch::layout::{DOMAIN_WINDOW, DOMAIN_WINDOW_PER_VCPU, is_hypervisor};
 use crate::domain::Cx;
 use crate::hypercall::Reason;
+use bitflags::bitflags;
 
 /// Vectors with a meaning here (SDM vol. 3 §6.3.1).
 #[allow(missing_docs)]
@@ -19,12 +20,20 @@ pub mod vector {
     pub const INT80: u8 = 0x80;
 }
 
-/// Page-fault error bits.
-const PF_PRESENT: u32 = 1;
-const PF_WRITE: u32 = 2;
-const PF_USER: u32 = 4;
-const PF_RSVD: u32 = 8;
-const PF_FETCH: u32 = 16;
+bitflags! {
+    /// Error code of a page fault (SDM vol. 3 §4.7).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Fault: u32 {
+        /// The page was there; the access was not allowed.
+        const PRESENT = 1 << 0;
+        const WRITE = 1 << 1;
+        /// From user mode: for the hardware always, for the guest only from its own user mode.
+        const USER = 1 << 2;
+        /// A reserved bit was set in an entry.
+        const RESERVED = 1 << 3;
+        const FETCH = 1 << 4;
+    }
+}
 
 /// Whether the CPU pushes an error code for `vector`.
 pub const fn has_error_code(vector: u8) -> bool {
@@ -101,14 +110,15 @@ fn page_fault(cx: &mut Cx, error: u32, cr2: u64) -> Result<(), Reason> {
             address = cx.arch.tables.ldt_base.wrapping_add(page as u64 * 4096 + (cr2 & 0xfff));
         }
     } else if cx.arch.in_kernel
-        && error & (PF_PRESENT | PF_WRITE | PF_RSVD | PF_FETCH) == PF_PRESENT | PF_WRITE
+        && Fault::from_bits_truncate(error).difference(Fault::USER) == Fault::PRESENT.union(Fault::WRITE)
         && ptwrite::emulate(cx, cr2)
     {
         return Ok(());
     }
-    let user = if cx.arch.in_kernel { 0 } else { PF_USER };
+    let mut fault = Fault::from_bits_retain(error);
+    fault.set(Fault::USER, !cx.arch.in_kernel);
     cx.shared().info.set_cr2(address);
-    inject(cx, vector::PF, error & !PF_USER | user)
+    inject(cx, vector::PF, fault.bits())
 }
 
 /// The LDT page of the vCPU that window address `va` belongs to.
@@ -136,8 +146,10 @@ fn software(cx: &mut Cx, n: u8, error: u32) -> Result<(), Reason> {
 /// As [`inject`].
 pub fn access_fault(cx: &mut Cx, va: u64, write: bool) -> Result<(), Reason> {
     cx.shared().info.set_cr2(va);
-    let error = if write { PF_WRITE } else { 0 } | if cx.arch.in_kernel { 0 } else { PF_USER };
-    inject(cx, vector::PF, error)
+    let mut fault = Fault::empty();
+    fault.set(Fault::WRITE, write);
+    fault.set(Fault::USER, !cx.arch.in_kernel);
+    inject(cx, vector::PF, fault.bits())
 }
 
 fn general_protection(cx: &mut Cx, error: u32) -> Result<(), Reason> {

@@ -97,7 +97,6 @@ pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
             cmd @ (m::NORMAL_PT_UPDATE | m::PT_UPDATE_PRESERVE_AD | m::PT_UPDATE_NO_TRANSLATE) => {
                 let mfn = Mfn(req.ptr >> 12);
                 if table.as_ref().is_none_or(|t| t.mfn() != mfn) {
-                    table = None;
                     match Table::open(mem, mfn) {
                         Ok(t) => table = Some(t),
                         Err(e) => return finish(i, Err(e)),

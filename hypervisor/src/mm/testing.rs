@@ -1,4 +1,5 @@
 //! Host tests: an arena of memory with a frame table and an M2P, one per test thread.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // tests may
 
 use super::frame::{self, Frame};
 use super::{alloc, phys};

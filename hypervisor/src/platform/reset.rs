@@ -7,15 +7,15 @@ pub static NO_REBOOT: AtomicBool = AtomicBool::new(false);
 
 /// Stops this CPU for ever.
 pub fn halt() -> ! {
+    #[cfg(target_os = "none")]
     loop {
-        #[cfg(target_os = "none")]
         // SAFETY: interrupts off, halt.
         unsafe {
             core::arch::asm!("cli; hlt", options(nomem, nostack));
         }
-        #[cfg(not(target_os = "none"))]
-        panic!("halt");
     }
+    #[cfg(not(target_os = "none"))]
+    panic!("halt");
 }
 
 /// Restarts the machine, or halts it if so told on the command line.

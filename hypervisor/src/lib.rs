@@ -59,5 +59,3 @@ pub mod time;
 #[cfg(target_os = "none")]
 pub mod upcalls;
 
-/// Hook for the audit that runs when the machine stops.
-pub fn audit_at_exit() {}

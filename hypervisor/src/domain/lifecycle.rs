@@ -1,9 +1,10 @@
 //! How domains stop: shutdown, crash, destruction.
 
-use super::{Domain, DomainRef, Life, ShutdownReason, VcpuRef, slots};
+use super::{Domain, DomainRef, Life, ShutdownReason, VcpuRef, audit, slots};
+use crate::arch::percpu::{pending, this_cpu};
 use crate::events;
 use crate::sched;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::event::VIRQ_DOM_EXC;
 use pv_abi::ids::DomId;
@@ -20,26 +21,54 @@ pub enum Teardown {
     Memory,
 }
 
-/// The domain stops for `reason`: all its vCPUs pause; the tools are told. dom0's stop is the machine's.
+/// Why the machine is to stop: a [`ShutdownReason`] + 1, 0 while it is not.
+static STOP: AtomicU32 = AtomicU32::new(0);
+
+/// dom0's values for the power registers, one in each half, and bit 32 when it gave some.
+static POWER_VALUES: AtomicU64 = AtomicU64::new(0);
+
+/// dom0 powers the machine off with its values for the PM1a and PM1b control registers.
+pub fn power_off_with(d: &DomainRef, [a, b]: [u16; 2]) {
+    POWER_VALUES.store(1 << 32 | u64::from(b) << 16 | u64::from(a), Ordering::Release);
+    shutdown(d, ShutdownReason::PowerOff);
+}
+
+/// The domain stops for `reason`: all its vCPUs pause; the tools are told. dom0's stop is the machine's, as soon as the
+/// CPU has nothing running any more ([`stop_machine_if_asked`]).
 pub fn shutdown(d: &DomainRef, reason: ShutdownReason) {
-    if d.id == DomId::DOM0 {
-        machine_stop(reason);
-    }
     if d.shutdown.compare_exchange(0, reason as u32 + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return;
     }
+    if d.id == DomId::DOM0 {
+        STOP.store(reason as u32 + 1, Ordering::Release);
+    }
     pause(d);
+    this_cpu().raise(pending::RESCHED);
     events::send_dom0_virq(VIRQ_DOM_EXC);
 }
 
-/// What dom0's shutdown does to the machine.
-fn machine_stop(reason: ShutdownReason) -> ! {
+/// Stops the machine if dom0 stopped. Called between two vCPUs, when the CPU runs none: the audit needs each vCPU's
+/// state parked. Only one CPU gets past the first line.
+#[inline]
+pub fn stop_machine_if_asked() {
+    if STOP.load(Ordering::Relaxed) != 0
+        && let Some(reason) = STOP.swap(0, Ordering::AcqRel).checked_sub(1).and_then(ShutdownReason::from_abi)
+    {
+        stop_machine(reason)
+    }
+}
+
+#[cold]
+fn stop_machine(reason: ShutdownReason) -> ! {
     use crate::platform::reset;
-    crate::audit_at_exit();
+    audit::at_exit();
     match reason {
         ShutdownReason::PowerOff | ShutdownReason::Suspend => {
             log::info!("dom0 powered off");
-            reset::power_off()
+            match POWER_VALUES.load(Ordering::Acquire) {
+                0 => reset::power_off(),
+                v => reset::power_off_with([v as u16, (v >> 16) as u16]),
+            }
         }
         ShutdownReason::Reboot | ShutdownReason::SoftReset => {
             log::info!("dom0 asked for a reboot");
@@ -136,7 +165,7 @@ pub fn destroy(d: &DomainRef) -> Result<(), Errno> {
 /// Empties the slot of a dead domain, if none of its pages is left. Pages that others map keep the domain: they are
 /// accounted to it, so its id must not be given to another.
 fn bury(d: &DomainRef) -> bool {
-    let done = d.life() == Life::Dead && d.mem.pages() == 0;
+    let done = d.life() == Life::Dead && audit::nothing_left(d);
     if done {
         slots::remove(d.id);
     }

@@ -5,6 +5,7 @@
 //! given to it, its resources are being returned); *dead* (all returned: its slot is empty, its memory goes with the
 //! last reference).
 
+pub mod audit;
 pub mod capture;
 pub mod current;
 pub mod lifecycle;
@@ -162,7 +163,7 @@ impl Domain {
             started: AtomicBool::new(false),
             teardown: Lock::new(Rank::Domain, lifecycle::Teardown::default()),
         })?;
-        d.mem.register();
+        d.mem.register()?;
         Ok(d)
     }
 

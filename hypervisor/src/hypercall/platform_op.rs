@@ -2,9 +2,9 @@
 
 use super::{Args, Outcome};
 use crate::arch::percpu::{CpuId, online};
-use crate::domain::Cx;
+use crate::domain::{Cx, lifecycle};
 use crate::mm::guest::{copy_from_guest, copy_to_guest};
-use crate::platform::{acpi, machine, reset};
+use crate::platform::{acpi, machine};
 use crate::time;
 use pv_abi::errno::Errno;
 use pv_abi::ids::GuestHandle;
@@ -23,7 +23,7 @@ pub fn platform_op(cx: &mut Cx, a: Args) -> Outcome {
     if op.interface_version != x::INTERFACE_VERSION {
         return Errno::EACCES.into();
     }
-    let done = run(&mut op);
+    let done = run(cx, &mut op);
     if let Ok(Answer::Data) = done
         && let Err(e) = copy_to_guest(at, &op)
     {
@@ -40,7 +40,7 @@ enum Answer {
     Data,
 }
 
-fn run(op: &mut x::PlatformOp) -> Result<Answer, Errno> {
+fn run(cx: &Cx, op: &mut x::PlatformOp) -> Result<Answer, Errno> {
     match op.cmd {
         x::OP_SETTIME32 => {
             let t: x::SetTime32 = get(op)?;
@@ -53,7 +53,7 @@ fn run(op: &mut x::PlatformOp) -> Result<Answer, Errno> {
             }
             set_time(t.secs, t.nsecs, t.system_time)
         }
-        x::OP_ENTER_ACPI_SLEEP => sleep(&get(op)?),
+        x::OP_ENTER_ACPI_SLEEP => sleep(cx, &get(op)?),
         x::OP_FIRMWARE_INFO => firmware(op),
         x::OP_READ_MEMTYPE => {
             let mut m: x::ReadMemtype = get(op)?;
@@ -119,7 +119,7 @@ fn acpi_id(apic: u32) -> u32 {
 
 /// dom0 has prepared the devices and gives the values for the power registers. Only S5 ends well: nobody would bring
 /// the hypervisor back from S3.
-fn sleep(s: &x::EnterAcpiSleep) -> Result<Answer, Errno> {
+fn sleep(cx: &Cx, s: &x::EnterAcpiSleep) -> Result<Answer, Errno> {
     if s.flags & !x::ACPI_SLEEP_EXTENDED != 0 || !(1..=5).contains(&s.sleep_state) {
         return Err(Errno::EINVAL);
     }
@@ -129,9 +129,9 @@ fn sleep(s: &x::EnterAcpiSleep) -> Result<Answer, Errno> {
     if acpi::tables().fadt.is_none() {
         return Err(Errno::EPERM);
     }
-    log::info!("dom0 powers the machine off");
-    crate::audit_at_exit();
-    reset::power_off_with([s.val_a, s.val_b])
+    // dom0 does not come back from this call: the machine goes once its vCPU is off the CPU.
+    lifecycle::power_off_with(cx.domain(), [s.val_a, s.val_b]);
+    Ok(Answer::Nothing)
 }
 
 fn firmware(op: &mut x::PlatformOp) -> Result<Answer, Errno> {

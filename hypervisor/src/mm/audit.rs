@@ -81,6 +81,10 @@ impl fmt::Display for Difference {
 pub struct Report {
     /// Frames compared.
     pub frames: u64,
+    /// Page tables walked.
+    pub tables: u64,
+    /// Frames without an owner.
+    pub free: u64,
     /// References added up.
     pub references: u64,
     /// How many differences there are.
@@ -202,6 +206,7 @@ impl Recount {
 
     /// The first `held` entries of a table.
     fn table(&mut self, mfn: Mfn, kind: Kind, held: usize) {
+        self.report.tables += 1;
         for i in 0..held.min(ENTRIES) {
             if kind == Kind::L4 && is_hypervisor_slot(i) {
                 continue;
@@ -240,6 +245,8 @@ impl Recount {
                 self.report.differ(Difference { mfn, wrong, expected: sum >> 32, found: types });
             }
         }
+        // The pages of the sums are free again in a moment.
+        self.report.free = alloc::free_pages() + self.pages.len() as u64;
         core::mem::take(&mut self.report)
     }
 }

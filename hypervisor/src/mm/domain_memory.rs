@@ -26,16 +26,18 @@ pub struct DomainMemory {
     pub dirty_cpus: AtomicCpuMask,
     /// Being torn down: gets no more pages.
     pub dying: AtomicBool,
+    /// Everything that can be taken from it was; what is left is mapped by others.
+    torn_down: AtomicBool,
     /// GDT and LDT windows.
     pub window: Window,
     /// Tables whose release stopped half-way.
     pub unfinished: Unfinished,
 }
 
-/// The last page of a dying domain went: somebody should look whose.
+/// A domain that was torn down lost a page that others had kept: perhaps its last, somebody should look.
 static EMPTIED: AtomicBool = AtomicBool::new(false);
 
-/// Whether a dying domain lost its last page since this was last asked.
+/// Whether such a domain lost a page since this was last asked.
 pub fn take_emptied() -> bool {
     EMPTIED.load(Ordering::Relaxed) && EMPTIED.swap(false, Ordering::AcqRel)
 }
@@ -43,6 +45,14 @@ pub fn take_emptied() -> bool {
 /// Who accounts for the frames of each domain. An entry is set while the domain object lives.
 static OWNERS: [AtomicPtr<DomainMemory>; crate::domain::slots::MAX_DOMAINS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; crate::domain::slots::MAX_DOMAINS];
+
+/// Host tests: each starts with domains of its own.
+#[cfg(not(target_os = "none"))]
+pub(super) fn forget_domain(id: u16) {
+    if let Some(slot) = OWNERS.get(usize::from(id)) {
+        slot.store(core::ptr::null_mut(), Ordering::Release);
+    }
+}
 
 /// Runs `f` with the memory of domain `id`, which owns at least one frame or is otherwise known to exist.
 pub(super) fn with<R>(id: DomId, f: impl FnOnce(&DomainMemory) -> R) -> Option<R> {
@@ -90,6 +100,7 @@ impl DomainMemory {
             max: AtomicU64::new(max),
             dirty_cpus: AtomicCpuMask::empty(),
             dying: AtomicBool::new(false),
+            torn_down: AtomicBool::new(false),
             window: Window::new(),
             unfinished: Unfinished::new(),
         }
@@ -97,10 +108,14 @@ impl DomainMemory {
 
     /// Makes the frames of the domain find their accounts. Called when the domain has its final address: the object
     /// stays there until it is dropped, and drop takes the entry out.
-    pub fn register(&self) {
-        if let Some(slot) = OWNERS.get(self.id.0 as usize) {
-            slot.store(core::ptr::from_ref(self).cast_mut(), Ordering::Release);
-        }
+    ///
+    /// # Errors
+    /// `EEXIST` while a domain that had the same id before still has frames.
+    pub fn register(&self) -> Result<(), Errno> {
+        let slot = OWNERS.get(self.id.0 as usize).ok_or(Errno::EINVAL)?;
+        let me = core::ptr::from_ref(self).cast_mut();
+        slot.compare_exchange(core::ptr::null_mut(), me, Ordering::AcqRel, Ordering::Relaxed)
+            .map_or(Err(Errno::EEXIST), |_| Ok(()))
     }
 
     fn unregister(&self) {
@@ -171,7 +186,9 @@ impl DomainMemory {
             Some(p) => p.next.store(next, Ordering::Relaxed),
             None => *head = next,
         }
-        if self.pages.fetch_sub(1, Ordering::Relaxed) == 1 && self.dying.load(Ordering::Acquire) {
+        self.pages.fetch_sub(1, Ordering::Relaxed);
+        if self.torn_down.load(Ordering::Acquire) {
+            // Others may have kept the domain waiting for just this page.
             EMPTIED.store(true, Ordering::Release);
             this_cpu().raise(pending::SOFTIRQ);
         }
@@ -228,7 +245,10 @@ impl DomainMemory {
         loop {
             // The list may change under every step, so each step starts from its head; given-back frames that others
             // still hold are moved to the tail side by walking past them.
-            let Some(f) = self.next_victim() else { return true };
+            let Some(f) = self.next_victim() else {
+                self.torn_down.store(true, Ordering::SeqCst);
+                return true;
+            };
             if f.partial() {
                 if page_type::resume_release(f, owner, true).is_err() {
                     return false;

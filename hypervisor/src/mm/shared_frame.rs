@@ -146,6 +146,11 @@ impl InfoPage {
         InfoPage { place: AtomicPtr::new(ABSENT.as_ptr().cast_mut().cast()), registered: spin::Once::new() }
     }
 
+    /// The guest's page it was moved to, if it was; this object holds a writable reference to it.
+    pub fn registered(&self) -> Option<Mfn> {
+        self.registered.get().map(SharedFrame::mfn)
+    }
+
     fn p(&self) -> *mut u8 {
         self.place.load(Ordering::Acquire)
     }

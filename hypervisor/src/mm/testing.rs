@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // tests may
 
 use super::frame::{self, Frame};
+use super::domain_memory::forget_domain;
 use super::{alloc, phys};
 use pv_abi::ids::Mfn;
 use std::vec::Vec;
@@ -47,6 +48,7 @@ pub fn domain(id: u16, max: u64) -> &'static super::domain_memory::DomainMemory 
         max,
         false,
     )));
-    mem.register();
+    forget_domain(id);
+    mem.register().unwrap();
     mem
 }

@@ -581,6 +581,11 @@ impl Pirqs {
         self.page.lock().as_ref().is_some_and(|p| p.unmasks)
     }
 
+    /// The registered page, for the audit: it is held writable.
+    pub fn page(&self) -> Option<pv_abi::ids::Mfn> {
+        self.page.lock().as_ref().map(|p| p.frame.mfn())
+    }
+
     /// Gives the page and all PIRQs of the domain back: it dies.
     pub fn release(&self, dom: DomId) {
         release(dom);

@@ -30,6 +30,7 @@ pub fn schedule(regs: &mut GuestRegs) {
         leave(&mut run, regs);
         park(run, now);
     }
+    crate::domain::lifecycle::stop_machine_if_asked();
     loop {
         if let Some(next) = pick() {
             enter(next, regs);

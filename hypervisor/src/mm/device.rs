@@ -45,6 +45,10 @@ pub(super) fn map_entry(pte: Pte, owner: Owner) -> Result<Pte, Refused> {
     if mfn >> (phys_bits() - 12) != 0 {
         return Err(Errno::EINVAL.into());
     }
+    // The top 12 GiB below 2^40 are HyperTransport's on AMD-type machines: no device answers there.
+    if amd() && (0xfd0_0000..0x1000_0000).contains(&mfn) {
+        return Err(Errno::EPERM.into());
+    }
     let g = GUARDED.lock();
     if g.hidden.contains(&mfn) {
         return Err(Errno::EPERM.into());
@@ -58,6 +62,13 @@ pub(super) fn map_entry(pte: Pte, owner: Owner) -> Result<Pte, Refused> {
         pte = Pte(pte.0 | bit::PCD | bit::PWT);
     }
     Ok(pte.adjust_l1())
+}
+
+fn amd() -> bool {
+    #[cfg(target_os = "none")]
+    return !crate::arch::cpu::is_intel();
+    #[cfg(not(target_os = "none"))]
+    true
 }
 
 fn phys_bits() -> u32 {

@@ -474,7 +474,7 @@ fn get_l1_entry(pte: Pte, owner: Owner, frames_of: DomId) -> Result<Pte, Refused
         return Err(Errno::EINVAL.into());
     }
     if !f.get_ref(frames_of) {
-        return Err(if f.class() == Class::Free { Errno::EINVAL } else { Errno::EBUSY }.into());
+        return Err(Errno::EBUSY.into());
     }
     if pte.writable() {
         if let Err(e) = get_type(f, Kind::Writable, Owner { id: frames_of, hardware: false }, false) {

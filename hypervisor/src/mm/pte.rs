@@ -59,9 +59,9 @@ impl Pte {
             return self;
         }
         if self.0 & bit::US == 0 {
-            return Pte((self.0 | bit::US | bit::KERNEL) & !bit::G);
+            return Pte(self.0 | bit::US | bit::KERNEL);
         }
-        if self.0 & bit::KERNEL != 0 { Pte(self.0 & !bit::G) } else { Pte(self.0 | bit::G) }
+        if self.0 & bit::KERNEL != 0 { self } else { Pte(self.0 | bit::G) }
     }
 
     /// An L2, L3 or L4 entry as it is stored.
@@ -89,7 +89,8 @@ mod tests {
         assert_eq!(kernel.0, bit::P | bit::RW | bit::US | bit::KERNEL);
         assert_eq!(kernel.adjust_l1(), kernel, "what was read back may be written again");
         assert_eq!(Pte(bit::P | bit::US).adjust_l1().0, bit::P | bit::US | bit::G);
-        assert_eq!(Pte(bit::P | bit::US | bit::KERNEL | bit::G).adjust_l1().0, bit::P | bit::US | bit::KERNEL);
+        assert_eq!(Pte(bit::P | bit::US | bit::KERNEL).adjust_l1().0, bit::P | bit::US | bit::KERNEL);
+        assert_eq!(Pte(bit::P | bit::G).adjust_l1().0, bit::P | bit::G | bit::US | bit::KERNEL, "a guest's G stays");
         assert_eq!(Pte(0xdead_0000).adjust_l1().0, 0xdead_0000, "a non-present entry is the guest's own");
     }
 

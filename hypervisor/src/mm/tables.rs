@@ -243,7 +243,7 @@ pub(super) fn fill_hypervisor_slots(l4: Mfn, domain: DomId) {
 }
 
 fn show_m2p(l4: Mfn, show: bool) {
-    let v = if show { root_entry(slot_of(M2P_RO)) & !2 } else { 0 };
+    let v = if show { root_entry(slot_of(M2P_RO)) & !2 | super::pte::bit::NX } else { 0 };
     // SAFETY: a validated L4; its hypervisor slots are ours.
     unsafe { phys::entry(l4, slot_of(M2P_RO)) }.store(v, Ordering::Relaxed);
 }

@@ -31,8 +31,6 @@ pub fn serve_requests() {
 pub enum Rank {
     /// One domain is made at a time.
     Creation = 0,
-    /// Domain slots: creation and final removal.
-    Domains = 1,
     /// One domain's administration (domctl).
     Domain = 2,
     /// A grant table. Two at once: lower domain id first, through [`Lock::lock_pair`].
@@ -55,6 +53,8 @@ pub enum Rank {
     Heap = 10,
     /// The console ring and the UART.
     Console = 12,
+    /// One domain slot: held just to copy the reference in it, whatever else is held.
+    Domains = 14,
     /// PCI configuration ports. Nothing is taken, and nothing logged, while it is held.
     Pci = 13,
 }

@@ -40,7 +40,8 @@ pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
     let arg = a.a2();
     match a.a1() {
         e::OP_SEND => read(arg, |s: e::Send| events::send(d, s.port)),
-        e::OP_UNMASK => read(arg, |u: e::Unmask| events::unmask(d, u.port)),
+        // Port 0 is there, and never bound.
+        e::OP_UNMASK => read(arg, |u: e::Unmask| if u.port == 0 { Ok(()) } else { events::unmask(d, u.port) }),
         e::OP_CLOSE => read(arg, |c: e::Close| events::close(d, c.port)),
         e::OP_BIND_IPI => with(arg, |b: &mut e::BindIpi| {
             d.vcpu(VcpuId(b.vcpu)).ok_or(Errno::ENOENT)?;
@@ -52,6 +53,9 @@ pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
             Ok(())
         }),
         e::OP_BIND_PIRQ => with(arg, |b: &mut e::BindPirq| {
+            if b.pirq >= crate::platform::irq::NR_PIRQS {
+                return Err(Errno::EINVAL);
+            }
             if !crate::platform::irq::mapped(d.id, b.pirq) {
                 return Err(Errno::EPERM);
             }
@@ -103,7 +107,8 @@ pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
                 return Err(Errno::EPERM);
             }
             let ports = target.events.ports.lock();
-            if s.port >= e::NR_PORTS_2L {
+            // Ports exist as far as the table has grown.
+            if s.port >= ports.limit().max(1) {
                 return Err(Errno::EINVAL);
             }
             s.u = [0; 2];
@@ -145,9 +150,8 @@ pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
             Ok(())
         }),
         // FIFO events are not offered yet; guests fall back to the 2-level ABI.
-        e::OP_INIT_CONTROL | e::OP_SET_PRIORITY => Errno::ENOSYS.into(),
-        e::OP_EXPAND_ARRAY => Errno::EOPNOTSUPP.into(),
-        _ => Errno::ENOSYS.into(),
+        e::OP_EXPAND_ARRAY => read(arg, |_: u32| Err(Errno::EOPNOTSUPP)),
+        _ => read(arg, |_: u32| Err(Errno::ENOSYS)),
     }
 }
 

@@ -19,6 +19,9 @@ const BATCH: usize = 32;
 /// grant_table_op(cmd, list, count).
 pub fn grant_table_op(cx: &mut Cx, a: Args) -> Outcome {
     let (cmd, list, count) = (a.a1() as u32, a.a2(), a.a3() as u32);
+    if count > i32::MAX as u32 {
+        return Errno::EINVAL.into();
+    }
     match u64::from(cmd) {
         OP_MAP_GRANT_REF => each(cx, a, list, count, |cx, op: &mut MapGrantRef| {
             let l4 = cx.arch.tables.kernel_base();

@@ -26,8 +26,9 @@ fn name_of(line: &str) -> &str {
     line.split(" = ").next().unwrap_or(line)
 }
 
-/// Replaces lines of the record by those of a difference file: `obs:` lines, each after a `#` line that says why.
-pub fn apply_differences(golden: &mut [String], text: &str) -> Result<(), String> {
+/// Replaces lines of the record by those of a difference file: `obs:` lines, each after a `#` line that says why. A line
+/// of the record that Hospes does not show stands there behind `- `, one that it shows in addition behind `+ `.
+pub fn apply_differences(golden: &mut Vec<String>, text: &str) -> Result<(), String> {
     let mut reason = false;
     for line in text.lines().filter(|l| !l.trim().is_empty()) {
         if line.starts_with('#') {
@@ -36,6 +37,20 @@ pub fn apply_differences(golden: &mut [String], text: &str) -> Result<(), String
         }
         if !reason {
             return Err(format!("a difference without a reason: {line}"));
+        }
+        if let Some(gone) = line.strip_prefix("- ") {
+            match golden.iter().position(|g| g == gone) {
+                Some(i) => drop(golden.remove(i)),
+                None => return Err(format!("listed as gone, but not in the record: {gone}")),
+            }
+            continue;
+        }
+        if let Some(new) = line.strip_prefix("+ ") {
+            if golden.iter().any(|g| name_of(g) == name_of(new)) {
+                return Err(format!("listed as new, but in the record: {new}"));
+            }
+            golden.push(new.to_string());
+            continue;
         }
         let old = golden.iter_mut().find(|g| name_of(g) == name_of(line));
         match old {
@@ -101,7 +116,7 @@ fn compare(root: &Path, name: &str, kind: Kind, log: &Log, wrong: &mut Vec<Strin
         }
     }
     wrong.extend(got.iter().filter(|l| !golden.iter().any(|g| name_of(g) == name_of(l))).map(|l| format!("+ {l}")));
-    if differing == 0 && got.len() == golden.len() && got != golden {
+    if differing == 0 && kind == Kind::Xen && got.len() == golden.len() && got != golden {
         wrong.push("the same observations in another order".into());
     }
 }

@@ -6,7 +6,7 @@
 
 mod ports;
 
-pub use ports::{Channel, Kind, Ports};
+pub use ports::{BUCKET, Channel, Kind, Ports};
 
 use crate::arch::percpu::{self, CpuId, pending, this_cpu};
 use crate::domain::{DomainRef, VcpuRef, slots};

@@ -6,8 +6,9 @@ use pv_abi::errno::Errno;
 use pv_abi::ids::DomId;
 
 /// Ports of one allocation.
-const BUCKET: usize = 128;
-const BUCKETS: usize = 4096 / BUCKET;
+pub const BUCKET: u32 = 128;
+const SIZE: usize = BUCKET as usize;
+const BUCKETS: usize = 4096 / SIZE;
 
 /// What a port is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,21 +59,21 @@ impl Ports {
     /// Ports are below this.
     pub fn limit(&self) -> u32 {
         // Only buckets that exist can hold ports.
-        let used = self.buckets.iter().rposition(Option::is_some).map_or(0, |b| (b + 1) * BUCKET);
+        let used = self.buckets.iter().rposition(Option::is_some).map_or(0, |b| (b + 1) * SIZE);
         (used as u32).min(self.max)
     }
 
     /// A port in use.
     #[inline(always)]
     pub fn get(&self, port: u32) -> Option<&Channel> {
-        let b = self.buckets.get(port as usize / BUCKET)?.as_ref()?;
-        b.get(port as usize % BUCKET).filter(|c| c.kind != Kind::Free)
+        let b = self.buckets.get(port as usize / SIZE)?.as_ref()?;
+        b.get(port as usize % SIZE).filter(|c| c.kind != Kind::Free)
     }
 
     /// A port in use, to be changed.
     pub fn get_mut(&mut self, port: u32) -> Option<&mut Channel> {
-        let b = self.buckets.get_mut(port as usize / BUCKET)?.as_mut()?;
-        b.get_mut(port as usize % BUCKET).filter(|c| c.kind != Kind::Free)
+        let b = self.buckets.get_mut(port as usize / SIZE)?.as_mut()?;
+        b.get_mut(port as usize % SIZE).filter(|c| c.kind != Kind::Free)
     }
 
     /// The lowest free port becomes `channel`.
@@ -82,14 +83,14 @@ impl Ports {
     pub fn allocate(&mut self, channel: Channel) -> Result<u32, Errno> {
         for (i, bucket) in self.buckets.iter_mut().enumerate() {
             if bucket.is_none() {
-                if (i * BUCKET) as u32 >= self.max {
+                if (i * SIZE) as u32 >= self.max {
                     break;
                 }
-                *bucket = Some(try_slice(BUCKET, |_| Channel { kind: Kind::Free, vcpu: 0 })?);
+                *bucket = Some(try_slice(SIZE, |_| Channel { kind: Kind::Free, vcpu: 0 })?);
             }
             let Some(b) = bucket else { continue };
             for (j, c) in b.iter_mut().enumerate() {
-                let port = (i * BUCKET + j) as u32;
+                let port = (i * SIZE + j) as u32;
                 if port != 0 && port < self.max && c.kind == Kind::Free {
                     *c = channel;
                     return Ok(port);
@@ -111,7 +112,7 @@ impl Ports {
         for (i, b) in self.buckets.iter().enumerate() {
             for (j, c) in b.iter().flat_map(|b| b.iter()).enumerate() {
                 if c.kind == Kind::Pirq(pirq) {
-                    return Some(((i * BUCKET + j) as u32, c.vcpu));
+                    return Some(((i * SIZE + j) as u32, c.vcpu));
                 }
             }
         }

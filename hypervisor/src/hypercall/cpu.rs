@@ -271,6 +271,7 @@ pub fn vm_assist(cx: &mut Cx, a: Args) -> Outcome {
             | m::VMASST_4GB_SEGMENTS_NOTIFY
             | m::VMASST_WRITABLE_PAGETABLES
             | m::VMASST_PAE_EXTENDED_CR3
+            | m::VMASST_ARCHITECTURAL_IOPL
             | m::VMASST_RUNSTATE_UPDATE_FLAG
             | m::VMASST_M2P_STRICT
     ) {

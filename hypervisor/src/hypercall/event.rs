@@ -108,7 +108,7 @@ pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
             }
             let ports = target.events.ports.lock();
             // Ports exist as far as the table has grown.
-            if s.port >= ports.limit().max(1) {
+            if s.port >= ports.limit().max(events::BUCKET) {
                 return Err(Errno::EINVAL);
             }
             s.u = [0; 2];
@@ -151,7 +151,8 @@ pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
         }),
         // FIFO events are not offered yet; guests fall back to the 2-level ABI.
         e::OP_EXPAND_ARRAY => read(arg, |_: u32| Err(Errno::EOPNOTSUPP)),
-        _ => read(arg, |_: u32| Err(Errno::ENOSYS)),
+        e::OP_INIT_CONTROL | e::OP_SET_PRIORITY | 14 => read(arg, |_: u32| Err(Errno::ENOSYS)),
+        _ => Errno::ENOSYS.into(),
     }
 }
 

@@ -13,6 +13,8 @@ use pv_abi::vcpu as v;
 
 /// Shortest period of a periodic timer, ns.
 const MIN_PERIOD: u64 = 1_000_000;
+/// Longest: what is beyond could overflow a deadline.
+const MAX_PERIOD: u64 = i64::MAX as u64 >> 2;
 
 /// vcpu_op(cmd, vcpu, arg).
 pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {
@@ -60,7 +62,7 @@ pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {
             let Ok(p) = guest::copy_from_guest(GuestHandle::<v::SetPeriodicTimer>::new(arg)) else {
                 return Errno::EFAULT.into();
             };
-            if p.period_ns < MIN_PERIOD {
+            if !(MIN_PERIOD..=MAX_PERIOD).contains(&p.period_ns) {
                 return Errno::EINVAL.into();
             }
             target.periodic.store(p.period_ns, Ordering::Relaxed);

@@ -35,6 +35,7 @@ const PAGE: u64 = 4096;
 /// XENFEAT bits of submap 0.
 pub fn features(dom0: bool) -> u32 {
     let bits = [
+        feat::PAE_PGDIR_ABOVE_4GB,
         feat::MMU_PT_UPDATE_PRESERVE_AD,
         feat::HIGHMEM_ASSIST,
         feat::GNTTAB_MAP_AVAIL_BITS,

@@ -122,7 +122,7 @@ fn mapping(t: &Table) {
     obs("writable mapping of a read-only grant", map(9, GNTMAP_HOST_MAP, 0, window.va).1.status);
     let (_, m) = map(9, GNTMAP_HOST_MAP | GNTMAP_READONLY, 0, window.va);
     obs("read-only mapping of it", m.status);
-    obs("its PTE", flags_of(paging::pte(window.va)));
+    obs("PTE 1, without A and D", flags_of(paging::pte(window.va) & !0x60));
     obs("its entry", t.flags(9));
     obs("a write through it", probe::kernel(code!("mov [rdi], rax"), &Gprs { rdi: window.va, ..Gprs::ZERO }));
     // the guest overwrites the PTE: the unmap notices
@@ -173,7 +173,7 @@ fn refusals(t: &Table) {
     let (_, m) = map(25, GNTMAP_HOST_MAP | GNTMAP_READONLY, 0, window.va);
     obs("map a table read-only", m.status);
     if m.status == 0 {
-        obs("its PTE", flags_of(paging::pte(window.va)));
+        obs("PTE 2, without A and D", flags_of(paging::pte(window.va) & !0x60));
         expect("unmap it", unmap(window.va, m.handle).1, 0);
     }
     let (_, m) = map(26, GNTMAP_HOST_MAP, 0, window.va + 0x123);
@@ -205,7 +205,7 @@ fn contains_pte(t: &Table) {
     let flags = GNTMAP_HOST_MAP | GNTMAP_CONTAINS_PTE;
     let (_, m) = map(30, flags, 0, slot);
     expect("map by PTE address", m.status, 0);
-    obs("its PTE", flags_of(paging::pte(window.va)));
+    obs("PTE 3, without A and D", flags_of(paging::pte(window.va) & !0x60));
     expect("read", Hex(window.read(0)), Hex(0x5005));
     obs("unmap by the virtual address", unmap(window.va, m.handle).1);
     obs("unmap by the PTE address", unmap(slot, m.handle).1);

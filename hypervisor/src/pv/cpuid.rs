@@ -93,14 +93,11 @@ mod feature1c {
 mod feature1d {
     pub const VME: u32 = 1 << 1;
     pub const PSE: u32 = 1 << 3;
-    pub const MCE: u32 = 1 << 7;
-    pub const MCA: u32 = 1 << 14;
     pub const MTRR: u32 = 1 << 12;
     pub const SEP: u32 = 1 << 11;
     pub const PGE: u32 = 1 << 13;
     pub const PSE36: u32 = 1 << 17;
     pub const DS: u32 = 1 << 21;
-    pub const ACPI: u32 = 1 << 22;
     pub const TM1: u32 = 1 << 29;
     pub const PBE: u32 = 1 << 31;
 }
@@ -128,8 +125,8 @@ pub(super) fn policy(leaf: u32, sub: u32, mut r: Regs) -> Regs {
             if r.ecx & c::XSAVE != 0 {
                 r.ecx |= c::OSXSAVE;
             }
-            // Machine checks are the hypervisor's: no guest sees the banks.
-            r.edx &= !(d::VME | d::MCE | d::MCA | d::PSE | d::MTRR | d::PGE | d::PSE36 | d::DS | d::ACPI | d::TM1 | d::PBE);
+            // Machine checks are the hypervisor's: the feature shows, as kernels expect, and there are no banks.
+            r.edx &= !(d::VME | d::PSE | d::MTRR | d::PGE | d::PSE36 | d::DS | d::TM1 | d::PBE);
             if r_is_amd() {
                 r.edx &= !d::SEP;
             }
@@ -156,7 +153,7 @@ pub(super) fn policy(leaf: u32, sub: u32, mut r: Regs) -> Regs {
             // LAHF, CMP_LEGACY off, ABM, SSE4A, MISALIGNSSE, 3DNOWPREFETCH, XOP, FMA4, TBM.
             r.ecx &= 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 16 | 1 << 21;
             // PSE, PGE, MTRR, PSE36, PAGE1GB off.
-            r.edx &= !(d::MCE | d::MCA | 1 << 3 | 1 << 12 | 1 << 13 | 1 << 17 | 1 << 26);
+            r.edx &= !(1 << 3 | 1 << 12 | 1 << 13 | 1 << 17 | 1 << 26);
         }
         0x8000_0007 => r = Regs { edx: r.edx & (1 << 8), ..Regs::default() },
         0x8000_0008 => {

@@ -67,7 +67,9 @@ pub fn write(cx: &mut Cx, msr: u32, v: u64) -> bool {
             cx.arch.tsc_aux = v & 0xffff_ffff;
             v >> 32 == 0
         }
-        0x179 | 0x17a | 0x400..=0x403 => true,
+        // Status registers only take zeroes.
+        0x401 => v == 0,
+        0x179 | 0x17a | 0x400 | 0x402 | 0x403 => true,
         MISC_ENABLE | HWCR | DE_CFG | LS_CFG | MPERF | APERF => true,
         HYPERCALL_PAGE => v & 0xfff == 0 && crate::hypercall::page::fill(cx.domain(), Mfn(v >> 12)),
         _ => AMD_PERF.contains(&msr) || AMD_PSTATE.contains(&msr),

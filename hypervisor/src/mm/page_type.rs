@@ -374,6 +374,10 @@ fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool)
         // writable mapping exists.
         let slot = unsafe { phys::entry(mfn, i) };
         let pte = Pte(slot.load(Ordering::Relaxed));
+        // Most entries of a new table are empty.
+        if !pte.present() {
+            continue;
+        }
         match get_entry(pte, kind, owner, owner.id, preemptible) {
             Ok(stored) => {
                 if stored != pte {
@@ -418,7 +422,7 @@ fn release(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool) 
         }
         // SAFETY: a table of the domain in state `releasing`: nobody else changes it.
         let pte = Pte(unsafe { phys::load(mfn, i) });
-        if put_entry(pte, kind, owner, preemptible).is_err() {
+        if pte.present() && put_entry(pte, kind, owner, preemptible).is_err() {
             // The child is partial and owns what this entry owned.
             super::unfinished::remember(owner.id, pte.mfn());
             f.finish(State::Partial, i);

@@ -19,7 +19,7 @@ const MAX: usize = 256;
 
 /// A domain's unfinished tables.
 pub struct Unfinished {
-    /// How many, for those who only want to know whether there are any.
+    /// How many: those in the list, and those that some CPU has taken out of it and works on.
     count: AtomicU32,
     list: Lock<ArrayVec<u32, MAX>>,
 }
@@ -33,7 +33,7 @@ impl Unfinished {
     /// Whether there are any.
     #[inline(always)]
     pub fn any(&self) -> bool {
-        self.count.load(Ordering::Relaxed) != 0
+        self.count.load(Ordering::Acquire) != 0
     }
 }
 
@@ -45,34 +45,38 @@ pub(super) fn remember(owner: DomId, mfn: Mfn) {
         // level) would leave the table to that, too.
         if !m.dying.load(Ordering::Acquire) {
             let mut list = m.unfinished.list.lock();
-            let _ = list.try_push(mfn.0 as u32);
-            m.unfinished.count.store(list.len() as u32, Ordering::Relaxed);
+            if list.try_push(mfn.0 as u32).is_ok() {
+                m.unfinished.count.fetch_add(1, Ordering::AcqRel);
+            }
         }
     });
 }
 
 /// Goes on with what is left. To be called before a page-table operation of the domain begins.
 ///
+/// What another CPU works on is not finished either: an operation that went on then would find a table in use that its
+/// own vCPU has unpinned a moment ago.
+///
 /// # Errors
 /// `Preempted`: restart the operation.
 #[cold]
 pub fn finish(mem: &DomainMemory) -> Result<(), Preempted> {
     loop {
-        let next = {
-            let mut list = mem.unfinished.list.lock();
-            let next = list.pop();
-            mem.unfinished.count.store(list.len() as u32, Ordering::Relaxed);
-            next
+        let next = mem.unfinished.list.lock().pop();
+        let Some(mfn) = next else {
+            return if mem.unfinished.any() { Err(Preempted) } else { Ok(()) };
         };
-        let Some(mfn) = next else { return Ok(()) };
         let mfn = Mfn(u64::from(mfn));
         // The page may be anything by now: finished, or taken over as a table again.
-        let Some(f) = frame::get(mfn).filter(|f| f.get_ref(mem.id)) else { continue };
-        let r = page_type::resume_release(f, mem.owner(), true);
-        domain_memory::put_frame(f);
+        let mut r = Ok(());
+        if let Some(f) = frame::get(mfn).filter(|f| f.get_ref(mem.id)) {
+            r = page_type::resume_release(f, mem.owner(), true);
+            domain_memory::put_frame(f);
+        }
         if r.is_err() {
             remember(mem.id, mfn);
-            return Err(Preempted);
         }
+        mem.unfinished.count.fetch_sub(1, Ordering::AcqRel);
+        r?;
     }
 }

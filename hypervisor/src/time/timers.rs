@@ -61,28 +61,40 @@ pub fn park(v: &VcpuRef) {
     if v.down.load(Ordering::Acquire) {
         return;
     }
-    if let Some(at) = earliest(v) {
-        queue_on(v, at);
-    }
+    unpark(v);
+    queue_here(v);
 }
 
-fn queue_on(v: &VcpuRef, at: u64) {
+/// Puts a vCPU that has a deadline into this CPU's queue, unless it is in one: a CPU that has just delivered its last
+/// timer and the one it has left since may both want to. The deadline is read after that is decided, so it is the
+/// newest, whoever wins. `timer_cpu` changes under the lock of the queue it names.
+fn queue_here(v: &VcpuRef) {
     let cpu = this_cpu().id.0;
-    if let Some(q) = QUEUES.get(cpu as usize) {
-        v.sched.timer_cpu.store(cpu + 1, Ordering::Release);
-        if q.lock().insert(at, v.clone()).is_err() {
-            v.sched.timer_cpu.store(0, Ordering::Release);
-            debug_assert!(false, "a timer queue without room");
-        }
+    let Some(q) = QUEUES.get(cpu as usize) else { return };
+    let mut q = q.lock();
+    if v.sched.timer_cpu.compare_exchange(0, cpu + 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        return;
+    }
+    let queued = earliest(v).is_some_and(|at| {
+        let room = q.insert(at, v.clone()).is_ok();
+        debug_assert!(room, "a timer queue without room");
+        room
+    });
+    if !queued {
+        v.sched.timer_cpu.store(0, Ordering::Release);
     }
 }
 
 /// The vCPU gets a CPU: out of the queue.
 pub fn unpark(v: &VcpuRef) {
-    let at = v.sched.timer_cpu.swap(0, Ordering::AcqRel);
+    let at = v.sched.timer_cpu.load(Ordering::Acquire);
     if let Some(q) = (at as usize).checked_sub(1).and_then(|c| QUEUES.get(c)) {
-        let taken = q.lock().take(|other| other.same(v));
-        drop(taken);
+        let mut q = q.lock();
+        if v.sched.timer_cpu.compare_exchange(at, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            let taken = q.take(|other| other.same(v));
+            drop(q);
+            drop(taken);
+        }
     }
 }
 
@@ -102,14 +114,12 @@ pub fn run(current: Option<&VcpuRef>) {
             break;
         }
         let Some((_, v)) = guard.pop() else { break };
-        drop(guard);
         v.sched.timer_cpu.store(0, Ordering::Release);
+        drop(guard);
         fire(&v, t);
         // It may run by now, and then keeps its timers itself.
-        if v.sched.state.load(Ordering::Acquire) != sched::state::RUNNING
-            && let Some(at) = earliest(&v)
-        {
-            queue_on(&v, at);
+        if v.sched.state.load(Ordering::Acquire) != sched::state::RUNNING {
+            queue_here(&v);
         }
     }
 }

@@ -2,14 +2,23 @@
 # Files out of Debian packages of any release, whatever release this machine runs: a private apt root in the cache,
 # with the machine's own mirror and proxy, and with signatures checked as always. Nothing is installed.
 
-# debian_mirror NAME: the machine's mirror of the archive NAME (debian, debian-security).
+# debian_mirror NAME: the machine's mirror of the archive NAME (debian, debian-security). A mirror that apt's sources name
+# for the other archive is taken to carry this one beside it.
 debian_mirror() {
+    local other=debian
+    [ "$1" != debian ] || other=debian-security
+    debian_source "$1" || debian_source "$other" | sed -E "s,/$other/?\$,/$1," | grep . ||
+        die "apt's sources name no mirror of the Debian archive: add one to /etc/apt/sources.list"
+}
+
+# debian_source NAME: the first URL of the archive NAME in apt's sources; fails if there is none.
+debian_source() {
     local file
     for file in /etc/apt/sources.list.d/*.sources /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
         [ -f "$file" ] || continue
         # Both styles: "URIs: URL" and "deb [options] URL suite component". Only URLs that end in the archive's name.
         sed -n -E 's/^(URIs:|deb([[:space:]]+\[[^]]*\])?)[[:space:]]+//p' "$file"
-    done | tr -s ' \t' '\n\n' | grep -E "^[a-z+]+:.*/$1/?\$" | head -n 1 | grep . || echo "http://deb.debian.org/$1"
+    done | tr -s ' \t' '\n\n' | grep -E "^[a-z+]+:.*/$1/?\$" | head -n 1 | grep .
 }
 
 # debian_apt SUITES TOOL ARGUMENT...: runs an apt tool on the private root of these suites ("a b").

@@ -24,6 +24,9 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
     if !callbacks.iter().chain([&u.rip, &c.fs_base, &c.gs_base_kernel, &c.gs_base_user]).all(|&a| is_canonical(a)) {
         return Err(Errno::EINVAL);
     }
+    if !c.trap_ctxt.iter().all(|t| is_canonical(t.address)) {
+        return Err(Errno::EINVAL);
+    }
     let errno = |e: Refused| match e {
         Refused::Error(_) => Errno::EINVAL,
         Refused::Preempted => Errno::EAGAIN,
@@ -70,9 +73,6 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
     for (slot, t) in arch.traps.iter_mut().zip(&c.trap_ctxt) {
         *slot = *t;
         slot.cs |= 3;
-        if !is_canonical(slot.address) {
-            slot.address = 0;
-        }
     }
     arch.kernel_ss = c.kernel_ss & 0xffff | 3;
     arch.kernel_sp = c.kernel_sp;

@@ -45,6 +45,8 @@ pub const KERNELS: &[Kernel] = &[
     kernel("grants", "grant tables: map, unmap, copy, statuses"),
     kernel("multicall", "results, order and limits of multicall"),
     kernel("memory", "reservations, exchange and maps of memory_op"),
+    Kernel { options: "dom0_max_vcpus=2", smp: 2, ..kernel("smp", "a second vCPU: bring-up, IPIs, down and up") },
+    kernel("fpu", "FPU state across everything"),
     kernel("version", "xen_version and vm_assist"),
 ];
 

@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn refusals_are_the_measured_ones() {
         let (mut t, page) = setup();
-        let mut status = |t: &mut Table, gref, write| t.begin(OWNER, gref, USER, write).map(drop).unwrap_err();
+        let status = |t: &mut Table, gref, write| t.begin(OWNER, gref, USER, write).map(drop).unwrap_err();
         assert_eq!(status(&mut t, 512, false), ST_BAD_GNTREF, "beyond the table");
         assert_eq!(status(&mut t, 5, false), ST_GENERAL_ERROR, "unused");
         grant(&t, 5, pv_abi::grant::GTF_ACCEPT_TRANSFER, USER, page.0);

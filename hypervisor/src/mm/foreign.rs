@@ -260,6 +260,22 @@ mod tests {
     }
 
     #[test]
+    fn each_writable_use_that_ends_is_stamped() {
+        use crate::platform::tlb;
+        let (a, _, page, _) = two();
+        let f = frame::get(page).unwrap();
+        let first = PageUse::take(a.id, page, true).unwrap();
+        let second = first.another(true).unwrap();
+        tlb::flush_local(tlb::Flush::All);
+        drop(second);
+        let now = tlb::clock();
+        assert_eq!(f.stamp.load(Ordering::Relaxed), now, "though it was not the last");
+        tlb::flush_local(tlb::Flush::All);
+        drop(first);
+        assert!(f.stamp.load(Ordering::Relaxed) > now);
+    }
+
+    #[test]
     fn a_page_table_is_only_read() {
         let (a, b, page, l1) = two();
         l1_of(b, l1);

@@ -203,6 +203,15 @@ impl Frame {
         }
     }
 
+    /// Remembers the flush clock as it is now; it never goes back.
+    #[inline(always)]
+    fn stamp_now(&self) {
+        let now = crate::platform::tlb::clock();
+        if self.stamp.load(Ordering::Acquire) < now {
+            self.stamp.fetch_max(now, Ordering::AcqRel);
+        }
+    }
+
     /// A clean type word for a frame with a new owner.
     pub(super) fn reset_type(&self) {
         self.type_word.store(0, Ordering::Release);
@@ -287,6 +296,11 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
     loop {
         debug_assert!(w & COUNT != 0, "type reference of frame {:#x} dropped too often", f.mfn());
         let kind = Kind::from_word(w);
+        if !kind.is_table() {
+            // Each drop stamps, not only the last: another CPU may drop to zero with a clock it read before we came and
+            // went, and the frame must not look older than our mapping.
+            f.stamp_now();
+        }
         let (new, releasing) = match Frame::state(w) {
             _ if w & COUNT > 1 => (w - 1, None),
             State::Valid if kind.is_table() => {
@@ -298,7 +312,6 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
             ),
             State::Valid => {
                 // Data and descriptor pages: nothing below them.
-                f.stamp.store(crate::platform::tlb::clock(), Ordering::Release);
                 ((w & !(STATE | COUNT)), None)
             }
             _ => {

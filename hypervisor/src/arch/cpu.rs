@@ -14,6 +14,7 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
 
 static GB_PAGES: AtomicBool = AtomicBool::new(false);
 static INTEL: AtomicBool = AtomicBool::new(false);
+static FSGSBASE: AtomicBool = AtomicBool::new(false);
 static BASE_CR4: AtomicU64 = AtomicU64::new(0);
 static PHYS_BITS: AtomicU64 = AtomicU64::new(36);
 
@@ -39,7 +40,7 @@ pub fn base_cr4() -> u64 {
 
 /// Whether the CPU has FSGSBASE.
 pub fn has_fsgsbase() -> bool {
-    cpuid(0, 0).eax >= 7 && cpuid(7, 0).ebx & 1 != 0
+    FSGSBASE.load(Ordering::Relaxed)
 }
 
 /// Reads CPUID once, on the boot CPU.
@@ -61,6 +62,7 @@ pub fn detect() {
         if l7.ebx & 1 << 7 != 0 {
             cr4 |= cr4::SMEP;
         }
+        FSGSBASE.store(l7.ebx & 1 != 0, Ordering::Relaxed);
     }
     BASE_CR4.store(cr4, Ordering::Relaxed);
 }

@@ -25,6 +25,9 @@ const NR_GSIS: usize = 256;
 /// Vectors of devices. The PIC, should it ever speak, has those below.
 const FIRST_VECTOR: u8 = 0x30;
 const LAST_VECTOR: u8 = 0xef;
+/// Guests may raise this one with INT 0x80 (`arch::tables::init_idt`): the entry code takes it for an exception of the
+/// guest's, so no device may have it.
+const SYSTEM_CALL: u8 = 0x80;
 
 /// The word of a vector.
 mod hot {
@@ -164,7 +167,7 @@ impl State {
     }
 
     fn allocate(&mut self, source: Source) -> Result<u8, Errno> {
-        for v in FIRST_VECTOR..=LAST_VECTOR {
+        for v in (FIRST_VECTOR..=LAST_VECTOR).filter(|v| *v != SYSTEM_CALL) {
             if let Some(s @ Source::Free) = self.sources.get_mut(usize::from(v)) {
                 *s = source;
                 return Ok(v);

@@ -1,4 +1,5 @@
-//! Output through console_io: dom0's way to the serial line.
+//! Output through console_io: dom0's way to the serial line. A child domain's goes to the pages it shares.
+use crate::child;
 use crate::hypercall::call;
 use core::fmt;
 use pv_abi::{console::CONSOLEIO_WRITE, hypercall::nr};
@@ -12,7 +13,11 @@ struct Line {
 impl Line {
     fn flush(&mut self) {
         if self.used > 0 {
-            call(nr::CONSOLE_IO, &[CONSOLEIO_WRITE, self.used as u64, self.bytes.as_ptr() as u64]);
+            if child::inside::is() {
+                child::inside::log(&self.bytes[..self.used]);
+            } else {
+                call(nr::CONSOLE_IO, &[CONSOLEIO_WRITE, self.used as u64, self.bytes.as_ptr() as u64]);
+            }
             self.used = 0;
         }
     }

@@ -1,5 +1,5 @@
 //! The transcript and the verdict.
-use crate::{console, hypercall::call_ref};
+use crate::{child, console, hypercall::call_ref};
 use core::fmt::{self, Display};
 use core::sync::atomic::{AtomicU32, Ordering};
 use pv_abi::{hypercall::nr, sched};
@@ -43,12 +43,18 @@ pub fn fail(what: fmt::Arguments<'_>) {
 /// Ends the test: passed unless something failed.
 pub fn finish() -> ! {
     let failures = FAILURES.load(Ordering::Relaxed);
+    if child::inside::is() {
+        child::inside::end(failures, false);
+    }
     end(if failures == 0 { "pass" } else { "fail" })
 }
 
 /// Ends the test: the test itself is wrong or cannot go on.
 pub fn error(what: fmt::Arguments<'_>) -> ! {
     console::line(format_args!("error: {what}"));
+    if child::inside::is() {
+        child::inside::end(FAILURES.load(Ordering::Relaxed), true);
+    }
     end("error")
 }
 

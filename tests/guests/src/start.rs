@@ -41,6 +41,12 @@ pub static ENTRY: Racy<EntryState> =
 
 static START_INFO: Racy<u64> = Racy::new(0);
 
+/// For a child, which is not entered by the code below.
+pub(crate) fn set_start_info(va: u64) {
+    // SAFETY: before anybody else runs.
+    unsafe { START_INFO.get().write(va) }
+}
+
 /// The start_info page.
 pub fn start_info() -> &'static StartInfo {
     // SAFETY: set once by the first instructions, to the page the hypervisor made and nobody changes.

@@ -46,6 +46,7 @@ pub const KERNELS: &[Kernel] = &[
     kernel("multicall", "results, order and limits of multicall"),
     kernel("memory", "reservations, exchange and maps of memory_op"),
     Kernel { options: "dom0_max_vcpus=2", smp: 2, ..kernel("smp", "a second vCPU: bring-up, IPIs, down and up") },
+    kernel("child", "a second domain: built, run, paused, destroyed"),
     kernel("fpu", "FPU state across everything"),
     kernel("version", "xen_version and vm_assist"),
 ];

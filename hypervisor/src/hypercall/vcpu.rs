@@ -30,7 +30,8 @@ pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {
             if own {
                 return Outcome::Deschedule(0);
             }
-            sched::sync_off_cpu(&target);
+            // Not waited for: two vCPUs that take each other down would both wait for ever.
+            sched::kick(&target);
             Outcome::Return(0)
         }
         v::OP_IS_UP => Outcome::Return(i64::from(!target.down.load(Ordering::SeqCst))),

@@ -244,7 +244,17 @@ pub(crate) fn charge(v: &VcpuRef, now: u64) {
     }
 }
 
-/// Waits until `v` runs nowhere. The caller has made sure that it may not run again, and does not run on `v` itself.
+/// `v` may not run any more: if it does, its CPU looks for something else soon.
+pub fn kick(v: &VcpuRef) {
+    fence(Ordering::SeqCst);
+    if v.sched.state.load(Ordering::SeqCst) == state::RUNNING {
+        resched(CpuId(v.sched.cpu.load(Ordering::Acquire)));
+    }
+}
+
+/// Waits until `v` runs nowhere. The caller has made sure that it may not run again, and does not run on `v` itself;
+/// and nothing that a guest starts may wait so for a vCPU that could be waiting for it in turn: tools wait for the
+/// vCPUs of other domains only.
 pub fn sync_off_cpu(v: &VcpuRef) {
     loop {
         fence(Ordering::SeqCst);

@@ -29,6 +29,10 @@ pub fn schedule(regs: &mut GuestRegs) {
         }
         leave(&mut run, regs);
         park(run, now);
+    } else {
+        // A CPU that has run nothing yet, too, is known to be idle before it looks for work for the last time: who
+        // wakes a vCPU from now on sends it here.
+        set_running(None);
     }
     crate::domain::lifecycle::stop_machine_if_asked();
     loop {

@@ -254,6 +254,7 @@ pub fn handle(vector: u8) {
     use crate::arch::percpu::{pending, this_cpu};
     match vector {
         lapic::VECTOR_TIMER => {
+            super::timer::fired();
             this_cpu().raise(pending::TIMER);
             lapic::eoi();
         }

@@ -78,10 +78,27 @@ pub fn system_time() -> u64 {
 static DEADLINE: [AtomicU64; crate::arch::layout::MAX_CPUS] =
     [const { AtomicU64::new(u64::MAX) }; crate::arch::layout::MAX_CPUS];
 
+/// What this CPU's timer was last set for, in system time; `u64::MAX` = it stands still. Setting it again for the same
+/// time is left out: a register of the local APIC costs more than all the rest of a reschedule.
+static ARMED: [AtomicU64; crate::arch::layout::MAX_CPUS] =
+    [const { AtomicU64::new(u64::MAX) }; crate::arch::layout::MAX_CPUS];
+
+/// This CPU's timer has fired, and stands still until it is set again. Should it have been set anew while the interrupt
+/// waited, it is set once more: whoever handles the interrupt programs the next deadline.
+pub fn fired() {
+    if let Some(a) = ARMED.get(crate::arch::percpu::this_cpu().id.0 as usize) {
+        a.store(u64::MAX, Ordering::Relaxed);
+    }
+}
+
 /// Programs this CPU's timer to fire at system time `ns`, or never. A past time fires at once.
 pub fn set_deadline(ns: Option<u64>) {
     let me = crate::arch::percpu::this_cpu().id.0 as usize;
-    let Some(slot) = DEADLINE.get(me) else { return };
+    let (Some(slot), Some(armed)) = (DEADLINE.get(me), ARMED.get(me)) else { return };
+    if armed.load(Ordering::Relaxed) == ns.unwrap_or(u64::MAX) {
+        return;
+    }
+    armed.store(ns.unwrap_or(u64::MAX), Ordering::Relaxed);
     let Some(at) = ns else {
         slot.store(u64::MAX, Ordering::Relaxed);
         #[cfg(target_os = "none")]

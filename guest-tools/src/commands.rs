@@ -1,5 +1,7 @@
 //! What the commands do that only look or say one thing.
 
+pub mod devices;
+
 use anyhow::{Context, Result, bail};
 use pv_abi::domctl::{Getdomaininfo, INVALID_MAX_VCPU_ID};
 use pv_abi::ids::DomId;

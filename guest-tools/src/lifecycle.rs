@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use pv_abi::ids::DomId;
 
+use crate::devices;
 use crate::hypercalls::Hypervisor;
 use crate::nodes;
 use crate::xs::{RELEASE_DOMAIN, Store};
@@ -19,6 +20,9 @@ pub fn destroy(hypervisor: &Hypervisor, store: &mut Store, domain: DomId) -> Res
     if domain == DomId::DOM0 {
         bail!("domain 0 cannot be destroyed: it is the one this runs in");
     }
+    // Its devices go first, as with a machine that is switched off; a guest that went on running would see them break.
+    hypervisor.pause_domain(domain)?;
+    devices::remove_all(store, domain)?;
     let token = "destroy";
     store.watch(RELEASE_DOMAIN, token)?;
     let destroyed = hypervisor.destroy_domain(domain);

@@ -1,8 +1,8 @@
 //! `dom`: domains from dom0's command line, on Hospes and on Xen 4.17.
 //!
-//! From the ground up: [`privcmd`] (the kernel's door; all `unsafe` is there), [`hypercalls`] (typed operations), [`xs`] (the
-//! store), [`cfg`] (configuration files), [`nodes`] (a domain's nodes in the store), [`build`] (makes a domain), [`console`],
-//! [`lifecycle`] (ends one), [`watcher`] (what comes after that), [`commands`] and the command line in this file.
+//! From the ground up: [`privcmd`] (the kernel's door; all `unsafe` but that of loop devices is there), [`hypercalls`] (typed operations), [`xs`] (the
+//! store), [`cfg`] (configuration files), [`nodes`] (a domain's nodes in the store), [`devices`] (disks and networks),
+//! [`build`] (makes a domain), [`console`], [`lifecycle`] (ends one), [`watcher`] (what comes after that), [`commands`] and the command line in this file.
 //!
 //! Every failure is one line on stderr that says what, where and what to do, and exit status 1; a wrong command line is 2.
 #![deny(unsafe_code)]
@@ -11,6 +11,7 @@ mod build;
 mod cfg;
 mod commands;
 mod console;
+mod devices;
 mod find;
 mod hypercalls;
 mod lifecycle;
@@ -109,6 +110,70 @@ enum Command {
         /// Which
         domain: String,
     },
+    /// Give a running domain a disk
+    BlockAttach {
+        /// Which domain
+        domain: String,
+        /// The disk, as in a configuration: /srv/a.img,raw,xvdb,w
+        #[arg(required = true)]
+        disk: Vec<String>,
+    },
+    /// Take a disk away from a running domain
+    BlockDetach {
+        /// Which domain
+        domain: String,
+        /// The disk's name in the guest: xvdb
+        vdev: String,
+        /// Do not wait for the guest to give it back
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Show the disks of all domains, or of one
+    BlockList {
+        /// Only this one's
+        domain: Option<String>,
+    },
+    /// Give a running domain a network interface
+    NetworkAttach {
+        /// Which domain
+        domain: String,
+        /// The interface, as in a configuration: bridge=xenbr0 mac=00:16:3e:01:02:03
+        #[arg(value_name = "KEY=VALUE")]
+        network: Vec<String>,
+    },
+    /// Take a network interface away from a running domain
+    NetworkDetach {
+        /// Which domain
+        domain: String,
+        /// The interface's number or its MAC address
+        interface: String,
+        /// Do not wait for the guest to give it back
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Show the network interfaces of all domains, or of one
+    NetworkList {
+        /// Only this one's
+        domain: Option<String>,
+    },
+    /// Make a bridge, which domains' networks are plugged into
+    BridgeCreate {
+        /// Its name
+        #[arg(default_value = "xenbr0")]
+        name: String,
+        /// dom0's own address on it: 10.0.0.1/24
+        address: Option<String>,
+        /// A network card of dom0's to plug in, too
+        #[arg(short, long, value_name = "INTERFACE")]
+        port: Vec<String>,
+    },
+    /// Remove a bridge that nothing is plugged into
+    BridgeDelete {
+        /// Which
+        name: String,
+    },
+    /// Show the bridges
+    BridgeList,
     /// Show the machine and its hypervisor
     Info,
     /// Show the hypervisor's messages
@@ -154,11 +219,36 @@ fn run(line: CommandLine) -> Result<()> {
             return create(&cfg::load(file, overrides)?, options, json);
         }
         Command::Watch { domain } => return watcher::run(DomId(*domain)),
+        Command::BridgeCreate { name, address, port } => return commands::devices::bridge_create(name, address.as_deref(), port),
+        Command::BridgeDelete { name } => return commands::devices::bridge_delete(name),
+        Command::BridgeList => return commands::devices::bridge_list(json),
         _ => {}
     }
     let hypervisor = Hypervisor::open()?;
     match line.command {
-        Command::Create { .. } | Command::Watch { .. } => Ok(()),
+        Command::Create { .. }
+        | Command::Watch { .. }
+        | Command::BridgeCreate { .. }
+        | Command::BridgeDelete { .. }
+        | Command::BridgeList => Ok(()),
+        Command::BlockAttach { domain, disk } => {
+            commands::devices::block_attach(&hypervisor, &mut Store::open()?, &domain, &disk.join(","))
+        }
+        Command::BlockDetach { domain, vdev, force } => {
+            commands::devices::block_detach(&hypervisor, &mut Store::open()?, &domain, &vdev, force)
+        }
+        Command::BlockList { domain } => {
+            commands::devices::block_list(&hypervisor, &mut Store::open()?, domain.as_deref(), json)
+        }
+        Command::NetworkAttach { domain, network } => {
+            commands::devices::network_attach(&hypervisor, &mut Store::open()?, &domain, &network.join(","))
+        }
+        Command::NetworkDetach { domain, interface, force } => {
+            commands::devices::network_detach(&hypervisor, &mut Store::open()?, &domain, &interface, force)
+        }
+        Command::NetworkList { domain } => {
+            commands::devices::network_list(&hypervisor, &mut Store::open()?, domain.as_deref(), json)
+        }
         Command::Info => commands::info(&hypervisor, json),
         Command::Dmesg { clear } => commands::dmesg(&hypervisor, clear, json),
         Command::Debug(Debug::Audit) => commands::audit(&hypervisor, json),

@@ -16,6 +16,7 @@ use pv_abi::ids::DomId;
 
 use crate::build::{self, Cancel};
 use crate::cfg::{Action, Config};
+use crate::devices;
 use crate::hypercalls::Hypervisor;
 use crate::lifecycle;
 use crate::output::State;
@@ -72,7 +73,8 @@ fn watch(hypervisor: &Hypervisor, store: &mut Store, domain: DomId, config: &Con
     let ended = loop {
         // The id of a domain that is gone may be given to another one.
         match hypervisor.domain_info(domain)?.filter(|info| info.handle == uuid) {
-            None => return Ok(None),
+            // Whoever destroyed it may have left what dom0 served it with.
+            None => return devices::remove_all(store, domain).map(|()| None),
             Some(info) if action(config, &info).is_some() => break info,
             Some(_) => drop(store.event(None)?),
         }
@@ -114,20 +116,7 @@ mod tests {
 
     #[test]
     fn each_reason_has_its_setting() {
-        let config = Config {
-            name: "g".into(),
-            uuid: None,
-            kernel: "/k".into(),
-            ramdisk: None,
-            cmdline: String::new(),
-            memory: 1,
-            max_memory: 1,
-            vcpus: 1,
-            max_vcpus: 1,
-            on_poweroff: Action::Destroy,
-            on_reboot: Action::Restart,
-            on_crash: Action::Preserve,
-        };
+        let config = Config::least("g");
         let of = |flags| action(&config, &Getdomaininfo { flags, ..Default::default() });
         let ended = |reason: u32| of(dominf::SHUTDOWN | reason << dominf::SHUTDOWN_SHIFT);
         assert_eq!(of(dominf::RUNNING), None);

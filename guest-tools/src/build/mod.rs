@@ -19,6 +19,7 @@ use pv_abi::shared_info::SharedInfo;
 use zerocopy::IntoBytes;
 
 use crate::cfg::Config;
+use crate::devices;
 use crate::hypercalls::Hypervisor;
 use crate::lifecycle;
 use crate::nodes::{self, NewDomain, Ring};
@@ -107,6 +108,7 @@ pub fn create(hypervisor: &Hypervisor, store: &mut Store, config: &Config, cance
     let others = hypervisor.domains()?;
     nodes::check_name(store, &others, &config.name)?;
     check_host(hypervisor, config)?;
+    devices::check(store, config)?;
     let files = Files::read(config)?;
     let kernel = KernelImage::parse(&files.kernel).with_context(|| config.kernel.display().to_string())?;
     let plan = DomainPlan {
@@ -153,6 +155,8 @@ pub fn create(hypervisor: &Hypervisor, store: &mut Store, config: &Config, cance
     NewDomain { domain, config, uuid }.write(unfinished.store, &others, rings[0], rings[1])?;
     unfinished.store.introduce(domain.0, xenstore.0, ports.store.0)?;
     let tty = nodes::wait_for_console(unfinished.store, domain)?;
+    cancel.check()?;
+    devices::attach_all(unfinished.store, domain, config)?;
     cancel.check()?;
     unfinished.finished = true;
     Ok(Ready { domain, tty })

@@ -1,5 +1,7 @@
 //! A domain's configuration: which xl.cfg settings there are, and what they mean.
 
+mod disk;
+mod network;
 mod syntax;
 
 use std::collections::BTreeMap;
@@ -7,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use disk::{Disk, Vdev};
+pub use network::{Mac, Network, check_interface};
 pub use syntax::ConfigError;
 use syntax::{Place, Setting, Value};
 
@@ -21,11 +25,11 @@ const MAX_NAME: usize = 64;
 /// than none.
 const NOT_YET: &[&str] = &[
     "bios", "bootloader", "bootloader_args", "channel", "claim_mode", "cpu_weight", "cap", "cpuid", "cpus", "cpus_soft",
-    "device_model_version", "device_tree", "disk", "driver_domain", "e820_host", "gfx_passthru", "ioports", "iomem", "irqs",
+    "device_model_version", "device_tree", "driver_domain", "e820_host", "gfx_passthru", "ioports", "iomem", "irqs",
     "localtime", "max_event_channels", "max_grant_frames", "max_grant_version", "max_maptrack_frames", "memory_sharing",
     "nestedhvm", "nics", "on_soft_reset", "on_watchdog", "p9", "passthrough", "pci", "pci_msitranslate", "pci_permissive", "pool", "pvcalls", "rtc_timeoffset",
     "sdl", "seclabel", "shadow_memory", "spice", "suppress_global_vmgenid", "tsc_mode", "usbctrl", "usbdev", "vcpu_hard_affinity",
-    "vcpu_soft_affinity", "vdispl", "vfb", "vif", "vkb", "vnc", "vnuma", "vsnd", "vtpm", "xend_suspend_evtchn_compat",
+    "vcpu_soft_affinity", "vdispl", "vfb", "vkb", "vnc", "vnuma", "vsnd", "vtpm", "xend_suspend_evtchn_compat",
 ];
 
 /// What happens when a domain has ended.
@@ -61,6 +65,10 @@ pub struct Config {
     pub vcpus: u32,
     /// vCPUs it may bring up; not below `vcpus`.
     pub max_vcpus: u32,
+    /// Its disks; no two have the same name in the guest.
+    pub disks: Vec<Disk>,
+    /// Its network interfaces; each has its address.
+    pub networks: Vec<Network>,
     /// After it powered off.
     pub on_poweroff: Action,
     /// After it asked for a reboot.
@@ -133,6 +141,8 @@ impl Settings {
         let max_vcpus = self.number("maxvcpus", 1..=MAX_VCPUS)?.or(vcpus).unwrap_or(1);
         let vcpus = vcpus.unwrap_or(max_vcpus);
         let uuid = self.uuid()?;
+        let disks = self.disks()?;
+        let networks = self.networks(&name)?;
         let config = Config {
             name,
             uuid,
@@ -143,6 +153,8 @@ impl Settings {
             max_memory: max_memory.unwrap_or(memory),
             vcpus: vcpus as u32,
             max_vcpus: max_vcpus as u32,
+            disks,
+            networks,
             on_poweroff: self.action("on_poweroff")?.unwrap_or(Action::Destroy),
             on_reboot: self.action("on_reboot")?.unwrap_or(Action::Restart),
             on_crash: self.action("on_crash")?.unwrap_or(Action::Preserve),
@@ -182,6 +194,50 @@ impl Settings {
             Some(number) => error(&place, format!("`{key}` is {number} and may be {} to {}", range.start(), range.end())),
             None => error(&place, format!("`{key}` must be a number")),
         }
+    }
+
+    /// A list of strings; a single string is a list of one.
+    fn texts(&mut self, key: &str) -> Result<(Vec<String>, Place), ConfigError> {
+        let Some(Setting { value, place, .. }) = self.take(key) else { return Ok((Vec::new(), self.whole.clone())) };
+        let values = match value {
+            Value::List(values) => values,
+            Value::Text(text) if text.is_empty() => Vec::new(),
+            text @ Value::Text(_) => vec![text],
+            Value::Number(_) => return error(&place, format!("`{key}` must be a list of strings: {key} = [ \"...\" ]")),
+        };
+        let text = |value| match value {
+            Value::Text(text) => Ok(text),
+            _ => error(&place, format!("the list of `{key}` must hold strings in quotes")),
+        };
+        Ok((values.into_iter().map(text).collect::<Result<_, _>>()?, place))
+    }
+
+    fn disks(&mut self) -> Result<Vec<Disk>, ConfigError> {
+        let (texts, place) = self.texts("disk")?;
+        let mut disks: Vec<Disk> = Vec::new();
+        for text in texts {
+            let disk = Disk::parse(&text).or_else(|what| error(&place, format!("the disk '{text}': {what}")))?;
+            if let Some(other) = disks.iter().find(|other| other.vdev.same_place(&disk.vdev)) {
+                let what = format!("the disk '{text}': `{}` is there already as `{}`; Linux shows both as the same", disk.vdev, other.vdev);
+                return error(&place, what);
+            }
+            disks.push(disk);
+        }
+        Ok(disks)
+    }
+
+    fn networks(&mut self, name: &str) -> Result<Vec<Network>, ConfigError> {
+        let (texts, place) = self.texts("vif")?;
+        let mut networks: Vec<Network> = Vec::new();
+        for (number, text) in texts.into_iter().enumerate() {
+            let mut network = Network::parse(&text).or_else(|what| error(&place, format!("the vif '{text}': {what}")))?;
+            let mac = *network.mac.get_or_insert_with(|| Mac::of(name, number as u32));
+            if networks.iter().any(|other| other.mac == Some(mac)) {
+                return error(&place, format!("the vif '{text}': another one has the MAC address {mac}, too"));
+            }
+            networks.push(network);
+        }
+        Ok(networks)
     }
 
     fn name(&mut self) -> Result<String, ConfigError> {
@@ -269,7 +325,7 @@ impl Settings {
 fn nearest(key: &str) -> Option<&'static str> {
     const KNOWN: &[&str] = &[
         "name", "uuid", "kernel", "ramdisk", "cmdline", "root", "extra", "memory", "maxmem", "vcpus", "maxvcpus",
-        "on_poweroff", "on_reboot", "on_crash", "type", "builder",
+        "on_poweroff", "on_reboot", "on_crash", "type", "builder", "disk", "vif",
     ];
     KNOWN.iter().map(|known| (distance(key, known), *known)).filter(|(d, _)| *d <= 2).min().map(|(_, known)| known)
 }
@@ -290,6 +346,15 @@ fn distance(one: &str, other: &str) -> usize {
         }
     }
     row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+impl Config {
+    /// The least there is, for tests.
+    pub fn least(name: &str) -> Self {
+        let text = format!("name = \"{name}\"\nkernel = \"/k\"\nmemory = 96\n");
+        parse("test", &text, &[]).unwrap_or_else(|e| panic!("{e}"))
+    }
 }
 
 #[cfg(test)]

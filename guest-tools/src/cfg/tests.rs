@@ -31,11 +31,35 @@ fn the_least_configuration() {
             max_memory: 96,
             vcpus: 1,
             max_vcpus: 1,
+            disks: Vec::new(),
+            networks: Vec::new(),
             on_poweroff: Action::Destroy,
             on_reboot: Action::Restart,
             on_crash: Action::Preserve,
         }
     );
+}
+
+#[test]
+fn disks_and_networks() {
+    let both = config(&format!(
+        "{GOOD}disk = [\n  'phy:/dev/vg/root,xvda,w',  # root\n  \"format=raw, vdev=xvdb, access=ro, target=/srv/data.img\",\n]\nvif = [ '', 'bridge=br1' ]\n"
+    ));
+    assert_eq!(both.disks.iter().map(|d| (d.vdev.to_string(), d.writable)).collect::<Vec<_>>(), [("xvda".into(), true), ("xvdb".into(), false)]);
+    assert_eq!(both.networks.iter().map(|n| n.mac).collect::<Vec<_>>(), [Some(Mac::of("g", 0)), Some(Mac::of("g", 1))]);
+    assert_eq!(
+        error_with("disk = [ '/a,raw,xvda', '/b,raw,sda' ]"),
+        "g.cfg:4: the disk '/b,raw,sda': `sda` is there already as `xvda`; Linux shows both as the same"
+    );
+    assert_eq!(error_with("disk = [ '/a' ]"), "g.cfg:4: the disk '/a': it names no vdev, the disk's name in the guest, such as xvda");
+    assert_eq!(error_with("disk = [ 5 ]"), "g.cfg:4: the list of `disk` must hold strings in quotes");
+    assert_eq!(error_with("disk = 5"), "g.cfg:4: `disk` must be a list of strings: disk = [ \"...\" ]");
+    assert_eq!(
+        error_with("vif = [ 'mac=00:16:3e:00:00:01', 'mac=00:16:3e:00:00:01' ]"),
+        "g.cfg:4: the vif 'mac=00:16:3e:00:00:01': another one has the MAC address 00:16:3e:00:00:01, too"
+    );
+    let stored = serde_json::to_vec(&both).unwrap();
+    assert_eq!(serde_json::from_slice::<Config>(&stored).unwrap(), both);
 }
 
 #[test]
@@ -78,11 +102,7 @@ fn what_is_missing() {
 
 #[test]
 fn what_is_not_there_yet_is_refused() {
-    assert_eq!(
-        error_with("disk = [ 'phy:/dev/sda,xvda,w' ]"),
-        "g.cfg:4: not supported yet: disk; take it out to start the domain without it"
-    );
-    assert_eq!(error_with("vif = [ '' ]"), "g.cfg:4: not supported yet: vif; take it out to start the domain without it");
+    assert_eq!(error_with("pci = [ '01:00.0' ]"), "g.cfg:4: not supported yet: pci; take it out to start the domain without it");
     assert_eq!(
         error_with("type = 'hvm'"),
         "g.cfg:4: not supported: type = \"hvm\"; only PV guests can be started (type = \"pv\")"

@@ -156,6 +156,15 @@ impl Store {
         }
     }
 
+    /// Names of the nodes right below one; none if it does not exist.
+    pub fn list(&mut self, path: &str) -> Result<Vec<String>> {
+        match self.path_request(Kind::Directory, path) {
+            Ok(names) => Ok(wire::strings(&names)),
+            Err(e) if e.is("ENOENT") => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Writes a node, and makes it and those above it where they do not exist.
     pub fn write(&mut self, path: &str, value: &str) -> Result<()> {
         self.request(Kind::Write, path, &[path.as_bytes(), b"\0", value.as_bytes()]).map(drop)
@@ -244,19 +253,29 @@ impl Store {
 
     /// Waits until `path` has a value that is not empty; `None` if it has none within `limit`.
     pub fn wait_for_value(&mut self, path: &str, limit: Duration) -> Result<Option<String>> {
+        self.wait_until(path, limit, |value| value.filter(|value| !value.is_empty()))
+    }
+
+    /// Waits until `wanted` makes something of the value of `path`; `None` if it does not within `limit`.
+    pub fn wait_until<T>(
+        &mut self,
+        path: &str,
+        limit: Duration,
+        mut wanted: impl FnMut(Option<String>) -> Option<T>,
+    ) -> Result<Option<T>> {
         let deadline = Instant::now() + limit;
         self.watch(path, path)?;
-        let value = loop {
-            match self.read(path)? {
-                Some(value) if !value.is_empty() => break Some(value),
-                _ => {}
+        let result = loop {
+            let value = self.read(path)?;
+            if let Some(found) = wanted(value) {
+                break Some(found);
             }
             if self.event(Some(deadline))?.is_none() {
                 break None;
             }
         };
         self.unwatch(path, path)?;
-        Ok(value)
+        Ok(result)
     }
 
     /// Does all that `body` does in one go, or nothing. `body` runs again when somebody else changed what it has read.

@@ -10,6 +10,7 @@ pub const MAX_PAYLOAD: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Kind {
+    Directory = 1,
     Read = 2,
     Watch = 4,
     Unwatch = 5,
@@ -27,6 +28,7 @@ impl Kind {
     /// What a refused request was to do, for messages.
     pub fn verb(self) -> &'static str {
         match self {
+            Kind::Directory => "to list",
             Kind::Read => "to read",
             Kind::Watch => "to watch",
             Kind::Unwatch => "to stop watching",

@@ -24,6 +24,8 @@ source "$SCRIPTS/initrd.sh"
 source "$SCRIPTS/iso.sh"
 # shellcheck source=scripts/qemu.sh
 source "$SCRIPTS/qemu.sh"
+# shellcheck source=scripts/newer-qemu.sh
+source "$SCRIPTS/newer-qemu.sh"
 # shellcheck source=scripts/exec.sh
 source "$SCRIPTS/exec.sh"
 # shellcheck source=scripts/checks.sh

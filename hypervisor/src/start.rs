@@ -4,7 +4,7 @@ use crate::arch::percpu::{self, CpuId, CpuLocal, pending, this_cpu};
 use crate::dom0;
 use crate::platform::{acpi, irq, lapic, machine, rtc, smp, timer};
 use crate::{events, time};
-use crate::arch::{ap, boot_memory, cpu, early, entry, fpu, paging, tables};
+use crate::arch::{ap, boot_memory, cpu, early, entry, fpu, paging, patch, tables};
 use crate::mm;
 use crate::platform::{console, pic, reset, serial};
 use arrayvec::ArrayVec;
@@ -85,7 +85,7 @@ pub extern "C" fn hospes_start(magic: u32, info: u32) -> ! {
         give_up(e);
     }
 
-    cpu::detect();
+    cpu::detect(options.smep);
     let mut plan = boot_memory::Plan::new(boot, boot_memory::image()).unwrap_or_else(|e| give_up(e));
     let low = plan.take_largest(1 << 32).unwrap_or_else(|e| give_up(e));
     early::init(low.0, low.1);
@@ -119,6 +119,10 @@ pub extern "C" fn hospes_start(magic: u32, info: u32) -> ! {
 /// The rest of boot, on the boot CPU's own stack. The boot stack stays as it was: `plan` lies there.
 extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
     percpu::publish(this_cpu());
+    cpu::init_smap(options().smap);
+    let features = u32::from(cpu::smap_on()) << patch::Feature::Smap as u32;
+    // SAFETY: the boot CPU, alone, interrupts off.
+    unsafe { patch::apply(features) };
     fpu::init();
     let map: ArrayVec<mm::init::Range, 128> =
         boot_info().ranges.iter().map(|r| mm::init::Range { start: r.base, end: r.end(), kind: r.kind as u32 }).collect();

@@ -15,6 +15,7 @@ use core::sync::atomic::Ordering;
 
 /// Runs `f` on the context of the vCPU whose frame `regs` is; a domain that cannot go on is stopped.
 fn on_guest(regs: *mut GuestRegs, f: impl FnOnce(&mut Cx) -> Result<(), Reason>) {
+    crate::arch::cpu::debug_check_entry();
     // SAFETY: the entry code passes this CPU's one guest frame, and no other reference to it exists.
     let regs = unsafe { &mut *regs };
     with_current(regs, |cx| {

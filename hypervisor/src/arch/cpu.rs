@@ -15,6 +15,7 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
 static GB_PAGES: AtomicBool = AtomicBool::new(false);
 static INTEL: AtomicBool = AtomicBool::new(false);
 static FSGSBASE: AtomicBool = AtomicBool::new(false);
+static HAS_SMAP: AtomicBool = AtomicBool::new(false);
 static BASE_CR4: AtomicU64 = AtomicU64::new(0);
 static PHYS_BITS: AtomicU64 = AtomicU64::new(36);
 
@@ -43,8 +44,12 @@ pub fn has_fsgsbase() -> bool {
     FSGSBASE.load(Ordering::Relaxed)
 }
 
-/// Reads CPUID once, on the boot CPU.
-pub fn detect() {
+/// Reads CPUID once, on the boot CPU. `smep` as on the command line.
+///
+/// UMIP stays off, as on Xen: SGDT, SIDT, SLDT, STR and SMSW are native for PV guests (`tests/guests`, kernel
+/// `privileged`), and with it they would have to be emulated. What they show is the fixed map of `arch::layout`, which is
+/// no secret.
+pub fn detect(smep: bool) {
     let v = cpuid(0, 0);
     // "GenuineIntel", "CentaurHauls", "  Shanghai  ": the vendors whose SYSENTER works in long mode.
     INTEL.store(matches!(v.ebx, 0x756e_6547 | 0x746e_6543 | 0x6853_2020), Ordering::Relaxed);
@@ -59,10 +64,11 @@ pub fn detect() {
     }
     if v.eax >= 7 {
         let l7 = cpuid(7, 0);
-        if l7.ebx & 1 << 7 != 0 {
+        if smep && l7.ebx & 1 << 7 != 0 {
             cr4 |= cr4::SMEP;
         }
         FSGSBASE.store(l7.ebx & 1 != 0, Ordering::Relaxed);
+        HAS_SMAP.store(l7.ebx & 1 << 20 != 0, Ordering::Relaxed);
     }
     BASE_CR4.store(cr4, Ordering::Relaxed);
 }
@@ -71,10 +77,54 @@ pub fn detect() {
 pub fn init_control_registers() {
     // SAFETY: CR0: protection, paging, write protection, native FPU errors, TS and EM clear; CR4 as detected.
     unsafe {
-        cr::write_cr0(0x8005_0033);
+        cr::write_cr0(CR0);
         cr::write_cr4(base_cr4());
     }
 }
+
+/// Switches SMAP on if the CPU has it, it is wanted (`smap=`) and it works; says what came of it. Boot CPU, on its own
+/// stack, with early memory to be had; the sites in the code are to be chosen after it ([`smap_on`]).
+pub fn init_smap(wanted: bool) {
+    use super::probe::{self, Smap};
+    let smep = if base_cr4() & cr4::SMEP != 0 { "on" } else { "off" };
+    let smap = match (HAS_SMAP.load(Ordering::Relaxed), wanted) {
+        (false, _) => "off (the CPU has none)",
+        (true, false) => "off (told so)",
+        (true, true) => match probe::smap() {
+            Smap::Works => {
+                BASE_CR4.fetch_or(cr4::SMAP, Ordering::Relaxed);
+                // SAFETY: all accesses to guests' pages are bracketed, see `uaccess`.
+                unsafe { cr::write_cr4(base_cr4()) };
+                "on"
+            }
+            Smap::BreaksIret => "off (broken here: it makes IRET in ring 3 fault)",
+            Smap::NoEffect => "off (broken here: it protects nothing)",
+        },
+    };
+    log::info!("SMEP {smep}, SMAP {smap}");
+}
+
+/// Whether SMAP is in use.
+pub fn smap_on() -> bool {
+    base_cr4() & cr4::SMAP != 0
+}
+
+/// Checks, in debug builds, what every entry from a guest relies on: the control registers are ours, and AC is clear.
+#[inline(always)]
+pub fn debug_check_entry() {
+    if cfg!(debug_assertions) {
+        let (cr0, cr4) = (cr::read_cr0(), cr::read_cr4());
+        assert!(cr0 & !8 == CR0, "CR0 is {cr0:#x}");
+        assert!(cr4 & !GUEST_CR4 == base_cr4(), "CR4 is {cr4:#x}, not {:#x} and what guests own", base_cr4());
+        let flags: u64;
+        // SAFETY: reads RFLAGS.
+        unsafe { core::arch::asm!("pushfq", "pop {}", out(reg) flags, options(nomem, preserves_flags)) };
+        assert!(!smap_on() || flags & super::regs::rflags::AC == 0, "entered with AC set");
+    }
+}
+
+/// CR0 but for TS: protection, paging, write protection, alignment checks for ring 3, native FPU errors.
+const CR0: u64 = 0x8005_0033;
 
 /// CR4 bits a guest owns: TSD, DE, FSGSBASE. (It owns OSXSAVE too, but that bit is always on in the hardware.)
 pub const GUEST_CR4: u64 = cr4::TSD | cr4::DE | cr4::FSGSBASE;

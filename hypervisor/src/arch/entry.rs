@@ -8,6 +8,7 @@
 //! * SYSCALL: the CPU's stub ([`super::tables`]) has stored the guest's RSP in `CpuLocal::scratch` and loaded the top
 //!   of the stack. FMASK cleared IF, DF, TF, AC, NT.
 //! * Interrupts and exceptions from ring 3 arrive on the same place through TSS.rsp0.
+//! * None of these clear AC, which a guest sets as it likes: where SMAP is in use, CLAC comes before the first Rust.
 //! * NMI, #MC and #DF run on IST stacks. #DB too, but one that comes from ring 3 is moved to the main stack.
 //!
 //! # Exit
@@ -16,6 +17,7 @@
 //! IRETQ. A fault of that IRETQ comes back through [`fault_in_hypervisor`] and becomes a guest exception.
 
 use super::layout::STACK_SIZE;
+use super::patch::alternative;
 use super::percpu::{CpuLocal, LOCAL_OFFSET, REGS_OFFSET};
 use super::regs::GuestRegs;
 use core::arch::{global_asm, naked_asm};
@@ -217,6 +219,7 @@ extern "C" fn entry_vector() {
     naked_asm!(
         push_gprs!(),
         "cld",
+        alternative!(smap, "clac"),
         "test byte ptr [rsp + {cs}], 3",
         "jz 3f",
         "xor ebp, ebp",
@@ -276,6 +279,7 @@ extern "C" fn entry_ist() {
     naked_asm!(
         push_gprs!(),
         "cld",
+        alternative!(smap, "clac"),
         "mov rbp, rsp",
         "mov esi, [rsp + {vector}]",
         "cmp esi, 1",

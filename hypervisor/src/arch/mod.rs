@@ -26,7 +26,10 @@ pub mod layout;
 pub mod msr;
 #[cfg(target_os = "none")]
 pub mod paging;
+pub mod patch;
 pub mod percpu;
+#[cfg(target_os = "none")]
+pub mod probe;
 pub mod regs;
 #[cfg(target_os = "none")]
 pub mod segments;

@@ -163,6 +163,17 @@ pub fn lookup(va: u64) -> Option<(u64, u64)> {
     None
 }
 
+/// Takes everything below slot `slot` of the root's lower half away again.
+///
+/// # Safety
+/// Nobody uses those addresses, and no other CPU runs on the root table.
+pub unsafe fn clear_root_slot(slot: usize) {
+    assert!(slot < layout::FIRST_SLOT);
+    // SAFETY: the caller's; the root table is never freed.
+    unsafe { (*table(ROOT.load(Ordering::Relaxed)))[slot] = 0 };
+    load_root();
+}
+
 /// Highest level at which leaves may be mapped: 3 where the CPU has 1 GiB pages.
 fn max_leaf() -> u32 {
     if super::cpu::has_1g_pages() { 3 } else { 2 }

@@ -150,14 +150,39 @@ pub fn init_idt() {
         // Guests may raise #BP, #OF and the old system call directly; every other INT n comes as #GP. Their trap table
         // judges all of them.
         let dpl: u64 = if matches!(v, 3 | 4 | 0x80) { 3 } else { 0 };
-        let lo = (target & 0xffff)
-            | u64::from(sel::HYP_CS) << 16
-            | ist << 32
-            | (0x8e | dpl << 5) << 40
-            | (target >> 16 & 0xffff) << 48;
         // SAFETY: written by the boot CPU before any CPU loads it.
-        unsafe { (*(&raw mut IDT)).0[v as usize] = [lo, target >> 32] };
+        unsafe { (*(&raw mut IDT)).0[v as usize] = gate(target, ist, dpl) };
     }
+}
+
+/// Runs `f` while these vectors go to these addresses (interrupt gates of ring 3, on the stack of TSS.rsp0).
+///
+/// # Safety
+/// Boot CPU, before others run. The addresses bring the CPU back into `f`.
+pub unsafe fn with_gates<R>(gates: &[(u8, u64)], f: impl FnOnce() -> R) -> R {
+    let idt = (&raw mut IDT).cast::<[u64; 2]>();
+    // SAFETY: a vector is below 256; nobody else touches the table.
+    let old = unsafe { idt.cast::<[[u64; 2]; 256]>().read() };
+    for &(vector, target) in gates {
+        // SAFETY: as above.
+        unsafe { idt.add(vector.into()).write(gate(target, 0, 3)) };
+    }
+    let r = f();
+    for &(vector, _) in gates {
+        // SAFETY: as above.
+        unsafe { idt.add(vector.into()).write(old[usize::from(vector)]) };
+    }
+    r
+}
+
+/// The two words of an interrupt gate.
+fn gate(target: u64, ist: u64, dpl: u64) -> [u64; 2] {
+    let lo = (target & 0xffff)
+        | u64::from(sel::HYP_CS) << 16
+        | ist << 32
+        | (0x8e | dpl << 5) << 40
+        | (target >> 16 & 0xffff) << 48;
+    [lo, target >> 32]
 }
 
 /// Loads this CPU's tables and system-call MSRs. Runs on the CPU itself, on its own stack.

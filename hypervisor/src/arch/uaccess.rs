@@ -2,25 +2,20 @@
 //! guest named. `mm::guest` checks the range first and is the only caller.
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, Ordering};
+use super::patch::alternative;
 
-/// Whether CR4.SMAP is on: accesses are then bracketed with STAC and CLAC.
-pub static SMAP: AtomicBool = AtomicBool::new(false);
-
+/// Lets ring 0 reach the guest's pages, until [`close`], where SMAP is in use.
 #[inline(always)]
 fn open() {
-    if SMAP.load(Ordering::Relaxed) {
-        // SAFETY: SMAP is only set where the CPU has the instruction; AC is cleared again by `close`.
-        unsafe { asm!("stac", options(nomem, nostack)) };
-    }
+    // SAFETY: STAC only where SMAP is in use; AC is cleared again by `close`. (Memory is named as clobbered, so that no
+    // access moves across.)
+    unsafe { asm!(alternative!(smap, "stac"), options(nostack)) };
 }
 
 #[inline(always)]
 fn close() {
-    if SMAP.load(Ordering::Relaxed) {
-        // SAFETY: as above.
-        unsafe { asm!("clac", options(nomem, nostack)) };
-    }
+    // SAFETY: as above.
+    unsafe { asm!(alternative!(smap, "clac"), options(nostack)) };
 }
 
 /// Copies `len` bytes; returns how many were *not* copied because a page was missing.

@@ -9,7 +9,7 @@ const BENCH: Kernel = Kernel { name: "bench", about: "instructions of common ope
 type Rows = Vec<(String, u64)>;
 
 fn measure(o: &Options, binaries: &Path, kind: Kind, image: &Path) -> Result<Rows, String> {
-    let machine = Machine { kind, image, binaries, kernel: &BENCH, audit: false, icount: true, timeout: o.timeout.max(std::time::Duration::from_secs(300)) };
+    let machine = Machine { kind, image, binaries, kernel: &BENCH, audit: false, icount: true, timeout: o.timeout.max(std::time::Duration::from_secs(300)), qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
     let log = machine.run()?;
     let rows: Rows = log
         .lines

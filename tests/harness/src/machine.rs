@@ -51,6 +51,11 @@ pub struct Machine<'a> {
     pub audit: bool,
     pub icount: bool,
     pub timeout: Duration,
+    /// QEMU, and its model of a CPU.
+    pub qemu: &'a Path,
+    pub cpu: &'a str,
+    /// More options for the hypervisor.
+    pub append: &'a str,
 }
 
 /// Ends QEMU when the run is over, however that comes.
@@ -67,16 +72,15 @@ impl Machine<'_> {
     fn command(&self) -> Command {
         let k = self.kernel;
         let module = format!("{} {}", self.binaries.join(k.name).display(), k.args).trim_end().to_string();
-        let mut append = format!("console=com1 com1=115200,8n1 dom0_mem=128M noreboot {}", k.options);
+        let mut append = format!("console=com1 com1=115200,8n1 dom0_mem=128M noreboot {} {}", k.options, self.append);
         match self.kind {
             // lazy FPU switching is Xen's default on this CPU model, and not what it does on a real one
             Kind::Xen => append.push_str(" spec-ctrl=eager-fpu"),
             Kind::Hospes if self.audit => append.push_str(" audit"),
             Kind::Hospes => {}
         }
-        let mut c = Command::new("qemu-system-x86_64");
-        // SMAP is hidden: under TCG it costs time, and this QEMU's Xen refuses user accesses with it
-        c.args(["-cpu", "max,-smap", "-m", "512", "-display", "none", "-nodefaults", "-no-reboot", "-monitor", "none", "-serial", "stdio"]);
+        let mut c = Command::new(self.qemu);
+        c.args(["-cpu", self.cpu, "-m", "512", "-display", "none", "-nodefaults", "-no-reboot", "-monitor", "none", "-serial", "stdio"]);
         c.args(["-smp", &k.smp.to_string()]);
         if self.icount {
             c.args(["-icount", "shift=0,sleep=off"]);
@@ -89,7 +93,7 @@ impl Machine<'_> {
     /// Runs it to its verdict.
     pub fn run(&self) -> Result<Log, String> {
         let start = Instant::now();
-        let mut qemu = Running(self.command().spawn().map_err(|e| format!("qemu-system-x86_64: {e}"))?);
+        let mut qemu = Running(self.command().spawn().map_err(|e| format!("{}: {e}", self.qemu.display()))?);
         let serial = qemu.0.stdout.take().ok_or("no serial line")?;
         let (send, receive) = mpsc::channel();
         std::thread::spawn(move || {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! harness run     [--hypervisor IMAGE] [--xen IMAGE] [--only NAME]... [--jobs N] [--timeout S] [--long] [--no-audit] [--keep DIR]
+//!                 [--qemu PATH] [--cpu MODEL] [--append OPTIONS] [--expect TEXT]...
 //! harness record  --xen IMAGE [--only NAME]...      writes tests/guests/expected/NAME.txt
 //! harness bench   [--hypervisor IMAGE] [--xen IMAGE]
 //! harness mutants [--only NAME]... [--jobs N]       each patch of tests/mutants must turn its test red
@@ -10,6 +11,8 @@
 //!
 //! The images may also come from `HOSPES_IMAGE` and `HOSPES_XEN`. `run` uses every hypervisor it was given: a
 //! transcript recorded on real Xen is the standard for Hospes, and running Xen again proves the record still true.
+//! `--qemu` and `--cpu` choose another machine, `--append` adds options of the hypervisor, and each text of `--expect`
+//! must stand in Hospes' log.
 mod bench;
 mod kernels;
 mod machine;

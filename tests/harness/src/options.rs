@@ -14,6 +14,10 @@ pub struct Options {
     pub long: bool,
     pub audit: bool,
     pub keep: Option<PathBuf>,
+    pub qemu: PathBuf,
+    pub cpu: String,
+    pub append: String,
+    pub expect: Vec<String>,
 }
 
 impl Options {
@@ -36,6 +40,11 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> 
         long: false,
         audit: true,
         keep: None,
+        qemu: "qemu-system-x86_64".into(),
+        // SMAP is hidden: this QEMU may be one where it does not go with PV kernels, which run in ring 3
+        cpu: "max,-smap".into(),
+        append: String::new(),
+        expect: Vec::new(),
     };
     while let Some(a) = args.next() {
         let mut value = || args.next().ok_or(format!("harness: {a} wants a value"));
@@ -46,6 +55,10 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> 
             "--jobs" => o.jobs = number(&value()?)?.max(1) as usize,
             "--timeout" => o.timeout = Duration::from_secs(number(&value()?)?),
             "--keep" => o.keep = Some(value()?.into()),
+            "--qemu" => o.qemu = existing(value()?)?,
+            "--cpu" => o.cpu = value()?,
+            "--append" => o.append = value()?,
+            "--expect" => o.expect.push(value()?),
             "--long" => o.long = true,
             "--no-audit" => o.audit = false,
             other => return Err(format!("harness: unknown option '{other}'")),

@@ -57,13 +57,14 @@ fn one(o: &Options, root: &Path, binaries: &Path, kernel: &Kernel, kind: Kind, i
     if kernel.long && !o.long {
         return (Result3::Skipped, format!("{head}skipped (--long runs it)\n"));
     }
-    let machine = Machine { kind, image, binaries, kernel, audit: o.audit, icount: false, timeout: o.timeout };
+    let machine = Machine { kind, image, binaries, kernel, audit: o.audit, icount: false, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
     let log = match machine.run() {
         Ok(l) => l,
         Err(e) => return (Result3::Failed, format!("{head}FAILED\n    {e}\n")),
     };
     keep(o, kernel, kind, &log);
-    let wrong = transcript::judge(root, kernel.name, kind, o.audit, &log);
+    let mut wrong = transcript::judge(root, kernel.name, kind, o.audit, &log);
+    wrong.extend(transcript::missing(kind, &o.expect, &log));
     if !wrong.is_empty() {
         let text: String = wrong.iter().map(|w| format!("    {w}\n")).collect();
         (Result3::Failed, format!("{head}FAILED ({:.1} s)\n{text}", log.took.as_secs_f32()))
@@ -92,7 +93,7 @@ pub fn record(o: &Options) -> Result<bool, String> {
     let binaries = kernels::build(&root)?;
     let mut all = true;
     for kernel in KERNELS.iter().filter(|k| o.wants(k.name)) {
-        let machine = Machine { kind: Kind::Xen, image, binaries: &binaries, kernel, audit: false, icount: false, timeout: o.timeout };
+        let machine = Machine { kind: Kind::Xen, image, binaries: &binaries, kernel, audit: false, icount: false, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
         let (log, again) = (machine.run()?, machine.run()?);
         keep(o, kernel, Kind::Xen, &log);
         let obs = transcript::observations(&log);

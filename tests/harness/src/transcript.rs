@@ -91,6 +91,12 @@ pub fn judge(root: &Path, name: &str, kind: Kind, audit: bool, log: &Log) -> Vec
     wrong
 }
 
+/// What Hospes was to say (`--expect`) and did not.
+pub fn missing(kind: Kind, expected: &[String], log: &Log) -> Vec<String> {
+    let said = |text: &&String| kind != Kind::Hospes || log.lines.iter().any(|l| l.contains(text.as_str()));
+    expected.iter().filter(|t| !said(t)).map(|t| format!("the log does not say '{t}'")).collect()
+}
+
 fn compare(root: &Path, name: &str, kind: Kind, log: &Log, wrong: &mut Vec<String>) {
     let mut golden: Vec<String> = match std::fs::read_to_string(golden(root, name)) {
         Ok(t) => t.lines().map(str::to_string).collect(),
@@ -144,6 +150,14 @@ mod tests {
         assert!(apply_differences(&mut g, "# why\nobs: a = 1").is_err());
         apply_differences(&mut g, "# why\nobs: a = 2").expect("a reason is given");
         assert_eq!(g, ["obs: a = 2"]);
+    }
+
+    #[test]
+    fn what_is_expected_must_be_said() {
+        let l = log(&["(HOS) SMEP on, SMAP on"], End::Finished);
+        assert!(missing(Kind::Hospes, &["SMAP on".into()], &l).is_empty());
+        assert_eq!(missing(Kind::Hospes, &["XPTI on".into()], &l).len(), 1);
+        assert!(missing(Kind::Xen, &["XPTI on".into()], &l).is_empty());
     }
 
     #[test]

@@ -85,14 +85,12 @@ pub const fn is_hypervisor(addr: u64) -> bool {
 }
 
 /// Whether all of `[addr, addr + len)` is canonical and outside the hypervisor: what a guest may name.
+///
+/// Turned by `END`, the guest's two parts are one range: the upper one first, then the lower one (behind the top of the
+/// address space comes its bottom, as for the CPU), then the hole and the hypervisor.
+#[inline(always)]
 pub const fn is_guest_range(addr: u64, len: u64) -> bool {
-    if len == 0 {
-        return is_canonical(addr) && !is_hypervisor(addr);
-    }
-    let Some(last) = addr.checked_add(len - 1) else { return false };
-    is_canonical(addr)
-        && is_canonical(last)
-        && !is_hypervisor(addr)
-        && !is_hypervisor(last)
-        && (addr < START) == (last < START)
+    const GUEST: u64 = END.wrapping_neg() + (1 << 47);
+    let at = addr.wrapping_sub(END);
+    at < GUEST && len <= GUEST - at
 }

@@ -41,6 +41,10 @@ pub struct CpuLocal {
     pub guest_kernel: Cell<u32>,
     /// This CPU's local APIC id.
     pub apic_id: Cell<u32>,
+    /// TSC at which this CPU's timer fires; `u64::MAX` = never.
+    pub deadline: Cell<u64>,
+    /// System time the timer was last set for; `u64::MAX`: it stands still.
+    pub armed: Cell<u64>,
     /// What runs here; owned by `domain::current`.
     pub current: RefCell<Option<crate::domain::current::Running>>,
     /// Calls of each hypercall on this CPU, for `dom debug`.
@@ -70,6 +74,8 @@ impl CpuLocal {
             id,
             guest_kernel: Cell::new(0),
             apic_id: Cell::new(0),
+            deadline: Cell::new(u64::MAX),
+            armed: Cell::new(u64::MAX),
             current: RefCell::new(None),
             hypercalls: [const { AtomicU64::new(0) }; pv_abi::hypercall::NR_ENTRIES],
         }

@@ -37,12 +37,14 @@ impl<'a> Cx<'a> {
     }
 
     /// Whether a long operation should stop at its next safe point: this CPU has something else to do.
+    #[inline(always)]
     pub fn should_preempt(&self) -> bool {
         should_preempt()
     }
 }
 
 /// See [`Cx::should_preempt`].
+#[inline(always)]
 pub fn should_preempt() -> bool {
     use percpu::pending::{FLUSH, RESCHED, SOFTIRQ, TIMER};
     this_cpu().pending.load(Ordering::Relaxed) & (RESCHED | TIMER | FLUSH | SOFTIRQ) != 0

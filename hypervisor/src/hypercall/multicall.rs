@@ -3,6 +3,7 @@
 use super::{Args, Outcome, call};
 use crate::domain::Cx;
 use crate::mm::guest;
+use core::mem::offset_of;
 use pv_abi::errno::Errno;
 use pv_abi::hypercall::nr;
 use pv_abi::ids::GuestHandle;
@@ -14,7 +15,7 @@ pub fn multicall(cx: &mut Cx, a: Args) -> Outcome {
     let count = a.a2() & 0xffff_ffff;
     for i in 0..count {
         let at = list.offset(i);
-        let Ok(mut e) = guest::copy_from_guest(at) else { return Errno::EFAULT.into() };
+        let Ok(e) = guest::copy_from_guest(at) else { return Errno::EFAULT.into() };
         let args = Args([e.args[0], e.args[1], e.args[2], e.args[3], e.args[4]]);
         // Neither a nested multicall nor one that replaces the register frame makes sense here.
         let outcome = if e.op == nr::MULTICALL as u64 || e.op == nr::IRET as u64 {
@@ -22,14 +23,15 @@ pub fn multicall(cx: &mut Cx, a: Args) -> Outcome {
         } else {
             call(cx, e.op, args)
         };
-        match outcome {
-            Outcome::Return(v) => e.result = v,
+        let result = match outcome {
+            Outcome::Return(v) => v,
             Outcome::Deschedule(v) => {
-                e.result = v;
                 crate::arch::percpu::this_cpu().raise(crate::arch::percpu::pending::RESCHED);
+                v
             }
             Outcome::Restart(args) => {
                 // The entry keeps the progress; the multicall goes on with it when it is executed again.
+                let mut e = e;
                 e.args[..5].copy_from_slice(&args.0);
                 if guest::copy_to_guest(at, &e).is_err() {
                     return Errno::EFAULT.into();
@@ -37,12 +39,12 @@ pub fn multicall(cx: &mut Cx, a: Args) -> Outcome {
                 return Outcome::Restart(Args([at.addr(), count - i, a.a3(), a.a4(), a.a5()]));
             }
             other @ (Outcome::Resume | Outcome::CrashDomain(_)) => return other,
-        }
-        let result = GuestHandle::<i64>::new(at.addr().wrapping_add(8));
-        if guest::copy_to_guest(result, &e.result).is_err() {
+        };
+        let result_at = GuestHandle::<i64>::new(at.addr().wrapping_add(offset_of!(MulticallEntry, result) as u64));
+        if guest::copy_to_guest(result_at, &result).is_err() {
             return Errno::EFAULT.into();
         }
-        if cx.should_preempt() && i + 1 < count {
+        if i + 1 < count && cx.should_preempt() {
             return Outcome::Restart(Args([list.offset(i + 1).addr(), count - i - 1, a.a3(), a.a4(), a.a5()]));
         }
     }

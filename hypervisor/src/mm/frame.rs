@@ -57,6 +57,7 @@ const REF_MASK: u64 = 0xffff_ffff;
 const OWNER_SHIFT: u32 = 32;
 const CLASS_SHIFT: u32 = 48;
 const CLASS: u64 = 0xf << CLASS_SHIFT;
+const OWNER: u64 = 0xffff << OWNER_SHIFT;
 /// The owner's own claim, which holds one reference.
 const ALLOCATED: u64 = 1 << 52;
 /// Another domain has had the page mapped writable.
@@ -90,17 +91,18 @@ pub fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
 
-/// The frame `mfn`; `None` if the table does not reach that far. (Holes below are of class `None`.)
+/// The frame `mfn`; `None` if the table does not reach that far. Holes below are frames of class `None`, which nobody
+/// can take a reference to: where no RAM is near, the table is read-only zeroes (`init`).
 #[inline(always)]
 pub fn get(mfn: Mfn) -> Option<&'static Frame> {
     #[cfg(not(target_os = "none"))]
     let (base, n) = TEST_TABLE.with(|t| t.get());
     #[cfg(target_os = "none")]
     let (base, n) = (TABLE.load(Ordering::Relaxed).cast_const(), COUNT.load(Ordering::Relaxed));
-    if mfn.0 >= n || !super::init::described(mfn) {
+    if mfn.0 >= n {
         return None;
     }
-    // SAFETY: below the count, and the part of the table that describes this range is mapped.
+    // SAFETY: below the count, so mapped.
     Some(unsafe { &*base.add(mfn.0 as usize) })
 }
 
@@ -138,12 +140,12 @@ impl Frame {
     pub(super) fn get_ref(&self, owner: DomId) -> bool {
         let mut w = self.ref_word.load(Ordering::Relaxed);
         loop {
-            let class = w & CLASS;
-            let ok = (class == (Class::Domain as u64) << CLASS_SHIFT || class == (Class::Shared as u64) << CLASS_SHIFT)
-                && (w >> OWNER_SHIFT) as u16 == owner.0
-                && w & REF_MASK != 0
-                && w & REF_MASK < REF_MAX;
-            if !ok {
+            let identity = w & (CLASS | OWNER);
+            if identity != identity_of(Class::Domain, owner) && identity != identity_of(Class::Shared, owner) {
+                return false;
+            }
+            // In use, and not so often that the count could run over.
+            if (w & REF_MASK).wrapping_sub(1) >= REF_MAX - 1 {
                 return false;
             }
             match self.ref_word.compare_exchange_weak(w, w + 1, Ordering::AcqRel, Ordering::Relaxed) {
@@ -180,7 +182,7 @@ impl Frame {
     /// Takes a page that nothing uses, nor ever stopped half-way, from `owner`: only the owner's claim may be left. The
     /// frame is the hypervisor's then.
     pub(super) fn try_detach(&self, owner: DomId) -> bool {
-        let unused = ALLOCATED | (Class::Domain as u64) << CLASS_SHIFT | u64::from(owner.0) << OWNER_SHIFT | 1;
+        let unused = ALLOCATED | identity_of(Class::Domain, owner) | 1;
         let taken = (Class::Hypervisor as u64) << CLASS_SHIFT;
         self.type_count() == 0
             && self.ref_word.compare_exchange(unused, taken, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -210,12 +212,19 @@ impl Frame {
     pub(super) fn set_identity(&self, class: Class, owner: DomId, references: u32) {
         let claim = if class == Class::Domain { ALLOCATED } else { 0 };
         self.ref_word.store(
-            claim | (class as u64) << CLASS_SHIFT | u64::from(owner.0) << OWNER_SHIFT | u64::from(references),
+            claim | identity_of(class, owner) | u64::from(references),
             Ordering::Release,
         );
     }
 }
 
+/// Class and owner as the reference word has them.
+#[inline(always)]
+const fn identity_of(class: Class, owner: DomId) -> u64 {
+    (class as u64) << CLASS_SHIFT | (owner.0 as u64) << OWNER_SHIFT
+}
+
+#[inline(always)]
 fn class_of(w: u64) -> Class {
     match w >> CLASS_SHIFT & 0xf {
         1 => Class::Free,

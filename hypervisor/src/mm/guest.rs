@@ -7,7 +7,7 @@
 use crate::arch::layout::is_guest_range;
 use pv_abi::errno::Errno;
 use pv_abi::ids::GuestHandle;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Copies bytes in.
 ///
@@ -49,9 +49,20 @@ pub fn write_bytes(addr: u64, src: &[u8]) -> Result<(), Errno> {
 /// `EFAULT`.
 #[inline(always)]
 pub fn copy_from_guest<T: FromBytes + IntoBytes>(from: GuestHandle<T>) -> Result<T, Errno> {
-    let mut v = <T as FromZeros>::new_zeroed();
-    read_bytes(from.addr(), v.as_mut_bytes())?;
-    Ok(v)
+    let mut v = core::mem::MaybeUninit::<T>::uninit();
+    if !is_guest_range(from.addr(), size_of::<T>() as u64) {
+        return Err(Errno::EFAULT);
+    }
+    #[cfg(target_os = "none")]
+    // SAFETY: the range is outside the hypervisor, `v` is ours.
+    let left = unsafe { crate::arch::uaccess::copy(v.as_mut_ptr().cast(), from.addr() as *const u8, size_of::<T>()) };
+    #[cfg(not(target_os = "none"))]
+    let left = size_of::<T>();
+    if left != 0 {
+        return Err(Errno::EFAULT);
+    }
+    // SAFETY: every byte was written, and any bytes make a T.
+    Ok(unsafe { v.assume_init() })
 }
 
 /// Copies a value out.

@@ -3,13 +3,10 @@
 use super::frame::{self, Class};
 use super::{alloc, device};
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicU64, Ordering};
 use pv_abi::ids::{DomId, Mfn};
 
 /// Frames one chunk of the frame table describes: 2 MiB of table.
 const CHUNK: u64 = (2 << 20) / 32;
-/// Chunks that are mapped, a bit each: at most 64 Ki chunks (16 TiB).
-static MAPPED: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
 
 /// A range of machine memory, bytes, and whether it is RAM.
 #[derive(Clone, Copy, Debug)]
@@ -27,16 +24,6 @@ static MAP: spin::Once<ArrayVec<Range, 128>> = spin::Once::new();
 /// The machine's memory map.
 pub fn memory_map() -> &'static [Range] {
     MAP.get().map_or(&[], |m| m)
-}
-
-/// Whether the frame table describes `mfn`.
-#[inline(always)]
-pub(super) fn described(mfn: Mfn) -> bool {
-    if cfg!(not(target_os = "none")) {
-        return true;
-    }
-    let chunk = mfn.0 / CHUNK;
-    MAPPED.get((chunk / 64) as usize).is_some_and(|w| w.load(Ordering::Relaxed) >> (chunk % 64) & 1 != 0)
 }
 
 /// Whether `mfn` is neither RAM nor firmware tables: device registers, mapped uncached.
@@ -59,9 +46,17 @@ pub fn init(map: &[Range], free: &[(u64, u64)]) {
     MAP.call_once(|| stored);
     let ram_end = map.iter().filter(|r| r.kind == 1).map(|r| r.end).max().unwrap_or(0);
     let frames = ram_end >> 12;
+    // What stands for chunks without RAM.
+    let mut nothing = None;
     for chunk in 0..frames.div_ceil(CHUNK) {
         let (start, end) = (chunk * CHUNK << 12, (chunk + 1) * CHUNK << 12);
         if !map.iter().any(|r| r.kind == 1 && r.start < end && r.end > start) {
+            let zeroes = nothing.get_or_insert_with(|| early::aligned_2m(2 << 20)).0;
+            // SAFETY: zero-filled memory nobody writes, into the window that is only for this table: frames of class
+            // None, without references, which is what no RAM is.
+            unsafe {
+                paging::map(FRAME_TABLE + chunk * (2 << 20), zeroes, 2 << 20, flag::RODATA, || Some(early::page())).ok();
+            }
             continue;
         }
         let table = early::aligned_2m(2 << 20);
@@ -74,11 +69,8 @@ pub fn init(map: &[Range], free: &[(u64, u64)]) {
             let ro = flag::P | flag::US | flag::A | flag::NX;
             paging::map(M2P_RO + chunk * CHUNK * 8, m2p.0, CHUNK * 8, ro, || Some(early::page())).ok();
         }
-        if let Some(w) = MAPPED.get((chunk / 64) as usize) {
-            w.fetch_or(1 << (chunk % 64), Ordering::Relaxed);
-        }
     }
-    // SAFETY: mapped above wherever `described` says so, zero-filled by the early allocator.
+    // SAFETY: all of it was mapped above, zero-filled by the early allocator.
     unsafe { frame::install(FRAME_TABLE as *mut frame::Frame, frames) };
     device::set_ram_end(Mfn(ram_end >> 12));
     for r in map.iter().filter(|r| r.kind == 1) {

@@ -17,7 +17,8 @@ pub fn guest_window() -> (u64, u64) {
 }
 
 fn slot(mfn: Mfn) -> Option<*mut u64> {
-    super::frame::get(mfn)?;
+    // Where no RAM is near there is no table either.
+    super::frame::get(mfn).filter(|f| f.class() != super::frame::Class::None)?;
     #[cfg(target_os = "none")]
     return Some((M2P_RW + mfn.0 * 8) as *mut u64);
     #[cfg(not(target_os = "none"))]

@@ -26,7 +26,7 @@ use super::frame::{self, Class, Frame};
 use super::pte::{Pte, bit};
 use super::{domain_memory, phys};
 use crate::domain::current::should_preempt;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, Mfn};
 
@@ -97,6 +97,8 @@ const KIND_SHIFT: u32 = 46;
 const KIND: u64 = 0xf << KIND_SHIFT;
 const PINNED: u64 = 1 << 50;
 const LOCK: u64 = 1 << 51;
+/// Kind and state of data.
+const DATA: u64 = (Kind::Writable as u64) << KIND_SHIFT | (State::Valid as u64) << STATE_SHIFT;
 /// Entries of a table.
 pub const ENTRIES: usize = 512;
 
@@ -124,6 +126,12 @@ pub struct Owner {
     pub hardware: bool,
 }
 
+/// Whether type word `w` is that of a frame fully validated as `kind`.
+#[inline(always)]
+const fn is_valid(w: u64, kind: Kind) -> bool {
+    w & COUNT != 0 && w & (KIND | STATE) == (kind as u64) << KIND_SHIFT | (State::Valid as u64) << STATE_SHIFT
+}
+
 impl Frame {
     fn state(w: u64) -> State {
         match w >> STATE_SHIFT & 7 {
@@ -145,8 +153,7 @@ impl Frame {
     /// Whether it is fully validated as `kind`.
     #[inline(always)]
     pub fn is_valid(&self, kind: Kind) -> bool {
-        let w = self.type_word.load(Ordering::Acquire);
-        w & COUNT != 0 && w & (KIND | STATE) == (kind as u64) << KIND_SHIFT | (State::Valid as u64) << STATE_SHIFT
+        is_valid(self.type_word.load(Ordering::Acquire), kind)
     }
 
     /// Type references now.
@@ -182,11 +189,14 @@ impl Frame {
     /// Keeps other CPUs from updating entries of this table.
     #[inline(always)]
     pub(super) fn lock_table(&self) -> TableLock<'_> {
-        while self.type_word.fetch_or(LOCK, Ordering::Acquire) & LOCK != 0 {
+        loop {
+            let word = self.type_word.fetch_or(LOCK, Ordering::Acquire);
+            if word & LOCK == 0 {
+                return TableLock { frame: self, word };
+            }
             core::hint::spin_loop();
             crate::sync::serve_requests();
         }
-        TableLock(self)
     }
 
     fn finish(&self, state: State, progress: usize) {
@@ -219,12 +229,24 @@ impl Frame {
 }
 
 /// Holding the entry lock of a table.
-pub(super) struct TableLock<'a>(&'a Frame);
+pub(super) struct TableLock<'a> {
+    frame: &'a Frame,
+    word: u64,
+}
+
+impl TableLock<'_> {
+    /// Whether the frame is fully validated as `kind`. It stays that while the lock is held: the release of a table does
+    /// not begin then.
+    #[inline(always)]
+    pub(super) fn is_valid(&self, kind: Kind) -> bool {
+        is_valid(self.word, kind)
+    }
+}
 
 impl Drop for TableLock<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.0.type_word.fetch_and(!LOCK, Ordering::Release);
+        self.frame.type_word.fetch_and(!LOCK, Ordering::Release);
     }
 }
 
@@ -339,6 +361,31 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
     }
 }
 
+/// [`get_type`] of data: the common case, that others use the frame as data already, in a few instructions.
+#[inline(always)]
+fn get_writable(f: &Frame, owner: Owner) -> Result<(), Refused> {
+    let w = f.type_word.load(Ordering::Acquire);
+    if w & (KIND | STATE) == DATA && (w & COUNT).wrapping_sub(1) < COUNT_MAX - 1
+        && f.type_word.compare_exchange(w, w + 1, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    {
+        return Ok(());
+    }
+    get_type(f, Kind::Writable, owner, false)
+}
+
+/// [`put_type`] of data, likewise.
+#[inline(always)]
+fn put_writable(f: &Frame, owner: Owner) {
+    let w = f.type_word.load(Ordering::Acquire);
+    if w & (KIND | STATE) == DATA && w & COUNT > 1 {
+        f.stamp_now();
+        if f.type_word.compare_exchange(w, w - 1, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            return;
+        }
+    }
+    let _ = put_type(f, owner, false);
+}
+
 /// A release stopped at a preemption point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preempted;
@@ -375,11 +422,14 @@ fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool)
         f.finish(State::None, 0);
         return Err(Errno::EINVAL.into());
     }
+    if kind == Kind::L1 {
+        return validate_l1(f, owner);
+    }
     for i in from..ENTRIES {
         if kind == Kind::L4 && is_hypervisor_slot(i) {
             continue;
         }
-        if preemptible && kind != Kind::L1 && i > from && should_preempt() {
+        if preemptible && i > from && should_preempt() {
             f.finish(State::Partial, i);
             return Err(Refused::Preempted);
         }
@@ -404,7 +454,7 @@ fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool)
             Err(e) => {
                 // The entries below are given back. When that takes long the frame stays partial, with a reference of
                 // its own (the caller drops its one), and is finished before the domain's next operation.
-                if kind != Kind::L1 && f.get_another() {
+                if f.get_another() {
                     match release(f, kind, i, owner, preemptible) {
                         Ok(()) => domain_memory::put_frame(f),
                         Err(Preempted) => super::unfinished::remember(owner.id, mfn),
@@ -423,13 +473,74 @@ fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool)
     Ok(())
 }
 
+/// [`validate`] of an L1, in one go: it leads to data only. Most entries of most tables are empty, so they are looked at
+/// four at a time.
+fn validate_l1(f: &Frame, owner: Owner) -> Result<(), Refused> {
+    // SAFETY: as in `validate`.
+    let table = unsafe { phys::table(f.mfn()) };
+    for (n, four) in table.as_chunks::<4>().0.iter().enumerate() {
+        if !any_present(four) {
+            continue;
+        }
+        for (i, slot) in four.iter().enumerate() {
+            let pte = Pte(slot.load(Ordering::Relaxed));
+            if !pte.present() {
+                continue;
+            }
+            match get_l1_entry(pte, owner, owner.id) {
+                Ok(stored) if stored == pte => {}
+                Ok(stored) => slot.store(stored.0, Ordering::Relaxed),
+                Err(e) => {
+                    release_l1(f, n * 4 + i, owner);
+                    return Err(e);
+                }
+            }
+        }
+    }
+    f.finish(State::Valid, 0);
+    Ok(())
+}
+
+/// Whether the CPU would use any of these entries.
+#[inline(always)]
+fn any_present(four: &[AtomicU64; 4]) -> bool {
+    let [a, b, c, d] = four;
+    let all = a.load(Ordering::Relaxed) | b.load(Ordering::Relaxed) | c.load(Ordering::Relaxed) | d.load(Ordering::Relaxed);
+    all & bit::P != 0
+}
+
+/// [`release`] of the first `n` entries of an L1.
+fn release_l1(f: &Frame, n: usize, owner: Owner) {
+    // SAFETY: as in `release`.
+    let table = unsafe { phys::table(f.mfn()) };
+    for (chunk, four) in table.as_chunks::<4>().0.iter().enumerate().take(n.div_ceil(4)) {
+        if !any_present(four) {
+            continue;
+        }
+        for (i, slot) in four.iter().enumerate() {
+            let pte = Pte(slot.load(Ordering::Relaxed));
+            if chunk * 4 + i < n && pte.present()
+                && let Some(f) = frame::get(pte.mfn())
+            {
+                put_l1_entry(pte, f, owner);
+            }
+        }
+    }
+    f.stamp_now();
+    f.finish(State::None, 0);
+}
+
 fn release(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
+    if kind == Kind::L1 {
+        release_l1(f, from, owner);
+        return Ok(());
+    }
     let mfn = f.mfn();
     for i in (0..from).rev() {
         if kind == Kind::L4 && is_hypervisor_slot(i) {
             continue;
         }
-        if preemptible && kind != Kind::L1 && i + 1 < from && should_preempt() {
+        if preemptible && i + 1 < from && should_preempt() {
             f.finish(State::Partial, i + 1);
             return Err(Preempted);
         }
@@ -477,13 +588,38 @@ pub(super) fn get_entry(
     }
 }
 
+/// [`get_entry`] of a present L1 entry.
 #[inline(always)]
-fn get_l1_entry(pte: Pte, owner: Owner, frames_of: DomId) -> Result<Pte, Refused> {
-    let mfn = pte.mfn();
-    let f = match frame::get(mfn) {
-        Some(f) if f.class() != Class::None => f,
-        _ => return super::device::map_entry(pte, owner),
-    };
+pub(super) fn get_l1_entry(pte: Pte, owner: Owner, frames_of: DomId) -> Result<Pte, Refused> {
+    let Some(f) = frame::get(pte.mfn()) else { return super::device::map_entry(pte, owner) };
+    // Device memory (DomId::IO) owns no frames.
+    if pte.cache_bits() != 0 || !f.get_ref(frames_of) {
+        return get_unusual_l1_entry(pte, f, owner, frames_of);
+    }
+    take_l1_entry(pte, f, owner, frames_of)
+}
+
+/// The reference to the frame is taken; the type reference goes with it.
+#[inline(always)]
+fn take_l1_entry(pte: Pte, f: &Frame, owner: Owner, frames_of: DomId) -> Result<Pte, Refused> {
+    if pte.writable() {
+        if let Err(e) = get_writable(f, Owner { id: frames_of, hardware: false }) {
+            domain_memory::put_frame(f);
+            return Err(e);
+        }
+        if frames_of != owner.id {
+            f.mark_foreign();
+        }
+    }
+    Ok(pte.adjust_l1())
+}
+
+/// Device memory, cache attributes, and what is wrong with an entry that may not be.
+#[cold]
+fn get_unusual_l1_entry(pte: Pte, f: &Frame, owner: Owner, frames_of: DomId) -> Result<Pte, Refused> {
+    if f.class() == Class::None {
+        return super::device::map_entry(pte, owner);
+    }
     if frames_of == DomId::IO {
         return Err(Errno::EBUSY.into());
     }
@@ -493,16 +629,7 @@ fn get_l1_entry(pte: Pte, owner: Owner, frames_of: DomId) -> Result<Pte, Refused
     if !f.get_ref(frames_of) {
         return Err(Errno::EBUSY.into());
     }
-    if pte.writable() {
-        if let Err(e) = get_type(f, Kind::Writable, Owner { id: frames_of, hardware: false }, false) {
-            domain_memory::put_frame(f);
-            return Err(e);
-        }
-        if frames_of != owner.id {
-            f.mark_foreign();
-        }
-    }
-    Ok(pte.adjust_l1())
+    take_l1_entry(pte, f, owner, frames_of)
 }
 
 /// Drops the references a stored entry stands for.
@@ -520,14 +647,15 @@ pub(super) fn put_entry(pte: Pte, kind: Kind, owner: Owner, preemptible: bool) -
     Ok(())
 }
 
+/// [`put_entry`] of a present L1 entry, which names frame `f`.
 #[inline(always)]
-fn put_l1_entry(pte: Pte, f: &Frame, owner: Owner) {
+pub(super) fn put_l1_entry(pte: Pte, f: &Frame, owner: Owner) {
     // Device memory holds no references.
     if f.class() == Class::None {
         return;
     }
     if pte.writable() {
-        let _ = put_type(f, owner, false);
+        put_writable(f, owner);
     }
     domain_memory::put_frame(f);
 }

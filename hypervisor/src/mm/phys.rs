@@ -33,6 +33,16 @@ pub(crate) unsafe fn entry<'a>(mfn: Mfn, index: usize) -> &'a AtomicU64 {
     unsafe { &*ptr(mfn).cast::<AtomicU64>().add(index & 511) }
 }
 
+/// All entries of the table in `mfn`.
+///
+/// # Safety
+/// As [`entry`].
+#[inline(always)]
+pub(crate) unsafe fn table<'a>(mfn: Mfn) -> &'a [AtomicU64; 512] {
+    // SAFETY: the caller's; a frame is that many words.
+    unsafe { &*ptr(mfn).cast() }
+}
+
 /// Fills a frame with zeroes.
 ///
 /// # Safety

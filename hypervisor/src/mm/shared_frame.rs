@@ -191,10 +191,12 @@ impl InfoPage {
     pub fn mask_byte(&self) -> u8 {
         self.byte(vcpu_info::UPCALL_MASK).load(Ordering::SeqCst)
     }
-    /// Masks or unmasks upcalls.
+    /// Masks or unmasks upcalls. Who waits for events behind this publishes that with a stronger store; a running vCPU
+    /// is interrupted by whoever makes something pending for it.
+    #[inline]
     pub fn set_mask(&self, masked: bool) {
         if !self.is_absent() {
-            self.byte(vcpu_info::UPCALL_MASK).store(u8::from(masked), Ordering::SeqCst);
+            self.byte(vcpu_info::UPCALL_MASK).store(u8::from(masked), Ordering::Release);
         }
     }
     /// Sets bits of the selector word; returns what it was.

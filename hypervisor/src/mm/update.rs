@@ -59,7 +59,7 @@ impl Table {
     /// [`Store::IfStill`] said; `Preempted`.
     #[inline(always)]
     pub fn update(&self, index: usize, new: Pte, frames_of: DomId, store: Store) -> Result<(), Refused> {
-        if self.frame.is_valid(Kind::L1) {
+        if self.frame.kind() == Kind::L1 {
             let mut still = true;
             self.update_l1(index, frames_of, |old| match store {
                 Store::Plain => Some(new),
@@ -73,7 +73,8 @@ impl Table {
         }
         match self.frame.kind() {
             kind @ (Kind::L2 | Kind::L3 | Kind::L4) => self.update_upper(index, kind, new, store),
-            Kind::L1 => Err(self.not_valid()),
+            // It has become one just now.
+            Kind::L1 => Err(Refused::Preempted),
             _ => self.store_data(index, new, store),
         }
     }
@@ -82,7 +83,7 @@ impl Table {
     #[inline(always)]
     fn update_l1(&self, index: usize, frames_of: DomId, mut change: impl FnMut(Pte) -> Option<Pte>) -> Result<Pte, Refused> {
         let lock = self.frame.lock_table();
-        if !self.frame.is_valid(Kind::L1) {
+        if !lock.is_valid(Kind::L1) {
             drop(lock);
             return Err(self.not_valid());
         }
@@ -95,22 +96,36 @@ impl Table {
             let adjusted = new.adjust_l1();
             // What the entry refers to stays: nothing to check or count.
             let same = old.present() && (old.0 ^ adjusted.0) & !HARMLESS == 0;
-            let stored = if same { adjusted } else { page_type::get_entry(new, Kind::L1, self.owner, frames_of, false)? };
+            let stored = if same || !new.present() {
+                adjusted
+            } else {
+                page_type::get_l1_entry(new, self.owner, frames_of)?
+            };
             match slot.compare_exchange(old.0, stored.0, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     if !same {
-                        let _ = page_type::put_entry(old, Kind::L1, self.owner, false);
+                        self.put_l1(old);
                     }
                     return Ok(old);
                 }
                 Err(now) => {
                     // The CPU set an accessed or dirty bit.
                     if !same {
-                        let _ = page_type::put_entry(stored, Kind::L1, self.owner, false);
+                        self.put_l1(stored);
                     }
                     old = Pte(now);
                 }
             }
+        }
+    }
+
+    /// Drops the references of an L1 entry.
+    #[inline(always)]
+    fn put_l1(&self, entry: Pte) {
+        if entry.present()
+            && let Some(f) = frame::get(entry.mfn())
+        {
+            page_type::put_l1_entry(entry, f, self.owner);
         }
     }
 
@@ -125,8 +140,8 @@ impl Table {
             stored = Pte(stored.0 | bit::A);
         }
         let swapped = {
-            let _lock = self.frame.lock_table();
-            if self.frame.is_valid(kind) {
+            let lock = self.frame.lock_table();
+            if lock.is_valid(kind) {
                 // SAFETY: as in `update_l1`.
                 swap_entry(unsafe { phys::entry(self.frame.mfn(), index) }, stored, store)
             } else {

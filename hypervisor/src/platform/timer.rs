@@ -3,7 +3,6 @@
 use core::sync::atomic::{AtomicI8, AtomicU32, AtomicU64, Ordering};
 
 static TSC_KHZ: AtomicU64 = AtomicU64::new(1_000_000);
-static APIC_KHZ: AtomicU64 = AtomicU64::new(1_000_000);
 static BOOT_TSC: AtomicU64 = AtomicU64::new(0);
 static MUL: AtomicU32 = AtomicU32::new(0);
 static SHIFT: AtomicI8 = AtomicI8::new(0);
@@ -74,52 +73,53 @@ pub fn system_time() -> u64 {
     ns_at(tsc_now())
 }
 
-/// When this CPU's timer fires, in TSC ticks; `u64::MAX` = never.
-static DEADLINE: [AtomicU64; crate::arch::layout::MAX_CPUS] =
-    [const { AtomicU64::new(u64::MAX) }; crate::arch::layout::MAX_CPUS];
+/// Ticks a nanosecond of the TSC and of the APIC timer, as fractions of 2^32: deadlines are set often, and divisions
+/// are slow.
+static TSC_PER_NS: AtomicU64 = AtomicU64::new(0);
+static APIC_PER_NS: AtomicU64 = AtomicU64::new(0);
 
-/// What this CPU's timer was last set for, in system time; `u64::MAX` = it stands still. Setting it again for the same
-/// time is left out: a register of the local APIC costs more than all the rest of a reschedule.
-static ARMED: [AtomicU64; crate::arch::layout::MAX_CPUS] =
-    [const { AtomicU64::new(u64::MAX) }; crate::arch::layout::MAX_CPUS];
+/// No deadline: as system time, a time that never comes.
+pub const NEVER: u64 = u64::MAX;
+
+/// Longest time a deadline is set for, ns: what is later fires early and is set anew. (10 s; the products below stay
+/// far from overflowing for any clock below 400 GHz.)
+const FARTHEST: u64 = 10_000_000_000;
 
 /// This CPU's timer has fired, and stands still until it is set again. Should it have been set anew while the interrupt
 /// waited, it is set once more: whoever handles the interrupt programs the next deadline.
 pub fn fired() {
-    if let Some(a) = ARMED.get(crate::arch::percpu::this_cpu().id.0 as usize) {
-        a.store(u64::MAX, Ordering::Relaxed);
-    }
+    let cpu = crate::arch::percpu::this_cpu();
+    cpu.armed.set(NEVER);
+    cpu.deadline.set(u64::MAX);
 }
 
-/// Programs this CPU's timer to fire at system time `ns`, or never. A past time fires at once.
-pub fn set_deadline(ns: Option<u64>) {
-    let me = crate::arch::percpu::this_cpu().id.0 as usize;
-    let (Some(slot), Some(armed)) = (DEADLINE.get(me), ARMED.get(me)) else { return };
-    if armed.load(Ordering::Relaxed) == ns.unwrap_or(u64::MAX) {
+/// Programs this CPU's timer to fire at system time `at`, ns, or [`NEVER`]. A past time fires at once.
+///
+/// Setting it again for the same time is left out: a register of the local APIC costs more than all the rest of a
+/// reschedule.
+pub fn set_deadline(at: u64) {
+    let cpu = crate::arch::percpu::this_cpu();
+    if cpu.armed.replace(at) == at {
         return;
     }
-    armed.store(ns.unwrap_or(u64::MAX), Ordering::Relaxed);
-    let Some(at) = ns else {
-        slot.store(u64::MAX, Ordering::Relaxed);
+    if at == NEVER {
+        cpu.deadline.set(u64::MAX);
         #[cfg(target_os = "none")]
         super::lapic::start_timer(0);
         return;
-    };
-    let left = at.saturating_sub(system_time());
-    slot.store(tsc_now().saturating_add(left.saturating_mul(tsc_khz()) / 1_000_000), Ordering::Relaxed);
-    #[cfg(target_os = "none")]
-    {
-        // The divider is 16; far deadlines fire early and are set anew.
-        let ticks = u128::from(left) * u128::from(APIC_KHZ.load(Ordering::Relaxed)) / 1_000_000;
-        super::lapic::start_timer(ticks.clamp(1, 0xffff_ffff) as u32);
     }
+    let tsc = tsc_now();
+    let left = at.saturating_sub(ns_at(tsc)).min(FARTHEST);
+    let ticks = |per_ns: &AtomicU64| (u128::from(left) * u128::from(per_ns.load(Ordering::Relaxed)) >> 32) as u64;
+    cpu.deadline.set(tsc.wrapping_add(ticks(&TSC_PER_NS)));
+    #[cfg(target_os = "none")]
+    super::lapic::start_timer(ticks(&APIC_PER_NS).clamp(1, 0xffff_ffff) as u32);
 }
 
 /// Whether this CPU's deadline has passed (its interrupt may still wait, since interrupts are off).
 #[inline(always)]
 pub fn deadline_passed() -> bool {
-    let me = crate::arch::percpu::this_cpu().id.0 as usize;
-    DEADLINE.get(me).is_some_and(|d| tsc_now() >= d.load(Ordering::Relaxed))
+    tsc_now() >= crate::arch::percpu::this_cpu().deadline.get()
 }
 
 /// Finds out how fast the clocks run, and starts system time. Boot CPU, after `acpi::init` and `lapic::init`, interrupts
@@ -133,7 +133,8 @@ pub fn calibrate() -> Result<(), &'static str> {
     let tsc = calibrate::tsc_khz().ok_or("neither ACPI's timer nor the PIT runs: the TSC's frequency is unknown")?;
     let apic = calibrate::apic_khz(tsc).ok_or("the local APIC's timer does not run")?;
     TSC_KHZ.store(tsc, Ordering::Relaxed);
-    APIC_KHZ.store(apic, Ordering::Relaxed);
+    TSC_PER_NS.store((tsc << 32) / 1_000_000, Ordering::Relaxed);
+    APIC_PER_NS.store((apic << 32) / 1_000_000, Ordering::Relaxed);
     let s = Scale::for_khz(tsc);
     MUL.store(s.mul, Ordering::Relaxed);
     SHIFT.store(s.shift, Ordering::Relaxed);

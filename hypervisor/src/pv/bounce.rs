@@ -9,6 +9,7 @@ use crate::arch::regs::rflags as f;
 use crate::domain::Cx;
 use crate::hypercall::Reason;
 use crate::mm::guest;
+use pv_abi::errno::Errno;
 use zerocopy::IntoBytes;
 
 /// Where to send the vCPU, and with what.
@@ -44,20 +45,12 @@ pub fn deliver(cx: &mut Cx, t: Target) -> Result<(), Reason> {
     let mask = info.mask_byte();
     let cs = (cx.regs.cs & 0xffff) & if from_kernel { !3 } else { !0 };
     let flags = cx.regs.rflags & !(f::IF | f::IOPL) | if mask == 0 { f::IF } else { 0 };
-    let mut words = [cx.regs.rcx, cx.regs.r11, 0, cx.regs.rip, cs | u64::from(mask) << 32, flags, rsp, ss];
-    let words = match t.error_code {
-        Some(code) => {
-            words[2] = u64::from(code);
-            &words[..]
-        }
-        None => {
-            words[2] = words[1];
-            words[1] = words[0];
-            &words[1..]
-        }
+    let (rcx, r11, rip, cs) = (cx.regs.rcx, cx.regs.r11, cx.regs.rip, cs | u64::from(mask) << 32);
+    let (sp, written) = match t.error_code {
+        Some(code) => push(stack, [rcx, r11, u64::from(code), rip, cs, flags, rsp, ss]),
+        None => push(stack, [rcx, r11, rip, cs, flags, rsp, ss]),
     };
-    let sp = stack.wrapping_sub(words.len() as u64 * 8);
-    if guest::write_bytes(sp, words.as_bytes()).is_err() {
+    if written.is_err() {
         return Err(Reason::Because("the guest kernel's stack is not mapped"));
     }
     if t.mask_events {
@@ -71,6 +64,13 @@ pub fn deliver(cx: &mut Cx, t: Target) -> Result<(), Reason> {
     r.rip = t.address;
     r.rflags = r.rflags & !(f::TF | f::NT | f::RF | f::VM | f::AC | f::IOPL) | f::IF | f::FIXED;
     Ok(())
+}
+
+/// Puts `words` below `stack`; returns the new stack pointer.
+#[inline(always)]
+fn push<const N: usize>(stack: u64, words: [u64; N]) -> (u64, Result<(), Errno>) {
+    let sp = stack.wrapping_sub(N as u64 * 8);
+    (sp, guest::write_bytes(sp, words.as_bytes()))
 }
 
 /// Delivers the failsafe callback: a data segment of the guest could not be reloaded.

@@ -6,14 +6,14 @@
 use super::now;
 use crate::arch::layout::MAX_CPUS;
 use crate::arch::percpu::{self, pending, this_cpu};
-use crate::domain::VcpuRef;
+use crate::domain::{Vcpu, VcpuRef};
 use crate::events;
 use crate::fallible::OutOfMemory;
-use crate::platform::timer;
+use crate::platform::timer::{self, NEVER};
 use crate::sched::queue::SortedQueue;
 use crate::sched::{self, SLICE};
 use crate::sync::{Lock, Rank};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use pv_abi::event::VIRQ_TIMER;
 
 static QUEUES: [Lock<SortedQueue<VcpuRef>>; MAX_CPUS] =
@@ -24,14 +24,25 @@ pub fn reserve(total: usize) -> Result<(), OutOfMemory> {
     QUEUES.iter().take(percpu::online() as usize).try_for_each(|q| q.lock().try_reserve(total))
 }
 
-/// The earliest deadline of a vCPU, if it has one.
-fn earliest(v: &VcpuRef) -> Option<u64> {
-    let some = |n: u64| (n != 0).then_some(n);
-    let periodic = if v.periodic.load(Ordering::Relaxed) != 0 { some(v.periodic_next.load(Ordering::Relaxed)) } else { None };
-    [some(v.singleshot.load(Ordering::Relaxed)), periodic, some(v.poll_deadline.load(Ordering::Relaxed))]
-        .into_iter()
-        .flatten()
-        .min()
+/// The earliest deadline of a vCPU, or [`NEVER`].
+fn earliest(v: &Vcpu) -> u64 {
+    // 0 is "off" in all of them.
+    let at = |n: &AtomicU64| match n.load(Ordering::Relaxed) {
+        0 => NEVER,
+        n => n,
+    };
+    let periodic = if v.periodic.load(Ordering::Relaxed) != 0 { at(&v.periodic_next) } else { NEVER };
+    at(&v.singleshot).min(periodic).min(at(&v.poll_deadline))
+}
+
+/// The earliest deadline in this CPU's queue, or [`NEVER`].
+fn queued() -> u64 {
+    QUEUES.get(this_cpu().id.0 as usize).and_then(|q| q.lock().first_key()).unwrap_or(NEVER)
+}
+
+/// The end of the running vCPU's slice, if others wait for this CPU, or [`NEVER`].
+fn slice_end(v: &Vcpu) -> u64 {
+    sched::first_waiting().map_or(NEVER, |_| v.sched.since.load(Ordering::Relaxed).saturating_add(SLICE))
 }
 
 /// Delivers what is due of `v`.
@@ -75,11 +86,9 @@ fn queue_here(v: &VcpuRef) {
     if v.sched.timer_cpu.compare_exchange(0, cpu + 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return;
     }
-    let queued = earliest(v).is_some_and(|at| {
-        let room = q.insert(at, v.clone()).is_ok();
-        debug_assert!(room, "a timer queue without room");
-        room
-    });
+    let at = earliest(v);
+    let queued = at != NEVER && q.insert(at, v.clone()).is_ok();
+    debug_assert!(queued || at == NEVER, "a timer queue without room");
     if !queued {
         v.sched.timer_cpu.store(0, Ordering::Release);
     }
@@ -126,27 +135,20 @@ pub fn run(current: Option<&VcpuRef>) {
 
 /// Programs this CPU's hardware timer. `running`: a vCPU runs here.
 pub fn program(running: bool) {
-    let cpu = this_cpu();
-    let head = QUEUES.get(cpu.id.0 as usize).and_then(|q| q.lock().first_key());
-    let own = if running {
-        cpu.current.borrow().as_ref().and_then(|r| {
-            let slice = r.vcpu.sched.since.load(Ordering::Relaxed).saturating_add(SLICE);
-            let slice = sched::first_waiting().map(|_| slice);
-            [earliest(&r.vcpu), slice].into_iter().flatten().min()
-        })
-    } else {
-        None
+    let own = match &*this_cpu().current.borrow() {
+        Some(r) if running => earliest(&r.vcpu).min(slice_end(&r.vcpu)),
+        _ => NEVER,
     };
-    timer::set_deadline([head, own].into_iter().flatten().min());
+    timer::set_deadline(queued().min(own));
 }
 
 /// Reprograms after the running vCPU changed its own timers; fires what is past at once.
 pub fn changed(v: &VcpuRef) {
-    if earliest(v).is_some_and(|at| at <= now()) {
-        fire(v, now());
+    let mut at = earliest(v);
+    let now = now();
+    if at <= now {
+        fire(v, now);
+        at = earliest(v);
     }
-    let deadline = earliest(v);
-    let head = QUEUES.get(this_cpu().id.0 as usize).and_then(|q| q.lock().first_key());
-    let slice = sched::first_waiting().map(|_| v.sched.since.load(Ordering::Relaxed).saturating_add(SLICE));
-    timer::set_deadline([deadline, head, slice].into_iter().flatten().min());
+    timer::set_deadline(at.min(queued()).min(slice_end(v)));
 }

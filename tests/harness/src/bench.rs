@@ -1,10 +1,8 @@
 //! `bench`: common operations in instructions, side by side.
-use crate::kernels::{self, Kernel};
+use crate::kernels::{self, BENCH};
 use crate::machine::{Kind, Machine};
 use crate::options::Options;
 use std::path::Path;
-
-const BENCH: Kernel = Kernel { name: "bench", about: "instructions of common operations", smp: 1, options: "", args: "", long: false };
 
 type Rows = Vec<(String, u64)>;
 

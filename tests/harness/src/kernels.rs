@@ -53,6 +53,9 @@ pub const KERNELS: &[Kernel] = &[
     kernel("version", "xen_version and vm_assist"),
 ];
 
+/// The kernel of `bench` and `profile`.
+pub const BENCH: Kernel = kernel("bench", "instructions of common operations");
+
 /// The workspace's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap_or_else(|_| PathBuf::from("."))

@@ -59,7 +59,7 @@ pub struct Machine<'a> {
 }
 
 /// Ends QEMU when the run is over, however that comes.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -69,7 +69,8 @@ impl Drop for Running {
 }
 
 impl Machine<'_> {
-    fn command(&self) -> Command {
+    /// The command that starts it; its serial line is QEMU's standard output.
+    pub fn command(&self) -> Command {
         let k = self.kernel;
         let module = format!("{} {}", self.binaries.join(k.name).display(), k.args).trim_end().to_string();
         let mut append = format!("console=com1 com1=115200,8n1 dom0_mem=128M noreboot {} {}", k.options, self.append);

@@ -5,6 +5,7 @@
 //!                 [--qemu PATH] [--cpu MODEL] [--append OPTIONS] [--expect TEXT]...
 //! harness record  --xen IMAGE [--only NAME]...      writes tests/guests/expected/NAME.txt
 //! harness bench   [--hypervisor IMAGE] [--xen IMAGE]
+//! harness profile --only ROW [--keep DIR]           where the instructions of a row of the bench go
 //! harness mutants [--only NAME]... [--jobs N]       each patch of tests/mutants must turn its test red
 //! harness list
 //! ```
@@ -18,6 +19,7 @@ mod kernels;
 mod machine;
 mod mutants;
 mod options;
+mod profile;
 mod run;
 mod transcript;
 
@@ -28,12 +30,13 @@ fn main() -> ExitCode {
         "run" => run::run(&o),
         "record" => run::record(&o),
         "bench" => bench::bench(&o),
+        "profile" => profile::profile(&o),
         "mutants" => mutants::mutants(&o),
         "list" => {
             kernels::KERNELS.iter().for_each(|k| println!("{:20} {}", k.name, k.about));
             Ok(true)
         }
-        other => Err(format!("harness: no command '{other}' (run, record, bench, mutants, list)")),
+        other => Err(format!("harness: no command '{other}' (run, record, bench, profile, mutants, list)")),
     });
     match result {
         Ok(true) => ExitCode::SUCCESS,

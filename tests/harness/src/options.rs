@@ -31,7 +31,7 @@ impl Options {
 pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let image = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.exists());
     let mut o = Options {
-        command: args.next().ok_or("harness: say what to do: run, record, bench, mutants or list")?,
+        command: args.next().ok_or("harness: say what to do: run, record, bench, profile, mutants or list")?,
         hospes: image("HOSPES_IMAGE"),
         xen: image("HOSPES_XEN"),
         only: Vec::new(),

@@ -1,8 +1,10 @@
 //! Common operations in instructions: run under `-icount shift=0`, where rdtsc counts executed instructions.
 //! Each row is the cheapest of many rounds, the cost of the measurement itself taken off.
+//!
+//! `only=ROW` on the command line repeats that row for ever instead, for `harness profile`.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 use core::arch::asm;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use guests::console;
 use guests::hypercall::raw;
 use guests::paging::{self as pg, DOMID_SELF, KERNEL_RO, KERNEL_RW};
@@ -33,7 +35,28 @@ fn row(name: &str, f: impl FnMut()) {
     row_per(name, 1, f)
 }
 
-fn row_per(name: &str, per: u64, f: impl FnMut()) {
+/// Executed once a round of a row that is repeated for ever: who counts it counts the rounds.
+#[inline(never)]
+extern "C" fn round() {
+    // SAFETY: nothing; keeps the function from being merged with another empty one.
+    unsafe { asm!("nop") };
+}
+
+/// Whether the command line asks for just this row.
+fn repeated(name: &str) -> bool {
+    let line = &guests::start::start_info().cmd_line;
+    let used = line.iter().position(|b| *b == 0).unwrap_or(line.len());
+    line[..used].strip_prefix(b"only=") == Some(name.as_bytes())
+}
+
+fn row_per(name: &str, per: u64, mut f: impl FnMut()) {
+    if repeated(name) {
+        console::line(f!("bench: loop at {:#x}", round as *const () as u64));
+        loop {
+            round();
+            f();
+        }
+    }
     // the clock's steps per instruction, and the cost of an empty round
     let empty = cheapest(|| ());
     let ticks = cheapest(f).saturating_sub(empty);
@@ -89,22 +112,15 @@ fn page_tables() {
     }
     let table = pg::new_table();
     pg::pin(table, 1).must("pin");
-    let mut list = [MmuUpdate::default(); 32];
-    let at = table.ma();
-    let mut batch = |n: usize| {
-        flip = !flip;
-        for (i, l) in list.iter_mut().enumerate().take(n) {
-            *l = MmuUpdate { ptr: at + 8 * i as u64, val: if flip { a } else { b } };
-        }
-        let start = tsc();
-        raw(nr::MMU_UPDATE as u64, [list.as_ptr() as u64, n as u64, 0, DOMID_SELF, 0]);
-        tsc() - start
-    };
-    let one = (0..60).map(|_| batch(1)).min().unwrap_or(0);
-    let many = (0..60).map(|_| batch(32)).min().unwrap_or(0);
-    let ticks = ticks_per_instruction();
-    console::line(f!("bench: mmu_update, one = {}", one / ticks));
-    console::line(f!("bench: mmu_update, each of 32 = {}", many / 32 / ticks));
+    for (name, n) in [("mmu_update, one", 1), ("mmu_update, each of 32", 32u64)] {
+        // Both lists are made before: the row is the hypercall alone.
+        let list = |value: u64| -> [MmuUpdate; 32] { core::array::from_fn(|i| MmuUpdate { ptr: table.ma() + 8 * i as u64, val: value }) };
+        let lists = [list(a), list(b)];
+        row_per(name, n, || {
+            flip = !flip;
+            raw(nr::MMU_UPDATE as u64, [lists[usize::from(flip)].as_ptr() as u64, n, 0, DOMID_SELF, 0]);
+        });
+    }
     let l4 = pg::l4().mfn();
     row("new base pointer", || {
         pg::mmuext(pv_abi::mmu::EXT_NEW_BASEPTR, l4, 0);
@@ -158,10 +174,33 @@ core::arch::global_asm!(
     "push rax",
     "mov eax, 23",
     "syscall",
+    // an event callback that clears what is pending (of one port) and returns by the iret hypercall
+    ".globl bench_event",
+    "bench_event:",
+    "pop rcx",
+    "pop r11",
+    "push 0",
+    "push rcx",
+    "push r11",
+    "push rax",
+    "mov rcx, [rip + {info}]",
+    "mov byte ptr [rcx], 0",
+    "mov qword ptr [rcx + 8], 0",
+    "mov rcx, [rip + {word}]",
+    "mov qword ptr [rcx], 0",
+    "mov eax, 23",
+    "syscall",
+    info = sym EVENT_INFO,
+    word = sym EVENT_WORD,
 );
+
+/// For `bench_event`: where the vcpu_info and the port's word of pending bits stand.
+static EVENT_INFO: AtomicU64 = AtomicU64::new(0);
+static EVENT_WORD: AtomicU64 = AtomicU64::new(0);
 
 unsafe extern "C" {
     fn bench_pf();
+    fn bench_event();
 }
 
 fn traps() {
@@ -197,11 +236,15 @@ fn events_and_time() {
     });
     events::port_clear(port);
     events::quiet();
+    EVENT_INFO.store(events::info(0), Ordering::Relaxed);
+    EVENT_WORD.store(events::shared(pv_abi::shared_info::EVTCHN_PENDING) + u64::from(port / 64) * 8, Ordering::Relaxed);
+    trap::register(pv_abi::callback::TYPE_EVENT, 0, bench_event as *const () as u64).must("register");
     events::mask().store(0, Ordering::SeqCst);
     row("event send, callback and iret", || {
         events::send(port);
     });
     events::mask().store(1, Ordering::SeqCst);
+    trap::register_callbacks();
     let mut s = pv_abi::vcpu::SetSingleshotTimer { timeout_abs_ns: events::now() + 50_000_000_000, flags: 0, pad: 0 };
     row("set_singleshot_timer", || {
         s.timeout_abs_ns += 1000;

@@ -71,6 +71,8 @@ initrd_busybox() {
     for name in $("$busybox" --list); do
         case $name in busybox | init) ;; *) ln -s /bin/busybox "$1/bin/$name" ;; esac
     done
+    # Where the kernel looks for it, when it wants a file system's or a protocol's module.
+    ln -s /bin/busybox "$1/sbin/modprobe"
     printf 'root:x:0:0:root:/root:/bin/sh\n' >"$1/etc/passwd"
     printf 'root:x:0:\n' >"$1/etc/group"
 }

@@ -24,6 +24,8 @@ checks_run() {
     check "PV test kernels" cargo run -q --release -p harness -- run $long
     check "PV test kernels, CPU with SMAP" checks_cpu max 'SMEP on, SMAP on' "${CHECKS_ANY_CPU[@]}"
     # shellcheck disable=SC2086
+    check "mutants" cargo run -q --release -p harness -- mutants $long
+    # shellcheck disable=SC2086
     check "scenarios" tests/scenarios/run.sh $long
 
     [ ${#failed[@]} -eq 0 ] || die "failed: $(printf '%s; ' "${failed[@]}" | sed 's/; $//')"

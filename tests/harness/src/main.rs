@@ -6,7 +6,7 @@
 //! harness record  --xen IMAGE [--only NAME]...      writes tests/guests/expected/NAME.txt
 //! harness bench   [--hypervisor IMAGE] [--xen IMAGE]
 //! harness profile --only ROW [--keep DIR]           where the instructions of a row of the bench go
-//! harness mutants [--only NAME]... [--jobs N]       each patch of tests/mutants must turn its test red
+//! harness mutants [--only NAME]... [--long]         each mutant of tests/mutants must turn its test red
 //! harness list
 //! ```
 //!

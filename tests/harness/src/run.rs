@@ -45,14 +45,16 @@ fn check_names(o: &Options) -> Result<(), String> {
     }
 }
 
+/// What came of one run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Result3 {
+pub enum Result3 {
     Passed,
     Failed,
     Skipped,
 }
 
-fn one(o: &Options, root: &Path, binaries: &Path, kernel: &Kernel, kind: Kind, image: &Path) -> (Result3, String) {
+/// One kernel on one hypervisor; the text says what was wrong, from its second line on.
+pub fn one(o: &Options, root: &Path, binaries: &Path, kernel: &Kernel, kind: Kind, image: &Path) -> (Result3, String) {
     let head = format!("test {} ({}) ... ", kernel.name, kind.name());
     if kernel.long && !o.long {
         return (Result3::Skipped, format!("{head}skipped (--long runs it)\n"));

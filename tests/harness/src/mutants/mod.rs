@@ -1,0 +1,190 @@
+//! `mutants`: each removes one check from a copy of the tree, and the test it names must notice.
+//!
+//! A mutant is caught when its test is green on the tree as it is and red on the mutant: a failed verdict, a panic, a
+//! wrong transcript, or no end. A mutant that does not build, or whose test does not exist, is not caught.
+mod format;
+mod host;
+
+use crate::kernels;
+use crate::options::Options;
+use crate::run::{self, Result3};
+use format::{Mutant, Test};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The build profile of mutated hypervisors: see Cargo.toml.
+const PROFILE: &str = "mutant";
+
+/// How long a test kernel may take on a mutant. The slowest takes a few seconds.
+const LIMIT: Duration = Duration::from_secs(25);
+
+/// What came of a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    Green,
+    /// Why, in a few words.
+    Red(String),
+    /// It could not be tried.
+    Broken(String),
+}
+
+/// The copy that is mutated, and where it is built.
+struct Workshop<'a> {
+    root: PathBuf,
+    copy: PathBuf,
+    /// Shared with everything else: what the workspace depends on is built once.
+    target: PathBuf,
+    options: &'a Options,
+    /// The test kernels, built from the tree as it is.
+    kernels: Option<PathBuf>,
+}
+
+/// Runs the mutants asked for: by name, or with `--long` all, or the quick ones.
+pub fn mutants(o: &Options) -> Result<bool, String> {
+    let root = kernels::root();
+    let mutants: Vec<Mutant> = all(&root)?.into_iter().filter(|m| o.wants(&m.name) && (o.long || m.quick || !o.only.is_empty())).collect();
+    if mutants.is_empty() {
+        return Err("harness: no such mutant".into());
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |t| root.join(t));
+    let mut shop = Workshop { copy: target.join("mutants"), root, target, options: o, kernels: None };
+    if mutants.iter().any(|m| matches!(m.test, Test::Kernel(_))) {
+        shop.kernels = Some(kernels::build(&shop.root)?);
+    }
+    shop.restore()?;
+    let mut clean = BTreeMap::new();
+    for m in &mutants {
+        if !clean.contains_key(&m.test) {
+            clean.insert(m.test.clone(), shop.try_test(&m.test)?);
+        }
+    }
+    let (mut caught, mut missed) = (0, 0);
+    for m in &mutants {
+        let start = Instant::now();
+        let verdict = match &clean[&m.test] {
+            Outcome::Green => shop.try_mutant(m)?,
+            Outcome::Red(why) => Outcome::Broken(format!("{} is red without it: {why}", m.test)),
+            broken @ Outcome::Broken(_) => broken.clone(),
+        };
+        let took = start.elapsed().as_secs_f32();
+        match verdict {
+            Outcome::Red(how) => {
+                caught += 1;
+                println!("mutant {} ... caught by {}: {how} ({took:.1} s)", m.name, m.test);
+            }
+            Outcome::Green => {
+                missed += 1;
+                println!("mutant {} ... NOT CAUGHT: {} stayed green without {} ({took:.1} s)", m.name, m.test, m.removes);
+            }
+            Outcome::Broken(why) => {
+                missed += 1;
+                println!("mutant {} ... NOT CAUGHT: {why}", m.name);
+            }
+        }
+    }
+    println!("{caught} passed, {missed} failed, 0 skipped");
+    Ok(missed == 0)
+}
+
+/// Every mutant there is; names are unique.
+fn all(root: &Path) -> Result<Vec<Mutant>, String> {
+    let dir = root.join("tests/mutants");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&dir)
+        .map_err(|e| format!("{}: {e}", dir.display()))?
+        .filter_map(|e| Some(e.ok()?.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "mutants"))
+        .collect();
+    files.sort();
+    let mut all: Vec<Mutant> = Vec::new();
+    for file in files {
+        for m in format::read(&file)? {
+            if all.iter().any(|other| other.name == m.name) {
+                return Err(format!("{}: a second mutant {}", file.display(), m.name));
+            }
+            all.push(m);
+        }
+    }
+    Ok(all)
+}
+
+impl Workshop<'_> {
+    /// Makes the copy equal to the tree. Unchanged files keep their time, so that cargo builds only what a mutant touched.
+    fn restore(&self) -> Result<(), String> {
+        let list = Command::new("git")
+            .args(["ls-files", "-co", "--exclude-standard", "-z"])
+            .current_dir(&self.root)
+            .output()
+            .map_err(|e| format!("git: {e}"))?;
+        for name in list.stdout.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+            let name = String::from_utf8_lossy(name).into_owned();
+            let Ok(bytes) = std::fs::read(self.root.join(&name)) else { continue };
+            self.write(Path::new(&name), &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, name: &Path, bytes: &[u8]) -> Result<(), String> {
+        let to = self.copy.join(name);
+        if std::fs::read(&to).is_ok_and(|old| old == bytes) {
+            return Ok(());
+        }
+        let failed = |e: std::io::Error| format!("{}: {e}", to.display());
+        std::fs::create_dir_all(to.parent().unwrap_or(&self.copy)).map_err(failed)?;
+        std::fs::write(&to, bytes).map_err(failed)
+    }
+
+    fn try_mutant(&self, m: &Mutant) -> Result<Outcome, String> {
+        let original = match std::fs::read_to_string(self.root.join(&m.file)) {
+            Ok(t) => t,
+            Err(e) => return Ok(Outcome::Broken(format!("{}: {e}", m.file.display()))),
+        };
+        let mutated = match m.apply(&original) {
+            Ok(t) => t,
+            Err(why) => return Ok(Outcome::Broken(why)),
+        };
+        self.write(&m.file, mutated.as_bytes())?;
+        let outcome = self.try_test(&m.test);
+        self.write(&m.file, original.as_bytes())?;
+        outcome
+    }
+
+    /// Builds what the test needs from the copy, and runs it.
+    fn try_test(&self, test: &Test) -> Result<Outcome, String> {
+        match test {
+            Test::Host { package, target, name } => host::try_test(self, package, target.as_deref(), name),
+            Test::Kernel(name) => self.try_kernel(name),
+        }
+    }
+
+    fn cargo(&self) -> Command {
+        let mut c = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        c.current_dir(&self.copy).env("CARGO_TARGET_DIR", &self.target).env("CARGO_TERM_COLOR", "never");
+        c
+    }
+
+    fn try_kernel(&self, name: &str) -> Result<Outcome, String> {
+        let Some(kernel) = kernels::KERNELS.iter().find(|k| k.name == name) else {
+            return Ok(Outcome::Broken(format!("there is no test kernel {name}")));
+        };
+        let built = self
+            .cargo()
+            .args(["build", "-q", "--profile", PROFILE, "--target", "x86_64-unknown-none", "-p", "hypervisor"])
+            .output()
+            .map_err(|e| format!("cargo: {e}"))?;
+        if !built.status.success() {
+            return Ok(Outcome::Broken(format!("does not build: {}", String::from_utf8_lossy(&built.stderr))));
+        }
+        let image = self.target.join("x86_64-unknown-none").join(PROFILE).join("hospes");
+        let binaries = self.kernels.as_deref().ok_or("the test kernels are not built")?;
+        let mut o = self.options.clone();
+        (o.long, o.timeout) = (true, LIMIT);
+        let (result, text) = run::one(&o, &self.root, binaries, kernel, crate::machine::Kind::Hospes, &image);
+        Ok(match result {
+            Result3::Passed => Outcome::Green,
+            Result3::Failed => Outcome::Red(text.lines().nth(1).unwrap_or("failed").trim().to_string()),
+            Result3::Skipped => Outcome::Broken(format!("{name} was skipped")),
+        })
+    }
+}

@@ -31,7 +31,7 @@ fn wait_for_loop(serial: impl std::io::Read, deadline: Instant) -> Result<u64, S
 
 fn sample(o: &Options, binaries: &Path, kind: Kind, image: &Path, row: &str, log: &Path) -> Result<u64, String> {
     let kernel = Kernel { args: Box::leak(format!("only={}", row.replace(',', ",,")).into_boxed_str()), ..kernels::BENCH };
-    let machine = Machine { kind, image, binaries, kernel: &kernel, audit: false, icount: true, timeout: o.timeout };
+    let machine = Machine { kind, image, binaries, kernel: &kernel, audit: false, icount: true, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
     let socket = log.with_extension("monitor");
     let _ = std::fs::remove_file(&socket);
     let mut command = machine.command();

@@ -188,3 +188,33 @@ impl Workshop<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever changes a line that a mutant names learns it here, not in the long run.
+    #[test]
+    fn every_mutant_applies() {
+        let root = kernels::root();
+        let mutants = all(&root).expect("tests/mutants can be read");
+        assert!(!mutants.is_empty());
+        let stale: Vec<String> = mutants
+            .iter()
+            .filter_map(|m| {
+                let text = std::fs::read_to_string(root.join(&m.file)).unwrap_or_default();
+                m.apply(&text).err().map(|why| format!("{}: {why}", m.name))
+            })
+            .collect();
+        assert!(stale.is_empty(), "{stale:#?}");
+    }
+
+    #[test]
+    fn every_kernel_a_mutant_names_exists() {
+        for m in all(&kernels::root()).expect("tests/mutants can be read") {
+            if let Test::Kernel(name) = &m.test {
+                assert!(kernels::KERNELS.iter().any(|k| k.name == name), "{}: no kernel {name}", m.name);
+            }
+        }
+    }
+}

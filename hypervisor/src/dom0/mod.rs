@@ -164,7 +164,7 @@ fn first_vcpu(d: &DomainRef, start: &StartOfDay) -> Result<(), Failure> {
     r.ss = u64::from(sel::GUEST_DS);
     arch.initialised = true;
     *v.parked.lock() = Some(arch);
-    set.map_err(|_| "its page-table base was refused")?;
+    set.map_err(|_| "its page-table base was refused")?.give_up(&d.mem);
     crate::time::publish_to(&v);
     v.down.store(false, Ordering::SeqCst);
     Ok(())

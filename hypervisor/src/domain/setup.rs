@@ -31,7 +31,7 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
         Refused::Error(_) => Errno::EINVAL,
         Refused::Preempted => Errno::EAGAIN,
     };
-    arch.tables.set_kernel_base(&d.mem, base_of(c.ctrlreg[3])).map_err(errno)?;
+    arch.tables.set_kernel_base(&d.mem, base_of(c.ctrlreg[3])).map_err(errno)?.give_up(&d.mem);
     if c.ctrlreg[1] != 0 {
         // The tools mark a user base with bit 0.
         arch.tables.set_user_base(&d.mem, base_of(c.ctrlreg[1] & !1)).map_err(errno)?;
@@ -49,6 +49,7 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
     if c.ldt_ents > 8192 || c.ldt_base & 0xfff != 0 {
         return Err(Errno::EINVAL);
     }
+    arch.tables.drop_ldt_pages(&d.mem, v.id);
     arch.tables.ldt_base = c.ldt_base;
     arch.tables.ldt_entries = c.ldt_ents as u32;
 

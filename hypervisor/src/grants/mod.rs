@@ -23,7 +23,7 @@ use pv_abi::grant::{
 };
 use pv_abi::ids::{DomId, MachineAddr, Mfn, PAGE_SIZE};
 use table::Table;
-use track::{Mapping, Tracks};
+use track::{Mapping, Sweep, Tracks};
 
 /// A domain's grant table and what it has mapped of others'.
 pub struct Grants {
@@ -254,21 +254,22 @@ pub fn copy(d: &DomainRef, op: &Copy) -> Result<(), i16> {
 /// Gives up all that a dying domain has mapped of others' pages. Its vCPUs have stopped for good; its page tables are
 /// taken apart later and keep their own references. False when something more urgent is due: call again.
 pub fn release_mappings(d: &DomainRef) -> bool {
-    let capacity = {
-        let t = d.grants.tracks.lock();
-        if t.used() == 0 {
-            return true;
-        }
-        t.capacity()
-    };
+    if d.grants.tracks.lock().used() == 0 {
+        return true;
+    }
     flush(d);
-    for handle in 0..capacity {
-        let Some(m) = d.grants.tracks.lock().take(handle) else { continue };
-        end(m);
-        d.grants.tracks.lock().free(handle);
+    loop {
+        let next = d.grants.tracks.lock().sweep();
+        match next {
+            Sweep::Done => return true,
+            Sweep::Goes => {}
+            Sweep::Took(handle, m) => {
+                end(m);
+                d.grants.tracks.lock().free(handle);
+            }
+        }
         if crate::domain::current::should_preempt() {
             return false;
         }
     }
-    true
 }

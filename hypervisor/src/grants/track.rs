@@ -38,8 +38,20 @@ enum Slot {
     Used(Mapping),
 }
 
+/// What [`Tracks::sweep`] found.
+pub enum Sweep {
+    /// A mapping; its handle is busy.
+    Took(u32, Mapping),
+    /// Nothing yet.
+    Goes,
+    /// No more.
+    Done,
+}
+
 /// A domain's handles.
 pub struct Tracks {
+    /// Handles below this have been gone through by [`Tracks::sweep`].
+    swept: u32,
     chunks: Vec<Box<[Slot]>>,
     free: u32,
     max: u32,
@@ -49,7 +61,7 @@ pub struct Tracks {
 impl Tracks {
     /// None; at most `max` handles.
     pub const fn new(max: u32) -> Self {
-        Tracks { chunks: Vec::new(), free: NONE, max, used: 0 }
+        Tracks { swept: 0, chunks: Vec::new(), free: NONE, max, used: 0 }
     }
 
     fn slot(&mut self, handle: u32) -> Option<&mut Slot> {
@@ -109,6 +121,21 @@ impl Tracks {
                 None
             }
         }
+    }
+
+    /// Takes the next mapping of a domain that will make no more: each handle is looked at once, a few at a time.
+    pub fn sweep(&mut self) -> Sweep {
+        for _ in 0..CHUNK {
+            let handle = self.swept;
+            if handle >= self.capacity() {
+                return Sweep::Done;
+            }
+            self.swept += 1;
+            if let Some(m) = self.take(handle) {
+                return Sweep::Took(handle, m);
+            }
+        }
+        Sweep::Goes
     }
 
     /// The busy handle is free again.

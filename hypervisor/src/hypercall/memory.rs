@@ -8,6 +8,7 @@ use super::{Args, Outcome};
 use crate::domain::{Cx, DomainRef, slots};
 use crate::fallible::try_push;
 use crate::mm::guest::{copy_element_from_guest, copy_element_to_guest, copy_from_guest, copy_to_guest};
+use crate::mm::page_type::Refused;
 use crate::mm::{alloc, exchange, init, m2p};
 use ::alloc::vec::Vec;
 use pv_abi::errno::Errno;
@@ -96,31 +97,33 @@ fn reservation(cx: &mut Cx, a: Args, command: u64, start: u64, arg: GuestHandle<
             return Outcome::Restart(a.with(0, command | i << CMD_BITS));
         }
         let done = match command {
-            OP_DECREASE_RESERVATION => decrease(&d, list, i, r.extent_order),
+            OP_DECREASE_RESERVATION => decrease(&d, list, i, r.extent_order).map_err(Refused::Error),
             OP_POPULATE_PHYSMAP => populate(&d, list, i, &r),
             _ => increase(&d, list, i, &r),
         };
-        if done.is_err() {
-            return Outcome::Return(i as i64);
+        match done {
+            Ok(()) => {}
+            Err(Refused::Preempted) => return Outcome::Restart(a.with(0, command | i << CMD_BITS)),
+            Err(Refused::Error(_)) => return Outcome::Return(i as i64),
         }
     }
     Outcome::Return(r.nr_extents as i64)
 }
 
 /// A block for the page numbers at `list[i]`, whose frame number takes their place.
-fn populate(d: &DomainRef, list: GuestHandle<u64>, i: u64, r: &Reservation) -> Result<(), Errno> {
+fn populate(d: &DomainRef, list: GuestHandle<u64>, i: u64, r: &Reservation) -> Result<(), Refused> {
     let pfn: u64 = copy_element_from_guest(list, i)?;
-    let mfn = d.mem.allocate(r.extent_order, limit(r.flags))?;
+    let mfn = d.mem.allocate_or_stop(r.extent_order, limit(r.flags))?;
     for n in 0..1u64 << r.extent_order {
         m2p::set(Mfn(mfn.0.wrapping_add(n)), Pfn(pfn.wrapping_add(n)));
     }
-    hand_out(d, list, i, mfn, r.extent_order)
+    Ok(hand_out(d, list, i, mfn, r.extent_order)?)
 }
 
 /// A block without page numbers; its frame number goes to `list[i]`, if there is a list.
-fn increase(d: &DomainRef, list: GuestHandle<u64>, i: u64, r: &Reservation) -> Result<(), Errno> {
-    let mfn = d.mem.allocate(r.extent_order, limit(r.flags))?;
-    if list.is_null() { Ok(()) } else { hand_out(d, list, i, mfn, r.extent_order) }
+fn increase(d: &DomainRef, list: GuestHandle<u64>, i: u64, r: &Reservation) -> Result<(), Refused> {
+    let mfn = d.mem.allocate_or_stop(r.extent_order, limit(r.flags))?;
+    if list.is_null() { Ok(()) } else { Ok(hand_out(d, list, i, mfn, r.extent_order)?) }
 }
 
 /// Tells the guest which block it got; a block it cannot be told of goes back.
@@ -155,11 +158,15 @@ fn exchange_op(cx: &mut Cx, a: Args, start: u64, arg: GuestHandle<Exchange>) -> 
         if i != start && cx.should_preempt() {
             return Outcome::Restart(a.with(0, OP_EXCHANGE | i << CMD_BITS));
         }
-        if let Err(e) = exchange_chunk(&d, &x, i) {
-            x.nr_exchanged = i.saturating_mul(per_chunk);
-            // A guest that cannot be told the count sees the error alone.
-            let _ = copy_to_guest(arg, &x);
-            return e.into();
+        match exchange_chunk(&d, &x, i) {
+            Ok(()) => {}
+            Err(Refused::Preempted) => return Outcome::Restart(a.with(0, OP_EXCHANGE | i << CMD_BITS)),
+            Err(Refused::Error(e)) => {
+                x.nr_exchanged = i.saturating_mul(per_chunk);
+                // A guest that cannot be told the count sees the error alone.
+                let _ = copy_to_guest(arg, &x);
+                return e.into();
+            }
         }
     }
     x.nr_exchanged = x.input.nr_extents;
@@ -183,7 +190,7 @@ fn exchange_target(cx: &Cx, x: &Exchange, start: u64) -> Result<DomainRef, Errno
     if DomainRef::ptr_eq(&d, cx.domain()) { Ok(d) } else { Err(Errno::EINVAL) }
 }
 
-fn exchange_chunk(d: &DomainRef, x: &Exchange, chunk: u64) -> Result<(), Errno> {
+fn exchange_chunk(d: &DomainRef, x: &Exchange, chunk: u64) -> Result<(), Refused> {
     let (from, to) = (x.input.extent_order, x.output.extent_order);
     let larger = from.max(to);
     let (ins, outs) = (1u64 << larger.saturating_sub(from), 1u64 << larger.saturating_sub(to));
@@ -213,7 +220,7 @@ fn exchange_chunk(d: &DomainRef, x: &Exchange, chunk: u64) -> Result<(), Errno> 
         }
         told = told.and(copy_element_to_guest(list, first_out.saturating_add(j as u64), &mfn.0));
     }
-    told
+    Ok(told?)
 }
 
 /// Frames of the M2P itself, in blocks of 2 MiB, for tools that map it under `DOMID_XEN`.

@@ -213,11 +213,12 @@ fn vcpu_cpus(cx: &Cx, addr: u64) -> Result<CpuMask, Errno> {
 pub fn new_baseptr(cx: &mut Cx, mfn: Mfn) -> Result<(), Errno> {
     let mem = &cx.domain().mem;
     cx.arch.tables.drop_ldt_pages(mem, cx.vcpu.id);
-    cx.arch.tables.set_kernel_base(mem, mfn).map_err(refused)?;
+    let old = cx.arch.tables.set_kernel_base(mem, mfn).map_err(refused)?;
     #[cfg(target_os = "none")]
     if cx.arch.in_kernel {
         cx.arch.tables.load(true, true);
     }
+    old.give_up(mem);
     Ok(())
 }
 

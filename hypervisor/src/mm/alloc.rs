@@ -1,5 +1,8 @@
 //! The page allocator: a buddy allocator whose lists live in the frame table.
 //!
+//! There is a set of lists for each bit width of frame numbers, so that a request with an address limit looks at no
+//! block in vain, and requests without one leave low memory to those who need it.
+//!
 //! Freed frames keep their flush stamp; [`take`] flushes the CPUs that may still see a frame before it gets a new
 //! owner. Pages are zeroed here, so nobody sees what was in them.
 
@@ -12,14 +15,21 @@ use pv_abi::ids::{DomId, Mfn};
 
 /// Largest block: 2^MAX_ORDER pages (4 MiB).
 pub const MAX_ORDER: u32 = 10;
-/// Free blocks looked at when an address limit is given.
-const LIMITED_SEARCH: usize = 4096;
+/// Bit widths of frame numbers: a frame's number has 32 bits at most, as the links have.
+const WIDTHS: usize = 33;
 
 struct Lists {
-    head: [u32; MAX_ORDER as usize + 1],
+    /// By order and bit width of the block's frame numbers (all the same: a block is aligned to its size).
+    head: [[u32; WIDTHS]; MAX_ORDER as usize + 1],
+    /// Which widths have a block of an order.
+    some: [u64; MAX_ORDER as usize + 1],
 }
 
-static LISTS: Lock<Lists> = Lock::new(Rank::Allocator, Lists { head: [NIL; MAX_ORDER as usize + 1] });
+impl Lists {
+    const EMPTY: Lists = Lists { head: [[NIL; WIDTHS]; MAX_ORDER as usize + 1], some: [0; MAX_ORDER as usize + 1] };
+}
+
+static LISTS: Lock<Lists> = Lock::new(Rank::Allocator, Lists::EMPTY);
 static FREE: AtomicU64 = AtomicU64::new(0);
 static TOTAL: AtomicU64 = AtomicU64::new(0);
 
@@ -36,7 +46,7 @@ pub fn total_pages() -> u64 {
 /// Host tests: a new machine has a new table, and what the lists name is gone.
 #[cfg(not(target_os = "none"))]
 pub(super) fn forget_everything() {
-    LISTS.lock().head = [NIL; MAX_ORDER as usize + 1];
+    *LISTS.lock() = Lists::EMPTY;
     FREE.store(0, Ordering::Relaxed);
     TOTAL.store(0, Ordering::Relaxed);
 }
@@ -45,18 +55,48 @@ fn order_of(f: &Frame) -> u32 {
     f.type_word.load(Ordering::Relaxed) as u32
 }
 
+/// Bits of a frame's number.
+const fn width(mfn: Mfn) -> usize {
+    let bits = (u64::BITS - mfn.0.leading_zeros()) as usize;
+    if bits < WIDTHS { bits } else { WIDTHS - 1 }
+}
+
+/// The widths of which all frames are below `below`.
+const fn widths_below(below: u64) -> u64 {
+    let bits = below.ilog2();
+    if bits >= WIDTHS as u32 { u64::MAX } else { (1 << (bits + 1)) - 1 }
+}
+
 impl Lists {
+    fn set_head(&mut self, order: u32, width: usize, mfn: u32) {
+        let (Some(head), Some(some)) =
+            (self.head.get_mut(order as usize).and_then(|h| h.get_mut(width)), self.some.get_mut(order as usize))
+        else {
+            return;
+        };
+        *head = mfn;
+        if mfn == NIL {
+            *some &= !(1 << width);
+        } else {
+            *some |= 1 << width;
+        }
+    }
+
+    fn head(&self, order: u32, width: usize) -> u32 {
+        self.head.get(order as usize).and_then(|h| h.get(width)).copied().unwrap_or(NIL)
+    }
+
     fn push(&mut self, mfn: Mfn, order: u32) {
         let Some(f) = frame::get(mfn) else { return };
         f.set_identity(Class::Free, DomId(0), 0);
         f.type_word.store(u64::from(order), Ordering::Relaxed);
-        let Some(head) = self.head.get_mut(order as usize) else { return };
+        let head = self.head(order, width(mfn));
         f.prev.store(NIL, Ordering::Relaxed);
-        f.next.store(*head, Ordering::Relaxed);
-        if let Some(h) = frame::get(Mfn(u64::from(*head))) {
+        f.next.store(head, Ordering::Relaxed);
+        if let Some(h) = frame::get(Mfn(u64::from(head))) {
             h.prev.store(mfn.0 as u32, Ordering::Relaxed);
         }
-        *head = mfn.0 as u32;
+        self.set_head(order, width(mfn), mfn.0 as u32);
     }
 
     fn unlink(&mut self, f: &Frame, order: u32) {
@@ -66,11 +106,7 @@ impl Lists {
         }
         match frame::get(Mfn(u64::from(prev))) {
             Some(p) => p.next.store(next, Ordering::Relaxed),
-            None => {
-                if let Some(h) = self.head.get_mut(order as usize) {
-                    *h = next;
-                }
-            }
+            None => self.set_head(order, width(f.mfn()), next),
         }
         f.set_identity(Class::Hypervisor, DomId(0), 0);
     }
@@ -91,24 +127,25 @@ impl Lists {
         self.push(mfn, order);
     }
 
+    /// The smallest block of the highest memory allowed.
     fn take(&mut self, order: u32, below: u64) -> Option<Mfn> {
+        if below == 0 {
+            return None;
+        }
+        let mut best = None;
         for o in order..=MAX_ORDER {
-            let mut at = *self.head.get(o as usize)?;
-            for _ in 0..LIMITED_SEARCH {
-                let mfn = Mfn(u64::from(at));
-                let Some(f) = frame::get(mfn) else { break };
-                // A larger block is used from its low end.
-                if mfn.0 + (1 << order) <= below {
-                    self.unlink(f, o);
-                    for half in (order..o).rev() {
-                        self.push(Mfn(mfn.0 + (1 << half)), half);
-                    }
-                    return Some(mfn);
-                }
-                at = f.next.load(Ordering::Relaxed);
+            let at = self.some.get(o as usize)? & widths_below(below);
+            if at != 0 && best.is_none_or(|(w, _)| at.ilog2() > w) {
+                best = Some((at.ilog2(), o));
             }
         }
-        None
+        let (width, from) = best?;
+        let mfn = Mfn(u64::from(self.head(from, width as usize)));
+        self.unlink(frame::get(mfn)?, from);
+        for half in (order..from).rev() {
+            self.push(Mfn(mfn.0 + (1 << half)), half);
+        }
+        Some(mfn)
     }
 }
 
@@ -131,26 +168,36 @@ pub fn add_range(start: Mfn, end: Mfn) {
     }
 }
 
-/// A block of 2^order zeroed frames, all below frame `below`, class `Hypervisor`. `None` when there is none.
+/// A block of 2^order zeroed frames, all below frame `below` (rounded down to a power of two), class `Hypervisor`.
+/// `None` when there is none.
 pub fn take(order: u32, below: u64) -> Option<Mfn> {
+    let mfn = take_unzeroed(order, below)?;
+    for i in 0..1u64 << order {
+        // SAFETY: the frame came off the free list; nobody else has it.
+        unsafe { phys::zero(Mfn(mfn.0 + i)) };
+    }
+    Some(mfn)
+}
+
+/// [`take`] for a caller that zeroes the pages before anybody sees them.
+pub(super) fn take_unzeroed(order: u32, below: u64) -> Option<Mfn> {
     if order > MAX_ORDER {
         return None;
     }
     let mfn = LISTS.lock().take(order, below)?;
     FREE.fetch_sub(1 << order, Ordering::Relaxed);
-    for i in 0..1u64 << order {
-        let page = Mfn(mfn.0 + i);
-        if let Some(f) = frame::get(page) {
-            let stale = tlb::needs_flush(tlb::online(), f.stamp.load(Ordering::Acquire));
-            if f.stamp.load(Ordering::Acquire) != 0 && !stale.is_empty() {
-                tlb::flush_cpus(stale, tlb::Flush::All);
-            }
-            f.stamp.store(0, Ordering::Release);
-            f.reset_type();
-            f.set_identity(Class::Hypervisor, DomId(0), 0);
+    let frames = || (0..1u64 << order).filter_map(|i| frame::get(Mfn(mfn.0 + i)));
+    let stamp = frames().map(|f| f.stamp.load(Ordering::Acquire)).max().unwrap_or(0);
+    if stamp != 0 {
+        let stale = tlb::needs_flush(tlb::online(), stamp);
+        if !stale.is_empty() {
+            tlb::flush_cpus(stale, tlb::Flush::All);
         }
-        // SAFETY: the frame came off the free list; nobody else has it.
-        unsafe { phys::zero(page) };
+    }
+    for f in frames() {
+        f.stamp.store(0, Ordering::Release);
+        f.reset_type();
+        f.set_identity(Class::Hypervisor, DomId(0), 0);
     }
     Some(mfn)
 }
@@ -173,4 +220,38 @@ pub unsafe fn give_back(mfn: Mfn, order: u32) {
     }
     lists.free(mfn, order);
     FREE.fetch_add(1 << order, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::testing;
+
+    #[test]
+    fn a_limit_is_kept_and_low_memory_is_used_last() {
+        testing::machine(256);
+        let all = free_pages();
+        assert_eq!(take(0, 1), None, "frame 0 is not given");
+        let low = take(0, 4).unwrap();
+        assert!(low.0 < 4);
+        let free = take(0, u64::MAX).unwrap();
+        assert!(free.0 >= 128, "{free:?}");
+        let limited = take(2, 100).unwrap();
+        assert!(limited.0 + 4 <= 64 && limited.0 % 4 == 0, "a limit is rounded down: {limited:?}");
+        let mut got = std::vec::Vec::new();
+        while let Some(m) = take(0, 16) {
+            assert!(m.0 < 16);
+            got.push(m);
+        }
+        // SAFETY: taken above.
+        unsafe {
+            got.into_iter().for_each(|m| give_back(m, 0));
+            give_back(low, 0);
+            give_back(free, 0);
+            give_back(limited, 2);
+        }
+        assert_eq!(free_pages(), all);
+        let block = take(6, u64::MAX).unwrap();
+        assert!(block.0 >= 128, "all joined again: {block:?}");
+    }
 }

@@ -1,7 +1,8 @@
 //! The memory of one domain: which frames it has, how many it may have, and giving all of it back.
 
 use super::frame::{self, Class, Frame, NIL};
-use super::page_type::{self, Owner};
+use super::page_type::{self, Owner, Refused};
+use super::prepare::{Batch, Workbench};
 use super::unfinished::Unfinished;
 use super::window::Window;
 use super::{alloc, m2p};
@@ -19,7 +20,7 @@ pub struct DomainMemory {
     pub id: DomId,
     /// Whether it may map device memory.
     pub hardware: AtomicBool,
-    head: Lock<u32>,
+    list: Lock<List>,
     pages: AtomicU64,
     max: AtomicU64,
     /// CPUs that may hold translations of this domain.
@@ -32,7 +33,73 @@ pub struct DomainMemory {
     pub window: Window,
     /// Tables whose release stopped half-way.
     pub unfinished: Unfinished,
+    /// Blocks that are being made ready for it.
+    bench: Workbench,
+    /// Pages in a row that [`DomainMemory::relinquish`] could take nothing from. Only the destroyer uses it.
+    passed: AtomicU64,
 }
+
+/// A domain's frames, linked through the frame table.
+struct List {
+    head: u32,
+    tail: u32,
+}
+
+fn linked(at: u32) -> Option<&'static Frame> {
+    frame::get(Mfn(u64::from(at)))
+}
+
+impl List {
+    fn push_front(&mut self, f: &Frame) {
+        let me = f.mfn().0 as u32;
+        f.prev.store(NIL, Ordering::Relaxed);
+        f.next.store(self.head, Ordering::Relaxed);
+        match linked(self.head) {
+            Some(h) => h.prev.store(me, Ordering::Relaxed),
+            None => self.tail = me,
+        }
+        self.head = me;
+    }
+
+    fn unlink(&mut self, f: &Frame) {
+        let (next, prev) = (f.next.load(Ordering::Relaxed), f.prev.load(Ordering::Relaxed));
+        match linked(next) {
+            Some(n) => n.prev.store(prev, Ordering::Relaxed),
+            None => self.tail = prev,
+        }
+        match linked(prev) {
+            Some(p) => p.next.store(next, Ordering::Relaxed),
+            None => self.head = next,
+        }
+    }
+
+    /// The first becomes the last.
+    fn rotate(&mut self) {
+        let Some(f) = linked(self.head) else { return };
+        self.unlink(f);
+        let me = f.mfn().0 as u32;
+        f.prev.store(self.tail, Ordering::Relaxed);
+        f.next.store(NIL, Ordering::Relaxed);
+        match linked(self.tail) {
+            Some(t) => t.next.store(me, Ordering::Relaxed),
+            None => self.head = me,
+        }
+        self.tail = me;
+    }
+}
+
+/// Where [`DomainMemory::relinquish`] looks next.
+enum Next {
+    /// There is something to take from this frame.
+    Victim(&'static Frame),
+    /// Not among the frames looked at.
+    Perhaps,
+    /// Nowhere.
+    Nothing,
+}
+
+/// Frames looked at with the list locked.
+const LOOK: usize = 64;
 
 /// A domain that was torn down lost a page that others had kept: perhaps its last, somebody should look.
 static EMPTIED: AtomicBool = AtomicBool::new(false);
@@ -95,7 +162,7 @@ impl DomainMemory {
         DomainMemory {
             id,
             hardware: AtomicBool::new(hardware),
-            head: Lock::new(Rank::Memory, NIL),
+            list: Lock::new(Rank::Memory, List { head: NIL, tail: NIL }),
             pages: AtomicU64::new(0),
             max: AtomicU64::new(max),
             dirty_cpus: AtomicCpuMask::empty(),
@@ -103,6 +170,8 @@ impl DomainMemory {
             torn_down: AtomicBool::new(false),
             window: Window::new(),
             unfinished: Unfinished::new(),
+            bench: Workbench::new(),
+            passed: AtomicU64::new(0),
         }
     }
 
@@ -146,46 +215,66 @@ impl DomainMemory {
         self.max.store(n, Ordering::Relaxed);
     }
 
-    /// A block of 2^order zeroed pages for the domain, below frame `below`.
+    /// A block of 2^order zeroed pages for the domain, below frame `below`. May take long: [`Self::allocate_or_stop`] is
+    /// for guests.
     ///
     /// # Errors
     /// `ENOMEM` when the domain has all it may have, is dying, or the machine has none left.
     pub fn allocate(&self, order: u32, below: u64) -> Result<Mfn, Errno> {
+        self.take_block(order, below, false).map_err(|e| match e {
+            Refused::Error(e) => e,
+            Refused::Preempted => Errno::EAGAIN,
+        })
+    }
+
+    /// The same, with preemption points.
+    ///
+    /// # Errors
+    /// As [`Self::allocate`]; `Preempted`: ask again for the same.
+    pub fn allocate_or_stop(&self, order: u32, below: u64) -> Result<Mfn, Refused> {
+        self.take_block(order, below, true)
+    }
+
+    fn may_have(&self, n: u64) -> bool {
+        !self.dying.load(Ordering::Acquire) && self.pages().saturating_add(n) <= self.max_pages()
+    }
+
+    fn take_block(&self, order: u32, below: u64, preemptible: bool) -> Result<Mfn, Refused> {
         let n = 1u64 << order;
-        let mut head = self.head.lock();
-        if self.dying.load(Ordering::Acquire) || self.pages().saturating_add(n) > self.max_pages() {
-            return Err(Errno::ENOMEM);
+        if !self.may_have(n) {
+            return Err(Errno::ENOMEM.into());
         }
-        let mfn = alloc::take(order, below).ok_or(Errno::ENOMEM)?;
+        let mut batch = self.prepare(1, order, below, preemptible)?;
+        let mut list = self.list.lock();
+        // Others may have come first, or destroyed the domain.
+        let mfn = if self.may_have(n) { batch.pop() } else { None };
+        let Some(mfn) = mfn else {
+            drop(list);
+            return Err(Errno::ENOMEM.into());
+        };
         for i in 0..n {
             if let Some(f) = frame::get(Mfn(mfn.0 + i)) {
-                self.link(f, &mut head);
+                list.push_front(f);
+                f.set_identity(Class::Domain, self.id, 1);
             }
         }
         self.pages.fetch_add(n, Ordering::Relaxed);
         Ok(mfn)
     }
 
-    fn link(&self, f: &Frame, head: &mut u32) {
-        f.prev.store(NIL, Ordering::Relaxed);
-        f.next.store(*head, Ordering::Relaxed);
-        if let Some(h) = frame::get(Mfn(u64::from(*head))) {
-            h.prev.store(f.mfn().0 as u32, Ordering::Relaxed);
-        }
-        *head = f.mfn().0 as u32;
-        f.set_identity(Class::Domain, self.id, 1);
+    /// Blocks of zeroed pages that are nobody's yet.
+    ///
+    /// # Errors
+    /// `ENOMEM`; `Preempted` (only if `preemptible`): ask again for the same.
+    pub(super) fn prepare(&self, blocks: u64, order: u32, below: u64, preemptible: bool) -> Result<Batch, Refused> {
+        self.bench.blocks(blocks, order, below, preemptible)
     }
 
     fn unlink(&self, f: &Frame) {
-        let mut head = self.head.lock();
-        let (next, prev) = (f.next.load(Ordering::Relaxed), f.prev.load(Ordering::Relaxed));
-        if let Some(n) = frame::get(Mfn(u64::from(next))) {
-            n.prev.store(prev, Ordering::Relaxed);
-        }
-        match frame::get(Mfn(u64::from(prev))) {
-            Some(p) => p.next.store(next, Ordering::Relaxed),
-            None => *head = next,
-        }
+        let mut list = self.list.lock();
+        list.unlink(f);
+        // It may be one of those passed, or not: then one is looked at twice.
+        let _ = self.passed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         self.pages.fetch_sub(1, Ordering::Relaxed);
         if self.torn_down.load(Ordering::Acquire) {
             // Others may have kept the domain waiting for just this page.
@@ -203,9 +292,19 @@ impl DomainMemory {
 
     /// Gives the domain a page of the hypervisor's.
     pub(super) fn attach(&self, mfn: Mfn) {
+        self.add(mfn, |f| f.set_identity(Class::Domain, self.id, 1));
+    }
+
+    /// Gives the domain back what [`Self::detach`] took.
+    pub(super) fn reattach(&self, mfn: Mfn) {
+        self.add(mfn, |f| f.reattach(self.id));
+    }
+
+    fn add(&self, mfn: Mfn, identify: impl FnOnce(&Frame)) {
         if let Some(f) = frame::get(mfn) {
-            let mut head = self.head.lock();
-            self.link(f, &mut head);
+            let mut list = self.list.lock();
+            list.push_front(f);
+            identify(f);
             self.pages.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -228,9 +327,9 @@ impl DomainMemory {
 
     /// Every frame the domain has, walked with the list locked; for audits and tests.
     pub fn for_each_frame(&self, mut f: impl FnMut(&Frame)) {
-        let head = self.head.lock();
-        let mut at = *head;
-        while let Some(fr) = frame::get(Mfn(u64::from(at))) {
+        let list = self.list.lock();
+        let mut at = list.head;
+        while let Some(fr) = linked(at) {
             f(fr);
             at = fr.next.load(Ordering::Relaxed);
         }
@@ -241,24 +340,28 @@ impl DomainMemory {
     /// again.
     pub fn relinquish(&self) -> bool {
         self.dying.store(true, Ordering::Release);
+        self.bench.clear();
         let owner = self.owner();
         loop {
-            // The list may change under every step, so each step starts from its head; given-back frames that others
-            // still hold are moved to the tail side by walking past them.
-            let Some(f) = self.next_victim() else {
-                self.torn_down.store(true, Ordering::SeqCst);
-                return true;
-            };
-            if f.partial() {
-                if page_type::resume_release(f, owner, true).is_err() {
-                    return false;
+            match self.next_victim() {
+                Next::Nothing => {
+                    self.torn_down.store(true, Ordering::SeqCst);
+                    return true;
                 }
-            } else if f.pinned() {
-                if f.clear_pinned() && page_type::put_page_and_type(f, owner, true).is_err() {
-                    return false;
+                Next::Perhaps => {}
+                Next::Victim(f) => {
+                    if f.partial() {
+                        if page_type::resume_release(f, owner, true).is_err() {
+                            return false;
+                        }
+                    } else if f.pinned() {
+                        if f.clear_pinned() && page_type::put_page_and_type(f, owner, true).is_err() {
+                            return false;
+                        }
+                    } else if f.clear_allocated() {
+                        put_frame(f);
+                    }
                 }
-            } else if f.clear_allocated() {
-                put_frame(f);
             }
             if should_preempt() {
                 return false;
@@ -266,21 +369,61 @@ impl DomainMemory {
         }
     }
 
-    fn next_victim(&self) -> Option<&'static Frame> {
-        let head = self.head.lock();
-        let mut at = *head;
-        while let Some(f) = frame::get(Mfn(u64::from(at))) {
+    /// A frame to take something from. Those that only others still hold go to the end of the list, and when all have
+    /// been passed in a row since the last victim, there is nothing left.
+    fn next_victim(&self) -> Next {
+        let mut list = self.list.lock();
+        for _ in 0..LOOK {
+            let Some(f) = linked(list.head).filter(|_| self.passed.load(Ordering::Relaxed) < self.pages()) else {
+                return Next::Nothing;
+            };
             if f.partial() || f.pinned() || f.allocated() {
-                return Some(f);
+                self.passed.store(0, Ordering::Relaxed);
+                return Next::Victim(f);
             }
-            at = f.next.load(Ordering::Relaxed);
+            list.rotate();
+            self.passed.fetch_add(1, Ordering::Relaxed);
         }
-        None
+        Next::Perhaps
     }
 }
 
 impl Drop for DomainMemory {
     fn drop(&mut self) {
         self.unregister();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::testing;
+
+    #[test]
+    fn what_others_hold_is_passed_and_the_rest_comes_back() {
+        testing::machine(512);
+        let free = alloc::free_pages();
+        let mem = testing::domain(1, 300);
+        let pages: std::vec::Vec<_> = (0..300).map(|_| mem.allocate(0, u64::MAX).unwrap()).collect();
+        assert_eq!(mem.allocate(0, u64::MAX), Err(Errno::ENOMEM), "no more than it may have");
+        let held = || pages.iter().step_by(2).filter_map(|m| frame::get(*m));
+        held().for_each(|f| assert!(f.get_ref(mem.id)));
+        this_cpu().raise(pending::SOFTIRQ);
+        let mut calls = 1;
+        while !mem.relinquish() {
+            calls += 1;
+            if calls == 200 {
+                // One that was passed goes meanwhile: the others must not be forgotten for it.
+                held().take(1).for_each(put_frame);
+            }
+        }
+        this_cpu().pending.store(0, Ordering::Relaxed);
+        assert!((300..330).contains(&calls), "a victim each, then the others 64 at a time: {calls}");
+        assert_eq!(mem.pages(), 149);
+        assert_eq!(mem.allocate(0, u64::MAX), Err(Errno::ENOMEM), "dying");
+        held().skip(1).for_each(put_frame);
+        assert!(take_emptied());
+        this_cpu().pending.store(0, Ordering::Relaxed);
+        assert_eq!((mem.pages(), alloc::free_pages()), (0, free));
     }
 }

@@ -7,6 +7,7 @@
 use super::alloc;
 use super::domain_memory::DomainMemory;
 use super::frame;
+use super::page_type::Refused;
 use crate::fallible::try_push;
 use crate::platform::tlb;
 use ::alloc::vec::Vec;
@@ -14,50 +15,33 @@ use core::sync::atomic::Ordering;
 use pv_abi::errno::Errno;
 use pv_abi::ids::Mfn;
 
-/// Blocks of 2^order pages that are nobody's yet; what is left in it is given back when it goes.
-struct Blocks {
-    order: u32,
-    list: Vec<Mfn>,
-}
-
-impl Drop for Blocks {
-    fn drop(&mut self) {
-        for &mfn in &self.list {
-            // SAFETY: taken from the allocator by `exchange` and seen by nobody since.
-            unsafe { alloc::give_back(mfn, self.order) };
-        }
-    }
-}
-
 /// Gives the domain `count` blocks of 2^`order` pages below frame `below` for its pages `old`, of which there are as
 /// many. Returns the new blocks.
 ///
 /// # Errors
-/// `EINVAL` when a page of `old` is not the domain's or is in use, `ENOMEM` when there are no such blocks. Nothing has
-/// changed then.
-pub fn exchange(mem: &DomainMemory, old: &[Mfn], count: usize, order: u32, below: u64) -> Result<Vec<Mfn>, Errno> {
+/// `EINVAL` when a page of `old` is not the domain's or is in use, `ENOMEM` when there are no such blocks;
+/// `Preempted`: ask again. Nothing has changed then.
+pub fn exchange(mem: &DomainMemory, old: &[Mfn], count: usize, order: u32, below: u64) -> Result<Vec<Mfn>, Refused> {
     if order > alloc::MAX_ORDER || count.checked_shl(order) != Some(old.len()) {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.into());
     }
-    let mut blocks = Blocks { order, list: Vec::new() };
-    blocks.list.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
-    for _ in 0..count {
-        let mfn = alloc::take(order, below).ok_or(Errno::ENOMEM)?;
-        try_push(&mut blocks.list, mfn)?;
-    }
+    let mut new = Vec::new();
+    new.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
+    let mut blocks = mem.prepare(count as u64, order, below, true)?;
     for (done, &mfn) in old.iter().enumerate() {
         if !mem.detach(mfn) {
             // Back as they were, in the domain's list and with their old numbers.
             for &mfn in old.iter().take(done) {
-                mem.attach(mfn);
+                mem.reattach(mfn);
             }
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.into());
         }
     }
-    for &first in &blocks.list {
+    while let Some(first) = blocks.pop() {
         for i in 0..1u64 << order {
             mem.attach(Mfn(first.0.wrapping_add(i)));
         }
+        try_push(&mut new, first).map_err(|_| Errno::ENOMEM)?;
     }
     for &mfn in old {
         super::m2p::clear(mfn);
@@ -67,7 +51,7 @@ pub fn exchange(mem: &DomainMemory, old: &[Mfn], count: usize, order: u32, below
         // SAFETY: detached: nobody refers to it; stale translations are covered by the stamp.
         unsafe { alloc::give_back(mfn, 0) };
     }
-    Ok(core::mem::take(&mut blocks.list))
+    Ok(new)
 }
 
 #[cfg(test)]
@@ -85,16 +69,23 @@ mod tests {
         // A page in use spoils the whole chunk.
         let used = frame::get(old[5]).unwrap();
         let held = page_type::get_page_and_type(old[5], Kind::Writable, mem.owner(), false).unwrap();
-        assert_eq!(exchange(mem, &old, 1, 3, u64::MAX), Err(Errno::EINVAL));
+        assert_eq!(exchange(mem, &old, 1, 3, u64::MAX), Err(Errno::EINVAL.into()));
         assert_eq!((mem.pages(), alloc::free_pages()), (8, free));
         assert_eq!(used.owner(), Some(mem.id));
         let _ = page_type::put_page_and_type(held, mem.owner(), false);
         // Twice the same page is not two pages.
         let mut twice = old.clone();
         twice[1] = twice[0];
-        assert_eq!(exchange(mem, &twice, 1, 3, u64::MAX), Err(Errno::EINVAL));
-        assert_eq!(exchange(mem, &old, 1, 3, 4), Err(Errno::ENOMEM), "none below frame 4");
-        assert_eq!(exchange(mem, &old, 1, 2, u64::MAX), Err(Errno::EINVAL), "uneven");
+        assert_eq!(exchange(mem, &twice, 1, 3, u64::MAX), Err(Errno::EINVAL.into()));
+        assert_eq!(exchange(mem, &old, 1, 3, 4), Err(Errno::ENOMEM.into()), "none below frame 4");
+        assert_eq!(exchange(mem, &old, 1, 2, u64::MAX), Err(Errno::EINVAL.into()), "uneven");
+        // A page that others had mapped stays known as such when it could not be exchanged, and can be exchanged later.
+        used.mark_foreign();
+        let other = frame::get(old[6]).unwrap();
+        assert!(other.get_ref(mem.id));
+        assert_eq!(exchange(mem, &old, 1, 3, u64::MAX), Err(Errno::EINVAL.into()));
+        assert!(used.foreign());
+        assert!(!other.put_ref());
         let new = exchange(mem, &old, 1, 3, 128).unwrap();
         assert_eq!(new.len(), 1);
         assert!(new[0].0 % 8 == 0 && new[0].0 + 8 <= 128);

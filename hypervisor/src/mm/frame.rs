@@ -180,12 +180,21 @@ impl Frame {
     }
 
     /// Takes a page that nothing uses, nor ever stopped half-way, from `owner`: only the owner's claim may be left. The
-    /// frame is the hypervisor's then.
+    /// frame is the hypervisor's then; that others had it mapped is not forgotten ([`Frame::foreign`]).
     pub(super) fn try_detach(&self, owner: DomId) -> bool {
         let unused = ALLOCATED | identity_of(Class::Domain, owner) | 1;
         let taken = (Class::Hypervisor as u64) << CLASS_SHIFT;
-        self.type_count() == 0
-            && self.ref_word.compare_exchange(unused, taken, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        let swap = |more: u64| {
+            self.ref_word.compare_exchange(unused | more, taken | more, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        self.type_count() == 0 && (swap(0) || swap(FOREIGN))
+    }
+
+    /// Gives a detached page back to the domain it was taken from.
+    pub(super) fn reattach(&self, owner: DomId) {
+        let foreign = self.ref_word.load(Ordering::Acquire) & FOREIGN;
+        self.set_identity(Class::Domain, owner, 1);
+        self.ref_word.fetch_or(foreign, Ordering::AcqRel);
     }
 
     /// Records that another domain maps the page writable: when it becomes a table, CPUs that never ran its owner may

@@ -18,6 +18,7 @@ mod model;
 pub mod page_type;
 pub mod phys;
 pub mod pin;
+mod prepare;
 pub mod pte;
 pub mod scratch;
 pub mod shared_frame;

@@ -166,7 +166,7 @@ impl World {
                 let at = mfn(self, page);
                 let tables = &mut self.tables[d];
                 let _ = repeat(mem, tries, || {
-                    if user { tables.set_user_base(mem, at) } else { tables.set_kernel_base(mem, at) }
+                    if user { tables.set_user_base(mem, at) } else { tables.set_kernel_base(mem, at).map(|old| old.give_up(mem)) }
                 });
             }
             Op::Gdt { page } => {

@@ -111,6 +111,12 @@ pub enum Refused {
     Preempted,
 }
 
+impl From<crate::fallible::OutOfMemory> for Refused {
+    fn from(e: crate::fallible::OutOfMemory) -> Self {
+        Refused::Error(e.into())
+    }
+}
+
 impl From<Errno> for Refused {
     fn from(e: Errno) -> Self {
         Refused::Error(e)
@@ -251,7 +257,7 @@ impl Drop for TableLock<'_> {
 }
 
 /// Takes a type reference, validating the frame if it is to become a table. The caller holds a general reference,
-/// which a preempted validation keeps.
+/// which is not its own any more after `Preempted`.
 ///
 /// # Errors
 /// `EBUSY` when the frame is used as something else, the error of the entry that is not allowed, or `Preempted`.
@@ -273,8 +279,13 @@ pub(super) fn get_type(f: &Frame, kind: Kind, owner: Owner, preemptible: bool) -
                 State::Partial => {
                     (State::Validating, w & !STATE | (State::Validating as u64) << STATE_SHIFT, false)
                 }
-                // Another CPU is at it; it will be done soon or stop at a preemption point.
+                // Another CPU is at it, perhaps with a large tree and nothing more urgent to do: whoever has something
+                // does not wait for that.
                 State::Validating | State::Releasing | State::None => {
+                    if preemptible && should_preempt() {
+                        domain_memory::put_frame(f);
+                        return Err(Refused::Preempted);
+                    }
                     core::hint::spin_loop();
                     crate::sync::serve_requests();
                     w = f.type_word.load(Ordering::Acquire);
@@ -412,15 +423,16 @@ pub(super) fn resume_release(f: &Frame, owner: Owner, preemptible: bool) -> Resu
 
 fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool) -> Result<(), Refused> {
     let mfn = f.mfn();
+    // Shared frames (grant tables, shared_info) are the hypervisor's to write, without a type reference: neither page
+    // tables nor descriptors may be there.
+    if f.class() != Class::Domain {
+        f.finish(State::None, 0);
+        return Err(Errno::EINVAL.into());
+    }
     if kind == Kind::SegDesc {
         let ok = super::descriptor::validate_page(mfn);
         f.finish(if ok { State::Valid } else { State::None }, 0);
         return if ok { Ok(()) } else { Err(Errno::EINVAL.into()) };
-    }
-    // Shared frames (grant tables, shared_info) are never page tables: the hypervisor writes them.
-    if f.class() != Class::Domain {
-        f.finish(State::None, 0);
-        return Err(Errno::EINVAL.into());
     }
     if kind == Kind::L1 {
         return validate_l1(f, owner);
@@ -701,3 +713,44 @@ pub(super) fn put_page_and_type(f: &Frame, owner: Owner, preemptible: bool) -> R
 }
 
 const _: () = assert!(bit::P == 1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::shared_frame::SharedFrame;
+    use crate::mm::testing;
+
+    #[test]
+    fn counts_stop_at_their_limits() {
+        testing::machine(16);
+        let mem = testing::domain(1, 4);
+        let f = frame::get(mem.allocate(0, u64::MAX).unwrap()).unwrap();
+        let get = || get_type(f, Kind::Writable, mem.owner(), false);
+        get().unwrap();
+        let word = f.type_word.load(Ordering::Relaxed);
+        f.type_word.store((word & !COUNT) | COUNT_MAX, Ordering::Relaxed);
+        assert_eq!(get(), Err(Errno::EBUSY.into()));
+        assert_eq!(f.type_count(), COUNT_MAX as u32, "nothing was counted");
+        f.type_word.store(word, Ordering::Relaxed);
+        f.set_identity(Class::Domain, mem.id, u32::MAX / 2 - 1);
+        assert!(f.get_ref(mem.id));
+        assert!(!f.get_ref(mem.id) && !f.get_another(), "the limit");
+        let pte = Pte(f.mfn().0 << 12 | bit::P);
+        assert_eq!(get_entry(pte, Kind::L1, mem.owner(), mem.id, false), Err(Errno::EBUSY.into()));
+        f.set_identity(Class::Domain, mem.id, 2);
+        put_page_and_type(f, mem.owner(), false).unwrap();
+    }
+
+    #[test]
+    fn shared_frames_are_data_and_nothing_else() {
+        testing::machine(16);
+        let mem = testing::domain(1, 4);
+        let shared = SharedFrame::try_new(mem.id).unwrap();
+        for kind in [Kind::L1, Kind::L2, Kind::L3, Kind::L4, Kind::SegDesc] {
+            let got = get_page_and_type(shared.mfn(), kind, mem.owner(), true).map(|f| f.mfn());
+            assert_eq!(got, Err(Errno::EINVAL.into()), "{kind:?}");
+        }
+        let f = get_page_and_type(shared.mfn(), Kind::Writable, mem.owner(), true).unwrap();
+        put_page_and_type(f, mem.owner(), false).unwrap();
+    }
+}

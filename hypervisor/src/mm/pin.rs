@@ -4,13 +4,14 @@ use super::domain_memory::{self, DomainMemory};
 use super::frame;
 use super::page_type::{self, Kind, Refused};
 use super::{m2p, phys};
+use core::sync::atomic::Ordering;
 use pv_abi::errno::Errno;
 use pv_abi::ids::{Mfn, PAGE_SIZE, Pfn};
 
 /// Validates `mfn` as a table and keeps it one until it is unpinned.
 ///
 /// # Errors
-/// `EINVAL` when it is not the domain's, in other use, not valid, or pinned already. `Preempted`: repeat.
+/// `EINVAL` when it is not the domain's, in other use, not valid, pinned already, or the domain is dying. `Preempted`: repeat.
 pub fn pin(mem: &DomainMemory, mfn: Mfn, kind: Kind) -> Result<(), Refused> {
     let used = frame::get(mfn).map_or(Kind::None, |f| f.kind());
     let f = page_type::get_page_and_type(mfn, kind, mem.owner(), true).map_err(|e| match e {
@@ -19,10 +20,13 @@ pub fn pin(mem: &DomainMemory, mfn: Mfn, kind: Kind) -> Result<(), Refused> {
         Refused::Error(e) if kind == Kind::L1 && matches!(used, Kind::None | Kind::L1) => Refused::Error(e),
         Refused::Error(_) => Refused::Error(Errno::EINVAL),
     })?;
-    if f.set_pinned() {
+    // The one who takes a dying domain apart may have passed this frame already: nobody would unpin it.
+    if f.set_pinned() && !(mem.dying.load(Ordering::SeqCst) && f.clear_pinned()) {
         return Ok(());
     }
-    let _ = page_type::put_page_and_type(f, mem.owner(), true);
+    if page_type::put_page_and_type(f, mem.owner(), true).is_err() {
+        super::unfinished::remember(mem.id, mfn);
+    }
     Err(Errno::EINVAL.into())
 }
 

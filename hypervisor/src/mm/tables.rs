@@ -27,6 +27,17 @@ pub struct VcpuTables {
     pub gdt_entries: u32,
 }
 
+/// A base that a vCPU has just left, with the reference it held.
+#[must_use = "to be given up when no CPU has it loaded any more"]
+pub struct OldBase(Option<&'static Frame>);
+
+impl OldBase {
+    /// Drops the reference. The vCPU is parked, or has loaded its new base.
+    pub fn give_up(self, mem: &DomainMemory) {
+        VcpuTables::drop_base(mem, self.0);
+    }
+}
+
 impl VcpuTables {
     /// None of anything.
     pub const fn new() -> Self {
@@ -63,19 +74,19 @@ impl VcpuTables {
         bases.chain(pages)
     }
 
-    /// Makes `mfn` the kernel base (0 is refused). The caller loads it if the vCPU runs in kernel mode.
+    /// Makes `mfn` the kernel base (0 is refused). The caller loads it if the vCPU runs in kernel mode, and gives the
+    /// old one up only then: without its reference the old table may be anybody's page at once, under a CPU that
+    /// still walks it.
     ///
     /// # Errors
     /// `EINVAL` when the frame is not the domain's or cannot be an L4.
-    pub fn set_kernel_base(&mut self, mem: &DomainMemory, mfn: Mfn) -> Result<(), Refused> {
+    pub fn set_kernel_base(&mut self, mem: &DomainMemory, mfn: Mfn) -> Result<OldBase, Refused> {
         if self.kernel.is_some_and(|f| f.mfn() == mfn) {
-            return Ok(());
+            return Ok(OldBase(None));
         }
         let new = base_ref(mem, mfn)?;
         show_m2p(new.mfn(), true);
-        let old = self.kernel.replace(new);
-        Self::drop_base(mem, old);
-        Ok(())
+        Ok(OldBase(self.kernel.replace(new)))
     }
 
     /// Makes `mfn` the user base; frame 0 means none.

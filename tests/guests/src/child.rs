@@ -155,7 +155,7 @@ pub fn foreign_update(ptr: u64, val: u64, dom: u16) -> Ret {
 
 /// Maps frame `mfn` of domain `dom` at `va`, which has an L1.
 pub fn foreign_map(va: u64, mfn: u64, flags: u64, dom: u16) -> Ret {
-    let r = foreign_update(paging::slot(va, 1), mfn * PAGE_SIZE | flags, dom);
+    let r = foreign_update(paging::slot(va, 1), (mfn * PAGE_SIZE) | flags, dom);
     paging::mmuext(mmu::EXT_INVLPG_LOCAL, va, 0);
     r
 }
@@ -285,7 +285,7 @@ impl Child {
     fn make_tables(&self) {
         let p = &self.parts;
         let (l4, l3, l2) = (p.tables, p.tables + 1, p.tables + 2);
-        let entry = |pfn: u64| self.mfn(pfn) * PAGE_SIZE | TABLE;
+        let entry = |pfn: u64| (self.mfn(pfn) * PAGE_SIZE) | TABLE;
         look(self.id, self.mfn(l4), |t| t.write(paging::index(VIRT_BASE, 4), entry(l3)));
         look(self.id, self.mfn(l3), |t| t.write(paging::index(VIRT_BASE, 3), entry(l2)));
         let l1s = p.end - l2 - 1;
@@ -296,7 +296,7 @@ impl Child {
                     let pfn = n * 512 + i;
                     if (FIRST_PFN..p.end).contains(&pfn) {
                         let flags = if pfn >= p.tables { KERNEL_RO } else { KERNEL_RW };
-                        t.write(i as usize, self.mfn(pfn) * PAGE_SIZE | flags);
+                        t.write(i as usize, (self.mfn(pfn) * PAGE_SIZE) | flags);
                     }
                 }
             });
@@ -391,21 +391,20 @@ impl Child {
     fn print_log(&self, from: u64) -> u64 {
         let used = self.shared(LOG_USED).load(Ordering::SeqCst).min(LOG_SIZE);
         let base = self.shared_va() + PAGE_SIZE;
-        let (mut from, mut line) = (from, [0u8; 256]);
-        let mut len = 0;
+        let (mut printed, mut line, mut len) = (from, [0u8; 256], 0);
         for at in from..used {
             // SAFETY: mapped shared memory; the child is done with bytes below `used`.
             let b = unsafe { ((base + at) as *const u8).read_volatile() };
             if b == b'\n' {
                 console::line(format_args!("{}", core::str::from_utf8(&line[..len]).unwrap_or("?")));
                 len = 0;
-                from = at + 1;
+                printed = at + 1;
             } else if len < line.len() {
                 line[len] = b;
                 len += 1;
             }
         }
-        from
+        printed
     }
 
     /// Takes the parent's mappings of it away.

@@ -19,6 +19,7 @@
 pub mod child;
 pub mod console;
 pub mod events;
+pub mod hostile;
 pub mod hypercall;
 pub mod mem;
 pub mod paging;

@@ -51,6 +51,11 @@ pub const KERNELS: &[Kernel] = &[
     kernel("fpu", "FPU state across everything"),
     Kernel { options: "dom0_max_vcpus=3", smp: 3, ..kernel("hostile_down", "vCPUs that take each other down") },
     kernel("version", "xen_version and vm_assist"),
+    kernel("hostile_transitions", "a page used as two things at once"),
+    kernel("hostile_rw_update", "tables made writable by mmu_update"),
+    kernel("hostile_rw_va", "tables made writable by update_va_mapping"),
+    kernel("hostile_rw_grant", "tables written through grants"),
+    kernel("hostile_out_pointers", "results written into tables and nowhere"),
 ];
 
 /// The kernel of `bench` and `profile`.

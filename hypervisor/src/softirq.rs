@@ -2,7 +2,7 @@
 
 use crate::arch::percpu::{pending, this_cpu};
 use crate::events;
-use crate::platform::{console, tlb};
+use crate::platform::{console, timer, tlb, watchdog};
 use crate::time::timers;
 use core::sync::atomic::Ordering;
 use pv_abi::event::VIRQ_CONSOLE;
@@ -13,6 +13,7 @@ pub fn run() {
     tlb::serve();
     let bits = cpu.pending.fetch_and(!(pending::TIMER | pending::SOFTIRQ), Ordering::AcqRel);
     if bits & pending::TIMER != 0 {
+        watchdog::beat(timer::system_time());
         let current = cpu.current.borrow().as_ref().map(|r| r.vcpu.clone());
         timers::run(current.as_ref());
         timers::program(current.is_some());

@@ -2,7 +2,7 @@
 
 use crate::arch::percpu::{self, CpuId, CpuLocal, pending, this_cpu};
 use crate::dom0;
-use crate::platform::{acpi, irq, lapic, machine, rtc, smp, timer};
+use crate::platform::{acpi, irq, lapic, machine, rtc, smp, timer, watchdog};
 use crate::{events, time};
 use crate::arch::{ap, boot_memory, cpu, early, entry, fpu, paging, patch, tables};
 use crate::mm;
@@ -144,6 +144,10 @@ extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
     }
     smp::start_others(acpi::tables().cpus.iter().map(|c| c.apic_id), options().maxcpus);
     start_dom0();
+    let options = options();
+    if options.watchdog {
+        watchdog::start(options.watchdog_timeout, timer::system_time());
+    }
     this_cpu().raise(pending::RESCHED);
     // SAFETY: once on this CPU, on its own stack block, interrupts off, RESCHED pending.
     unsafe { entry::enter_guest() }

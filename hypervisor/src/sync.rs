@@ -129,9 +129,18 @@ impl<T: ?Sized> Drop for Guard<'_, T> {
     }
 }
 
+/// Ends the order check: for the report of a panic, which takes the console's locks whatever is held.
+pub fn stop_checking_order() {
+    order::STOPPED.store(true, core::sync::atomic::Ordering::Relaxed);
+}
+
 /// The order check of debug builds: one counter per rank and CPU.
 mod order {
     use super::Rank;
+    use core::sync::atomic::AtomicBool;
+
+    /// See [`super::stop_checking_order`].
+    pub static STOPPED: AtomicBool = AtomicBool::new(false);
 
     #[cfg(debug_assertions)]
     mod held {
@@ -160,6 +169,9 @@ mod order {
     pub fn acquire(rank: Rank, same_allowed: bool) {
         use core::sync::atomic::Ordering::Relaxed;
         let Some(held) = held::counters() else { return };
+        if STOPPED.load(Relaxed) {
+            return;
+        }
         for (r, n) in held.iter().enumerate() {
             let bad = if same_allowed { false } else { r >= rank as usize };
             assert!(!(bad && n.load(Relaxed) != 0), "lock order: taking {rank:?} while holding a lock of rank {r}");

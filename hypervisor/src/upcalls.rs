@@ -3,6 +3,7 @@
 
 use crate::arch::percpu::{pending, this_cpu};
 use crate::arch::regs::GuestRegs;
+use crate::arch::trace::{self, Event};
 use crate::domain::Cx;
 use crate::domain::current::with_current;
 use crate::hypercall::{self, Reason};
@@ -72,7 +73,10 @@ extern "C" fn hospes_guest_sysenter(regs: *mut GuestRegs) {
 
 #[unsafe(no_mangle)]
 extern "C" fn hospes_exception(regs: *mut GuestRegs, vector: u64, cr2: u64) {
-    on_guest(regs, |cx| trap::exception(cx, vector as u8, cr2));
+    on_guest(regs, |cx| {
+        trace::note(Event::Exception(vector as u8), cx.regs.rip);
+        trap::exception(cx, vector as u8, cr2)
+    });
 }
 
 #[unsafe(no_mangle)]
@@ -82,6 +86,7 @@ extern "C" fn hospes_iret_fault(regs: *mut GuestRegs, vector: u64, error_code: u
 
 #[unsafe(no_mangle)]
 extern "C" fn hospes_interrupt(vector: u64, _from_guest: u64) {
+    trace::note(Event::Interrupt(vector as u8), 0);
     crate::platform::irq::handle(vector as u8);
 }
 
@@ -93,9 +98,16 @@ extern "C" fn hospes_ist(regs: *mut GuestRegs, vector: u64) {
     match vector {
         // A spurious breakpoint of the hypervisor (a guest set one up and entered): nothing to do.
         1 => {}
-        2 => crate::platform::irq::nmi(regs),
-        _ => crate::arch::dump::fatal(regs, crate::arch::cr::read_cr2()),
+        2 => crate::panic::nmi(regs),
+        _ => crate::panic::fault(regs, crate::arch::cr::read_cr2()),
     }
+}
+
+/// A fault of the hypervisor that nothing foresaw.
+#[unsafe(no_mangle)]
+extern "C" fn hospes_fault(regs: *mut GuestRegs, cr2: u64) -> ! {
+    // SAFETY: the frame the entry code has just built.
+    crate::panic::fault(unsafe { &*regs }, cr2)
 }
 
 #[unsafe(no_mangle)]

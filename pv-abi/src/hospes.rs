@@ -3,6 +3,45 @@
 /// sysctl: recounts every frame's references and types and compares them with what justifies them.
 pub const SYSCTL_AUDIT: u32 = 0x4800_0001;
 
+/// sysctl: breaks the hypervisor on purpose ([`Break`]), to see what it does then. Debug builds only; others say
+/// -ENOSYS.
+pub const SYSCTL_BREAK: u32 = 0x4800_0002;
+
+/// Ways to break.
+#[allow(missing_docs)]
+pub mod breaks {
+    /// A panic.
+    pub const PANIC: u32 = 1;
+    /// The CPU never leaves the hypervisor again.
+    pub const HANG: u32 = 2;
+    /// A recursion without end.
+    pub const STACK: u32 = 3;
+    /// A write to code, at its own address and through the direct map; to constants.
+    pub const WRITE_TEXT: u32 = 4;
+    pub const WRITE_TEXT_DIRECT: u32 = 5;
+    pub const WRITE_RODATA: u32 = 6;
+    /// A jump to data, and to code through the direct map.
+    pub const RUN_DATA: u32 = 7;
+    pub const RUN_DIRECT_MAP: u32 = 8;
+    /// A jump to, and a plain read of, the guest's address given.
+    pub const RUN_GUEST: u32 = 9;
+    pub const READ_GUEST: u32 = 10;
+    /// A write where nothing is.
+    pub const WILD: u32 = 11;
+}
+
+abi_struct! {
+    /// What [`SYSCTL_BREAK`] wants.
+    pub struct Break {
+        /// One of [`breaks`].
+        pub what: u32 = 0,
+        /// Not used.
+        pub pad: u32 = 4,
+        /// A guest address, for the ways that want one.
+        pub at: u64 = 8,
+    } size 16;
+}
+
 abi_struct! {
     /// The sysctl's structure; all fields are results.
     pub struct Audit {

@@ -233,7 +233,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         name: "watchdog",
         syntax: "[=force|<bool>]",
         default: "off",
-        help: "Watch for CPUs that are stuck in the hypervisor, and crash with their registers.",
+        help: "CPUs watch each other: one that is stuck in the hypervisor is made to report where, by NMI. With one CPU there is nobody to watch it.",
         negatable: true,
         set: |o, v| match v {
             Some("force") => {

@@ -18,10 +18,35 @@ impl Display for Regs<'_> {
     }
 }
 
-/// A fault of the hypervisor itself: registers, backtrace, end.
+/// Bytes of code around an instruction, as far as they can be read; the instruction's first byte stands in `<>`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Code(pub [Option<u8>; 32]);
+
+impl Code {
+    /// Bytes shown before the instruction.
+    pub const BEFORE: usize = 12;
+}
+
+impl Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, b) in self.0.iter().enumerate() {
+            let gap = if i == 0 { "" } else { " " };
+            match (b, i == Self::BEFORE) {
+                (Some(b), true) => write!(f, "{gap}<{b:02x}>")?,
+                (Some(b), false) => write!(f, "{gap}{b:02x}")?,
+                (None, true) => write!(f, "{gap}<??>")?,
+                (None, false) => write!(f, "{gap}??")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which stack of this CPU ends at the guard page that `va` lies in, if it lies in one.
 #[cfg(target_os = "none")]
-pub fn fatal(regs: &GuestRegs, cr2: u64) -> ! {
-    panic!("fault {} in the hypervisor, cr2 {cr2:#x}\n{}\n{}", regs.entry_vector, Regs(regs), Backtrace(regs.rbp, regs.rip))
+pub fn guard_page(va: u64) -> Option<&'static str> {
+    let block = super::tables::stack_block(super::percpu::this_cpu().id);
+    super::tables::guards(va.checked_sub(block)? / 4096)
 }
 
 /// Return addresses along the frame pointers from `.0`, starting with the instruction `.1`. Stops at the end of the
@@ -54,5 +79,20 @@ impl Display for Backtrace {
             rbp = next;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_marks_the_instruction_and_what_is_missing() {
+        let mut code = Code([Some(0x90); 32]);
+        code.0[Code::BEFORE] = Some(0x0f);
+        code.0[31] = None;
+        let text = std::format!("{code}");
+        assert!(text.starts_with("90 90") && text.contains(" 90 <0f> 90 ") && text.ends_with("90 ??"), "{text}");
+        assert!(std::format!("{}", Code::default()).contains("<??>"));
     }
 }

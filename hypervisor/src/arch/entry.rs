@@ -46,6 +46,7 @@ unsafe extern "C" {
     fn hospes_exit_work(regs: *mut GuestRegs);
     fn hospes_iret_fault(regs: *mut GuestRegs, vector: u64, error_code: u64);
     fn hospes_ist(regs: *mut GuestRegs, vector: u64);
+    fn hospes_fault(regs: *mut GuestRegs, cr2: u64) -> !;
 }
 
 macro_rules! push_gprs {
@@ -382,7 +383,7 @@ extern "C" fn fault_in_hypervisor(frame: *mut GuestRegs) -> u64 {
         f.rip = fixup;
         return 0;
     }
-    let cr2 = super::cr::read_cr2();
-    super::dump::fatal(f, cr2);
+    // SAFETY: the frame just built.
+    unsafe { hospes_fault(frame, super::cr::read_cr2()) }
 }
 const _: () = assert!(LOCAL_OFFSET == REGS_OFFSET + REGS as u64);

@@ -1,5 +1,14 @@
 //! The exception table: instructions of the hypervisor that may fault, and where to go on then.
 
+/// Where the table stands.
+#[cfg(target_os = "none")]
+pub fn start() -> u64 {
+    unsafe extern "C" {
+        static extable_start: [u64; 2];
+    }
+    (&raw const extable_start) as u64
+}
+
 /// Where to go on when the instruction at `rip` faults, if that was foreseen.
 #[cfg(target_os = "none")]
 pub fn find(rip: u64) -> Option<u64> {

@@ -40,8 +40,8 @@ pub const HEAP: u64 = 0xffff_8190_0000_0000;
 pub const IMAGE: u64 = 0xffff_8200_0000_0000;
 /// CPU stacks: [`STACK_SIZE`] each, aligned to their size.
 pub const STACKS: u64 = IMAGE + (512 << 20);
-/// Bytes of one CPU's stack block: guard pages, four IST stacks and the main stack (see `arch/stack.rs`).
-pub const STACK_SIZE: u64 = 128 * 1024;
+/// Bytes of one CPU's stack block: guard pages, four IST stacks and the main stack (see `arch/tables.rs`).
+pub const STACK_SIZE: u64 = 256 * 1024;
 /// SYSCALL stubs, one page a CPU.
 pub const STUBS: u64 = IMAGE + (768 << 20);
 /// Frame table.

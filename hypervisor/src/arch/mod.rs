@@ -31,12 +31,15 @@ pub mod percpu;
 #[cfg(target_os = "none")]
 pub mod probe;
 pub mod regs;
+#[cfg(all(target_os = "none", debug_assertions))]
+pub mod sabotage;
 #[cfg(target_os = "none")]
 pub mod segments;
 #[cfg(target_os = "none")]
 pub mod symbols;
 #[cfg(target_os = "none")]
 pub mod tables;
+pub mod trace;
 #[cfg(target_os = "none")]
 pub mod uaccess;
 

@@ -45,6 +45,8 @@ pub struct CpuLocal {
     pub deadline: Cell<u64>,
     /// System time the timer was last set for; `u64::MAX`: it stands still.
     pub armed: Cell<u64>,
+    /// What happened here last.
+    pub trace: super::trace::Ring,
     /// What runs here; owned by `domain::current`.
     pub current: RefCell<Option<crate::domain::current::Running>>,
     /// Calls of each hypercall on this CPU, for `dom debug`.
@@ -76,6 +78,7 @@ impl CpuLocal {
             apic_id: Cell::new(0),
             deadline: Cell::new(u64::MAX),
             armed: Cell::new(u64::MAX),
+            trace: super::trace::Ring::new(),
             current: RefCell::new(None),
             hypercalls: [const { AtomicU64::new(0) }; pv_abi::hypercall::NR_ENTRIES],
         }
@@ -92,8 +95,9 @@ impl CpuLocal {
 #[inline(always)]
 pub fn this_cpu() -> &'static CpuLocal {
     let rsp: u64;
-    // SAFETY: reads a register.
-    unsafe { core::arch::asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
+    // SAFETY: reads a register. `pure`, so that the compiler keeps the result: RSP changes inside a function, but not the
+    // block it points into.
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) rsp, options(pure, nomem, nostack, preserves_flags)) };
     let local = (rsp & !(STACK_SIZE - 1)) + LOCAL_OFFSET;
     // SAFETY: every stack of the hypervisor lies in a block whose top holds an initialised CpuLocal (arch::stack
     // builds it before the CPU switches to the block), and blocks are never freed.
@@ -129,6 +133,33 @@ pub fn hypercalls_of(id: CpuId) -> Option<&'static [AtomicU64; pv_abi::hypercall
     let p = CPUS.get(id.0 as usize)?.load(Ordering::Acquire);
     // SAFETY: as in pending_of.
     (!p.is_null()).then(|| unsafe { &(*p).hypercalls })
+}
+
+/// The trace of CPU `id`, if it is online.
+pub fn trace_of(id: CpuId) -> Option<&'static super::trace::Ring> {
+    let p = CPUS.get(id.0 as usize)?.load(Ordering::Acquire);
+    // SAFETY: as in pending_of.
+    (!p.is_null()).then(|| unsafe { &(*p).trace })
+}
+
+/// Domain and number of the vCPU that CPU `id` runs, for the report of a panic.
+///
+/// # Safety
+/// That CPU has stopped.
+pub unsafe fn runs(id: CpuId) -> Option<(u16, u32)> {
+    let p = CPUS.get(id.0 as usize)?.load(Ordering::Acquire);
+    if p.is_null() {
+        return None;
+    }
+    // SAFETY: published pointers stay valid; the CPU does not change the cell any more, and whoever has borrowed it does
+    // not go on.
+    let running = unsafe { (*(*p).current.as_ptr()).as_ref()? };
+    Some((running.vcpu.domain().id.0, running.vcpu.id.0))
+}
+
+/// Where the guest's frame of CPU `id` stands.
+pub const fn guest_frame(id: CpuId) -> *const GuestRegs {
+    (super::layout::STACKS + id.0 as u64 * STACK_SIZE + REGS_OFFSET) as *const GuestRegs
 }
 
 /// The pending word of CPU `id`, if it is online.

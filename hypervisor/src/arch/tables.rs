@@ -1,13 +1,16 @@
 //! What each CPU needs before it can take a trap: stack block, GDT page, TSS, SYSCALL stub, and the shared IDT.
 //!
 //! ```text
-//! stack block (128 KiB, aligned)      page  0      guard
-//!                                    page  1      IST 1: NMI        page 2 guard
-//!                                    page  3      IST 2: #MC        page 4 guard
-//!                                    page  5      IST 3: #DB        page 6 guard
-//!                                    page  7      IST 4: #DF        page 8 guard
-//!                                    pages 9–31   main stack, with GuestRegs and CpuLocal on top
+//! stack block (256 KiB, aligned)      page  0       guard
+//!                                    pages 1–4     IST 1: NMI        page 5 guard
+//!                                    pages 6–9     IST 2: #MC        page 10 guard
+//!                                    pages 11–14   IST 3: #DB        page 15 guard
+//!                                    pages 16–19   IST 4: #DF        pages 20–40 guard
+//!                                    pages 41–63   main stack, with GuestRegs and CpuLocal on top
 //! ```
+//!
+//! An IST stack is large enough for the report of a panic. A stack that is used up meets the guard below it: the page
+//! fault's own frame has no room either, so it becomes a #DF, which has a stack of its own.
 
 use super::cr;
 use super::entry;
@@ -22,11 +25,22 @@ use pv_abi::ids::{MachineAddr, Mfn, PAGE_SIZE};
 const GDTS: u64 = layout::IMAGE + (896 << 20);
 const _: () = assert!(STUBS + layout::MAX_CPUS as u64 * PAGE_SIZE <= GDTS && LAST_SLOT < 512);
 
-/// Pages of the stack block that are mapped below the main stack: one for each IST stack, guards between them. Page 8
-/// guards the main stack.
-const IST_PAGES: [u64; 4] = [1, 3, 5, 7];
+/// Pages of an IST stack, and from the start of one to the start of the next: a guard is between them.
+const IST_PAGES: u64 = 4;
+const IST_STEP: u64 = IST_PAGES + 1;
 /// Where the main stack begins. (Building dom0's page tables is its deepest use.)
-const MAIN_STACK: u64 = 9;
+const MAIN_STACK: u64 = 41;
+const _: () = assert!(4 * IST_STEP < MAIN_STACK);
+
+/// The stack whose guard page `page` of a stack block is.
+pub fn guards(page: u64) -> Option<&'static str> {
+    const NAMES: [&str; 5] = ["NMI", "machine-check", "debug", "double-fault", "main"];
+    match page {
+        p if p < 4 * IST_STEP && p % IST_STEP == 0 => NAMES.get((p / IST_STEP) as usize).copied(),
+        p if (4 * IST_STEP..MAIN_STACK).contains(&p) => Some(NAMES[4]),
+        _ => None,
+    }
+}
 /// Offset of the TSS in the CPU's page of descriptors and TSS.
 const TSS_OFFSET: u64 = 0x800;
 
@@ -56,7 +70,7 @@ pub const fn idle_gdt(cpu: CpuId) -> u64 {
 /// When `alloc` runs out.
 pub fn create(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Result<u64, paging::NoTable> {
     let block = stack_block(cpu);
-    for page in IST_PAGES.into_iter().chain(MAIN_STACK..STACK_SIZE / PAGE_SIZE) {
+    for page in (0..STACK_SIZE / PAGE_SIZE).filter(|p| guards(*p).is_none()) {
         let frame = alloc().ok_or(paging::NoTable)?;
         // SAFETY: this CPU's stack block is mapped by nobody else.
         unsafe { paging::map(block + page * PAGE_SIZE, frame.0, PAGE_SIZE, flag::DATA, &mut alloc)? };
@@ -86,7 +100,7 @@ pub fn create(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Res
     unsafe {
         tss.add(4).cast::<u64>().write_unaligned(block + LOCAL_OFFSET);
         for ist in 0..4u64 {
-            let top = block + (2 + 2 * ist) * PAGE_SIZE;
+            let top = block + (ist + 1) * IST_STEP * PAGE_SIZE;
             tss.add(36 + 8 * ist as usize).cast::<u64>().write_unaligned(top);
         }
         // The I/O bitmap is beyond the limit: every port of ring 3 traps.

@@ -75,6 +75,7 @@ pub fn run(current: Option<(&VcpuRef, &VcpuTables)>) -> Result<Audit, Errno> {
     if RUNNING.swap(true, Ordering::AcqRel) {
         return Err(Errno::EBUSY);
     }
+    let _long = crate::platform::watchdog::pause();
     let audit = count(current);
     RUNNING.store(false, Ordering::Release);
     audit

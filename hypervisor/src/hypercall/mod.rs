@@ -4,6 +4,7 @@
 //! [`Outcome`] to the guest's registers.
 
 use crate::arch::percpu::this_cpu;
+use crate::arch::trace::Event;
 use crate::domain::current::Cx;
 use core::sync::atomic::Ordering;
 use pv_abi::errno::Errno;
@@ -167,9 +168,11 @@ pub fn dispatch(cx: &mut Cx) {
     let r = &*cx.regs;
     let number = r.rax;
     let args = Args([r.rdi, r.rsi, r.rdx, r.r10, r.r8]);
-    if let Some(n) = this_cpu().hypercalls.get(number as usize) {
+    let cpu = this_cpu();
+    if let Some(n) = cpu.hypercalls.get(number as usize) {
         // Only this CPU counts here, so no locked instruction is needed.
         n.store(n.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        cpu.trace.note(Event::Hypercall(number as u16), r.rip);
     }
     let outcome = call(cx, number, args);
     apply(cx, outcome);
@@ -205,10 +208,11 @@ pub fn crash(cx: &mut Cx, why: &str) {
     this_cpu().raise(crate::arch::percpu::pending::RESCHED);
 }
 
-/// Logs the vCPU's registers and the top of its stack.
+/// Logs the vCPU's registers, the code around its RIP and the top of its stack.
 #[cold]
 pub fn log_registers(cx: &Cx) {
-    use crate::arch::dump::Regs;
+    use crate::arch::dump::{Code, Regs};
+    let name = (cx.domain().id, cx.vcpu.id);
     log::error!(
         "{}\ncr3 {:#x} (kernel) {:#x} (user), {} mode",
         Regs(cx.regs),
@@ -216,10 +220,21 @@ pub fn log_registers(cx: &Cx) {
         cx.arch.tables.user_base().map_or(0, |m| m.0 << 12),
         if cx.arch.in_kernel { "kernel" } else { "user" },
     );
-    let mut words = [0u64; 16];
-    if crate::mm::guest::read_bytes(cx.regs.rsp, zerocopy::IntoBytes::as_mut_bytes(&mut words)).is_ok() {
-        for (i, row) in words.chunks(4).enumerate() {
-            log::error!("stack +{:#04x}: {:016x?}", i * 32, row);
+    // As much as is mapped: byte by byte, since either end may lie on a page that is not there.
+    let from = cx.regs.rip.wrapping_sub(Code::BEFORE as u64);
+    let mut code = Code::default();
+    for (i, b) in code.0.iter_mut().enumerate() {
+        let mut byte = [0u8];
+        let there = crate::mm::guest::read_bytes(from.wrapping_add(i as u64), &mut byte).is_ok();
+        *b = there.then_some(byte[0]);
+    }
+    log::error!("d{}v{} code: {code}", name.0, name.1);
+    for row in 0..4u64 {
+        let mut words = [0u64; 4];
+        let at = cx.regs.rsp.wrapping_add(row * 32);
+        if crate::mm::guest::read_bytes(at, zerocopy::IntoBytes::as_mut_bytes(&mut words)).is_err() {
+            break;
         }
+        log::error!("d{}v{} stack +{:#04x}: {words:016x?}", name.0, name.1, row * 32);
     }
 }

@@ -38,6 +38,10 @@ pub fn sysctl(cx: &mut Cx, a: Args) -> Outcome {
     if op.cmd == pv_abi::hospes::SYSCTL_AUDIT {
         return recount(cx, &mut op).and_then(|()| guest::copy_to_guest(at, &op)).into();
     }
+    #[cfg(all(target_os = "none", debug_assertions))]
+    if op.cmd == pv_abi::hospes::SYSCTL_BREAK {
+        return payload::<pv_abi::hospes::Break>(&op).map(|b| crate::arch::sabotage::run(b.what, b.at)).into();
+    }
     // Every operation tells something, so the structure always goes back.
     run(&mut op).and_then(|()| guest::copy_to_guest(at, &op)).into()
 }

@@ -300,8 +300,9 @@ fn device(vector: u8, end: impl FnOnce()) {
     }
 }
 
-/// A non-maskable interrupt. On its own stack: no locks may be taken, so it is only counted; [`nmis`] tells.
-pub fn nmi(_: &crate::arch::regs::GuestRegs) {
+/// A non-maskable interrupt of the machine. On its own stack: no locks may be taken, so it is only counted; [`nmis`]
+/// tells.
+pub fn nmi() {
     NMIS.fetch_add(1, Ordering::Relaxed);
 }
 

@@ -128,6 +128,13 @@ pub fn send_ipi(cpu: CpuId, vector: u8) {
     icr(apic.load(Ordering::Relaxed), 0x4000 | u32::from(vector));
 }
 
+/// Non-maskable interrupt to CPU `cpu`.
+pub fn send_nmi(cpu: CpuId) {
+    if let Some(apic) = APIC_ID.get(cpu.0 as usize) {
+        icr(apic.load(Ordering::Relaxed), 0x4400);
+    }
+}
+
 /// INIT to the CPU with this APIC id.
 pub fn send_init(apic: u32) {
     icr(apic, 0x4500);

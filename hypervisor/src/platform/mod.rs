@@ -21,3 +21,4 @@ pub mod serial;
 pub mod smp;
 pub mod timer;
 pub mod tlb;
+pub mod watchdog;

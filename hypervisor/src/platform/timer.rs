@@ -99,6 +99,7 @@ pub fn fired() {
 /// reschedule.
 pub fn set_deadline(at: u64) {
     let cpu = crate::arch::percpu::this_cpu();
+    let at = super::watchdog::bound(at);
     if cpu.armed.replace(at) == at {
         return;
     }

@@ -49,7 +49,7 @@ pub fn inject(cx: &mut Cx, vector: u8, error_code: u32) -> Result<(), Reason> {
         return Err(Reason::Because("no trap table"));
     };
     if t.address == 0 {
-        log::error!("{}v{}: no handler for exception {vector}, error {error_code:#x}", cx.domain().id, cx.vcpu.id);
+        log::error!("d{}v{}: no handler for exception {vector}, error {error_code:#x}", cx.domain().id, cx.vcpu.id);
     }
     let error_code = has_error_code(vector).then_some(error_code);
     bounce::deliver(cx, Target { address: t.address, mask_events: t.flags & 4 != 0, error_code })

@@ -3,6 +3,7 @@
 use super::{charge, enqueue, first_waiting, may_run, pick, retire, set_running, state};
 use crate::arch::percpu::{NO_UPCALL, pending, this_cpu};
 use crate::arch::regs::GuestRegs;
+use crate::arch::trace::Event;
 use crate::domain::VcpuRef;
 use crate::domain::current::Running;
 use crate::domain::vcpu::{RunState, VcpuArch};
@@ -89,6 +90,7 @@ fn enter(next: VcpuRef, regs: &mut GuestRegs) {
     regs.entry_vector = 0;
     cpu.upcall.set(next.info.upcall_ptr());
     cpu.guest_kernel.set(u32::from(arch.in_kernel));
+    cpu.trace.note(Event::Runs(next.domain().id.0, next.id.0 as u16), regs.rip);
     runstate::changed_at(&next, RunState::Running, now);
     time::publish_to(&next);
     *cpu.current.borrow_mut() = Some(Running { vcpu: next, arch });

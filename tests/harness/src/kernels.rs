@@ -17,10 +17,28 @@ pub struct Kernel {
     pub args: &'static str,
     /// Only with `--long`.
     pub long: bool,
+    /// The binary, where it is not called like the test.
+    pub binary: &'static str,
+    /// Instead of a verdict: what Hospes' log must say, in this order. Not for Xen.
+    pub ends: &'static [&'static str],
+    /// Only with `--only`: it wants a special machine.
+    pub named: bool,
+}
+
+impl Kernel {
+    /// The file to start.
+    pub fn file(&self) -> &'static str {
+        if self.binary.is_empty() { self.name } else { self.binary }
+    }
+}
+
+/// All there are.
+pub fn all() -> impl Iterator<Item = &'static Kernel> {
+    KERNELS.iter().chain(crate::breaks::BREAKS)
 }
 
 const fn kernel(name: &'static str, about: &'static str) -> Kernel {
-    Kernel { name, about, smp: 1, options: "", args: "", long: false }
+    Kernel { name, about, smp: 1, options: "", args: "", long: false, binary: "", ends: &[], named: false }
 }
 
 /// Every kernel that `run` runs.

@@ -72,7 +72,7 @@ impl Machine<'_> {
     /// The command that starts it; its serial line is QEMU's standard output.
     pub fn command(&self) -> Command {
         let k = self.kernel;
-        let module = format!("{} {}", self.binaries.join(k.name).display(), k.args).trim_end().to_string();
+        let module = format!("{} {}", self.binaries.join(k.file()).display(), k.args).trim_end().to_string();
         let mut append = format!("console=com1 com1=115200,8n1 dom0_mem=128M noreboot {} {}", k.options, self.append);
         match self.kind {
             // lazy FPU switching is Xen's default on this CPU model, and not what it does on a real one
@@ -110,13 +110,20 @@ impl Machine<'_> {
         });
         let mut lines = Vec::new();
         let mut verdict = false;
+        let mut said = 0;
         let audited = self.kind == Kind::Hospes && self.audit;
         let end = loop {
             match receive.recv_timeout(self.timeout.saturating_sub(start.elapsed())) {
                 Ok(line) => {
                     verdict |= line.starts_with("VERDICT: ");
                     let audit = line.contains("audit: ");
+                    if self.kernel.ends.get(said).is_some_and(|t| line.contains(t)) {
+                        said += 1;
+                    }
                     lines.push(line);
+                    if said != 0 && said == self.kernel.ends.len() {
+                        break End::Finished;
+                    }
                     if verdict && (audit || !audited) {
                         break End::Finished;
                     }

@@ -15,6 +15,7 @@
 //! `--qemu` and `--cpu` choose another machine, `--append` adds options of the hypervisor, and each text of `--expect`
 //! must stand in Hospes' log.
 mod bench;
+mod breaks;
 mod kernels;
 mod machine;
 mod mutants;
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
         "profile" => profile::profile(&o),
         "mutants" => mutants::mutants(&o),
         "list" => {
-            kernels::KERNELS.iter().for_each(|k| println!("{:20} {}", k.name, k.about));
+            kernels::all().for_each(|k| println!("{:20} {}", k.name, k.about));
             Ok(true)
         }
         other => Err(format!("harness: no command '{other}' (run, record, bench, profile, mutants, list)")),

@@ -91,6 +91,20 @@ pub fn judge(root: &Path, name: &str, kind: Kind, audit: bool, log: &Log) -> Vec
     wrong
 }
 
+/// What is wrong with a run that was to end with these lines, in this order.
+pub fn judge_end(ends: &[&str], log: &Log) -> Vec<String> {
+    if verdict(log) == Some("skip") {
+        return Vec::new();
+    }
+    let mut lines = log.lines.iter();
+    let missing = ends.iter().find(|text| !lines.any(|l| l.contains(**text)));
+    let mut wrong: Vec<String> = missing.map(|text| format!("the log does not say '{text}', or not at its place; last lines:")).into_iter().collect();
+    if !wrong.is_empty() {
+        wrong.extend(log.lines.iter().rev().take(40).rev().map(|l| format!("  {l}")));
+    }
+    wrong
+}
+
 /// What Hospes was to say (`--expect`) and did not.
 pub fn missing(kind: Kind, expected: &[String], log: &Log) -> Vec<String> {
     let said = |text: &&String| kind != Kind::Hospes || log.lines.iter().any(|l| l.contains(text.as_str()));
@@ -158,6 +172,14 @@ mod tests {
         assert!(missing(Kind::Hospes, &["SMAP on".into()], &l).is_empty());
         assert_eq!(missing(Kind::Hospes, &["XPTI on".into()], &l).len(), 1);
         assert!(missing(Kind::Xen, &["XPTI on".into()], &l).is_empty());
+    }
+
+    #[test]
+    fn last_words_must_come_in_order() {
+        let l = log(&["PANIC", "backtrace", "halted"], End::Finished);
+        assert!(judge_end(&["PANIC", "halted"], &l).is_empty());
+        assert!(!judge_end(&["halted", "PANIC"], &l).is_empty());
+        assert!(!judge_end(&["PANIC", "watchdog"], &l).is_empty());
     }
 
     #[test]

@@ -22,6 +22,8 @@ source "$SCRIPTS/build.sh"
 source "$SCRIPTS/initrd.sh"
 # shellcheck source=scripts/iso.sh
 source "$SCRIPTS/iso.sh"
+# shellcheck source=scripts/guest-image.sh
+source "$SCRIPTS/guest-image.sh"
 # shellcheck source=scripts/qemu.sh
 source "$SCRIPTS/qemu.sh"
 # shellcheck source=scripts/newer-qemu.sh
@@ -37,6 +39,7 @@ prepare() {
     exec {lock}>"$CACHE/lock"
     flock "$lock"
     host_packages
+    [ -z "$OPT_UEFI" ] || host_install "$UEFI_FIRMWARE:ovmf"
     host_rust
     kernel_select
     hypervisor_select
@@ -61,6 +64,10 @@ main() {
             fi
             ;;
         build) prepare ;;
+        guest-image)
+            host_install "${GUEST_IMAGE_NEEDS[@]}"
+            guest_image
+            ;;
         test) prepare; checks_run "$OPT_LONG" ;;
         bench) prepare; checks_bench ;;
     esac

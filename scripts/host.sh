@@ -6,6 +6,7 @@ HOST_NEEDS=(
     "qemu-system-x86_64:qemu-system-x86"
     "grub-mkrescue:grub-common"
     "/usr/lib/grub/i386-pc/multiboot2.mod:grub-pc-bin"
+    "/usr/lib/grub/x86_64-efi/multiboot2.mod:grub-efi-amd64-bin"
     "xorriso:xorriso"
     "mformat:mtools"
     "cpio:cpio"
@@ -18,9 +19,12 @@ HOST_NEEDS=(
     "flock:util-linux"
 )
 
-host_packages() {
+host_packages() { host_install "${HOST_NEEDS[@]}"; }
+
+# host_install NEED...: installs the packages of what is not there.
+host_install() {
     local need what missing=() sudo=()
-    for need in "${HOST_NEEDS[@]}"; do
+    for need in "$@"; do
         what=${need%%:*}
         case $what in
             /*) [ -e "$what" ] || missing+=("${need#*:}") ;;

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The GRUB ISO (BIOS, multiboot2) and the arguments of hypervisor and kernel.
+# The GRUB ISO (multiboot2; it starts from a BIOS and from UEFI) and the arguments of hypervisor and kernel.
 
 # Arguments of the hypervisor. Xen and Hospes share their names. There is no `noreboot` among them: after a crash the
 # machine restarts, which QEMU (-no-reboot) makes its end, so nobody waits for a machine that is dead.
@@ -37,11 +37,25 @@ iso_build() {
     cp "$KERNEL_IMAGE" "$tree/boot/vmlinuz"
     cp "$INITRD" "$tree/boot/initrd.gz"
     iso_grub_config >"$tree/boot/grub/grub.cfg"
-    grub-mkrescue -d /usr/lib/grub/i386-pc -o "$1.new" --compress=no --fonts= --locales= --themes= \
-        --install-modules="multiboot2 iso9660 biosdisk part_msdos normal serial terminal echo reboot" "$tree" >"$1.log" 2>&1 ||
+    iso_efi "$tree" >"$1.log" 2>&1 && grub-mkrescue -d /usr/lib/grub/i386-pc -o "$1.new" --compress=no --fonts= --locales= --themes= \
+        --install-modules="multiboot2 iso9660 biosdisk part_msdos normal serial terminal echo reboot" "$tree" \
+        --efi-boot boot/efi.img -efi-boot-part --efi-boot-image >>"$1.log" 2>&1 ||
         { cat "$1.log" >&4; die "grub-mkrescue failed (see above)"; }
     rm -rf "$tree" "$1.log"
     mv "$1.new" "$1"
+}
+
+# iso_efi TREE: GRUB for UEFI, on a FAT image in the tree. (grub-mkrescue can put in the GRUBs of several platforms, but
+# then it takes all that are installed, of Xen, too, and those have no multiboot2.)
+iso_efi() {
+    local image=$1/boot/efi.img efi=$1.efi
+    printf '%s\n' 'search --no-floppy --file --set=root /boot/hypervisor' 'configfile ($root)/boot/grub/grub.cfg' >"$efi.cfg"
+    grub-mkimage -O x86_64-efi -o "$efi" -c "$efi.cfg" -p /boot/grub \
+        multiboot2 iso9660 part_msdos part_gpt normal configfile search search_fs_file serial terminal echo reboot &&
+        mformat -C -i "$image" -f 2880 -L 16 :: &&
+        mmd -i "$image" ::/EFI ::/EFI/BOOT &&
+        mcopy -i "$image" "$efi" ::/EFI/BOOT/BOOTX64.EFI &&
+        rm "$efi" "$efi.cfg"
 }
 
 # GRUB reads arguments as its own words: each is quoted.

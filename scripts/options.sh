@@ -24,6 +24,11 @@ OPT_EXEC_SET=
 OPT_SERIAL_LOG=
 OPT_QEMU=()
 OPT_LONG=
+OPT_UEFI=
+OPT_OUTPUT=
+OPT_SIZE=2048
+OPT_PACKAGES=()
+OPT_SETUP=
 
 usage() {
     cat <<'END'
@@ -32,6 +37,7 @@ Usage: ./qemu-run.sh [OPTIONS]                boot dom0 on Hospes and give you i
        ./qemu-run.sh test [--long]            set up everything and run the tests CI runs (--long: all there are)
        ./qemu-run.sh bench                    time common operations on Hospes and on real Xen, side by side
        ./qemu-run.sh build                    set up and build everything, start nothing
+       ./qemu-run.sh guest-image [OPTIONS]    make a disk with a Debian system for a domU
 
 Everything missing is installed, downloaded or built first. Downloads are cached in .cache/, results are in dist/.
 
@@ -54,7 +60,16 @@ What runs on it
   --kernel VMLINUZ    dom0's kernel: a file, or bookworm, trixie or newest for Debian's own (bookworm)
   --initrd FILE       another initramfs for dom0 (--exec needs the init of the stock one)
   --append ARGS       more arguments for dom0's kernel
+  --uefi              start the ISO on UEFI firmware (OVMF) instead of a BIOS
   --direct            start through QEMU's -kernel (multiboot1) instead of GRUB on an ISO (multiboot2)
+
+A guest's disk (guest-image)
+  --output FILE       the raw image (dist/guest.img): xvda1 is Debian bookworm on ext4, xvda2 swap. Beside it are
+                      FILE.key for ssh as root, FILE.vmlinuz and FILE.initrd to start it with, and FILE.grub: GRUB as
+                      a PV kernel, which starts the kernel the guest's own /boot/grub/grub.cfg chooses
+  --size MIB          size of the image (2048); it is sparse
+  --package NAME      one more Debian package in it. May be repeated
+  --setup SCRIPT      shell commands that run in the new system once it is installed
 
 How it runs
   --exec CMD          see above. CMD's stdout and stderr arrive byte for byte; stdin is empty
@@ -89,7 +104,7 @@ existing() { [ -f "$2" ] && [ -r "$2" ] || [ -b "$2" ] || usage_error "$1: there
 options_parse() {
     local option value
     case ${1-} in
-        test | bench | build) OPT_COMMAND=$1; shift ;;
+        test | bench | build | guest-image) OPT_COMMAND=$1; shift ;;
     esac
     while [ $# -gt 0 ]; do
         option=$1
@@ -97,6 +112,7 @@ options_parse() {
         case $option in --*=*) set -- "${option#*=}" "$@"; option=${option%%=*} ;; esac
         case $option in
             --direct) OPT_DIRECT=1 ;;
+            --uefi) OPT_UEFI=1 ;;
             --icount) OPT_ICOUNT=1 ;;
             --gdb) OPT_GDB=1 ;;
             --dry-run) OPT_DRY_RUN=1 ;;
@@ -106,7 +122,7 @@ options_parse() {
                 ;;
             -h | --help) usage; exit 0 ;;
             --smp | --memory | --disk | --nic | --accel | --qemu | --hypervisor | --profile | --hypervisor-append | \
-                --dom0-mem | --kernel | --initrd | --append | --exec | --timeout | --serial-log)
+                --dom0-mem | --kernel | --initrd | --append | --exec | --timeout | --serial-log | --output | --size | --package | --setup)
                 [ $# -gt 0 ] || usage_error "$option wants a value"
                 value=$1
                 shift
@@ -127,6 +143,13 @@ options_value() {
         --timeout) number "$1" "$2" 1 1000000; OPT_TIMEOUT=$2 ;;
         --disk) existing "$1" "${2#ahci:}"; OPT_DISKS+=("$2") ;;
         --initrd) existing "$1" "$2"; OPT_INITRD=$2 ;;
+        --output) OPT_OUTPUT=$(realpath -m "$2") ;;
+        --size) number "$1" "$2" 1024 1048576; OPT_SIZE=$2 ;;
+        --package)
+            [[ $2 =~ ^[a-z0-9][a-z0-9+.-]+$ ]] || usage_error "$1: '$2' is no name of a package"
+            OPT_PACKAGES+=("$2")
+            ;;
+        --setup) existing "$1" "$2"; OPT_SETUP=$2 ;;
         --append) OPT_APPEND=$2 ;;
         --hypervisor-append) OPT_XEN_APPEND=$2 ;;
         --serial-log) OPT_SERIAL_LOG=$2 ;;
@@ -158,6 +181,12 @@ options_agree() {
     fi
     [ "$OPT_DOM0_MEM" -lt "$OPT_MEMORY" ] ||
         usage_error "--dom0-mem $OPT_DOM0_MEM does not fit into --memory $OPT_MEMORY"
+    [ -z "$OPT_UEFI" ] || [ -z "$OPT_DIRECT" ] || usage_error "--uefi starts the ISO: it does not go with --direct"
+    if [ "$OPT_COMMAND" = guest-image ]; then
+        OPT_OUTPUT=${OPT_OUTPUT:-$DIST/guest.img}
+    else
+        [ -z "$OPT_OUTPUT$OPT_SETUP${OPT_PACKAGES[*]}" ] || usage_error "--output, --setup and --package belong to 'guest-image'"
+    fi
     [ -z "$OPT_ICOUNT" ] || [ "$OPT_ACCEL" != kvm ] || usage_error "--icount works with --accel tcg only"
     [ -z "$OPT_EXEC_SET" ] || [ -n "$OPT_EXEC" ] || usage_error "--exec wants a command"
     if [ "$OPT_COMMAND" != run ]; then

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # The machine.
 
+UEFI_FIRMWARE=/usr/share/ovmf/OVMF.fd
+
 # Is hardware virtualization there, with the guest hypervisor's needs in mind? KVM is used only where the CPU's own
 # vmx or svm can be passed on.
 qemu_accel() {
@@ -29,6 +31,8 @@ qemu_command() {
         # The emulator's SMAP does not go with a PV kernel's way of running in ring 3.
         QEMU+=(-accel tcg,thread=multi -cpu max,-smap)
     fi
+    # Code and variables in one image, which QEMU keeps in its memory: nothing that a machine stores there stays.
+    [ -z "$OPT_UEFI" ] || QEMU+=(-bios "$UEFI_FIRMWARE")
     [ -z "$OPT_GDB" ] || QEMU+=(-s -S)
     if [ -n "$OPT_DIRECT" ]; then
         # A comma inside a module's arguments is written twice.

@@ -52,6 +52,17 @@ fn map(entries: &[(u64, u64, u32)]) -> (u32, Vec<u8>) {
     (6, content)
 }
 
+fn efi_map(stride: usize, entries: &[(u32, u64, u64, u64)]) -> Vec<u8> {
+    let mut content = words(&[stride as u32, 1]);
+    for (kind, base, pages, attributes) in entries {
+        let mut entry = words(&[*kind, 0]);
+        entry.extend(longs(&[*base, 0, *pages, *attributes]));
+        entry.resize(stride, 0xcc);
+        content.extend(entry);
+    }
+    content
+}
+
 fn rsdp(revision: u8) -> Vec<u8> {
     let mut rsdp = b"RSD PTR \0BOCHS ".to_vec();
     rsdp.push(revision);
@@ -81,7 +92,7 @@ fn grub() -> Vec<(u32, Vec<u8>)> {
         map(&[(0, 0x9fc00, 1), (0x9fc00, 0x400, 2), (0x10_0000, 0x7fee_0000, 1), (0xfffc_0000, 0x4_0000, 2), (0x1_0000_0000, 0x8000_0000, 1), (5, 0, 1), (0x7fe_0000, 0x2_0000, 3), (0x8000_0000, 1, 99), (u64::MAX, 7, 5)]),
         (8, [longs(&[0xb8000]), words(&[160, 80, 25]), vec![16, 2, 0, 0]].concat()),
         (12, longs(&[0x7f00_0000])),
-        (17, words(&[48, 1])),
+        (17, efi_map(48, &[(9, 0x7fe_0000, 0x20, 0xf), (7, 0, 0, 0), (0, u64::MAX - 4095, u64::MAX, 1)])),
         (15, rsdp(2)),
         (14, rsdp(0)),
         (99, vec![1, 2, 3]),
@@ -119,7 +130,9 @@ fn what_grub_leaves() {
     );
     let screen = info.framebuffer.unwrap();
     assert_eq!((screen.addr, screen.pitch, screen.width, screen.height, screen.bpp, screen.kind), (0xb8000, 160, 80, 25, 16, 2));
-    assert_eq!((info.efi_system_table, info.efi_memory_map), (Some(0x7f00_0000), true));
+    assert_eq!(info.efi_system_table, Some(0x7f00_0000));
+    let efi: Vec<_> = info.efi_ranges.iter().map(|r| (r.base, r.len, r.kind, r.attributes)).collect();
+    assert_eq!(efi, [(0x7fe_0000, 0x2_0000, 9, 0xf), (u64::MAX - 4095, 4095, 0, 1)]);
     // The newer root pointer wins although the older came later.
     let rsdp = info.rsdp.unwrap();
     assert_eq!((rsdp.revision, rsdp.rsdt, rsdp.xsdt), (2, 0x7fe_1234, Some(0x7fe_5678)));
@@ -153,6 +166,7 @@ fn damaged_tags_are_named() {
     assert_eq!(with(6, words(&[23, 0])), damaged("memory map"));
     assert_eq!(with(6, words(&[24])), damaged("memory map"));
     assert_eq!(with(8, vec![0; 21]), damaged("framebuffer description"));
+    assert_eq!(with(17, efi_map(39, &[])), damaged("EFI information"));
     assert_eq!(with(12, vec![0; 7]), damaged("EFI information"));
     let mut bad = rsdp(2);
     bad[30] ^= 1;

@@ -2,7 +2,7 @@
 
 use crate::arch::percpu::{self, CpuId, CpuLocal, pending, this_cpu};
 use crate::dom0;
-use crate::platform::{acpi, irq, lapic, machine, rtc, smp, timer, watchdog};
+use crate::platform::{acpi, efi, irq, lapic, machine, rtc, smp, timer, watchdog};
 use crate::{events, time};
 use crate::arch::{ap, boot_memory, cpu, early, entry, fpu, paging, patch, tables};
 use crate::mm;
@@ -129,12 +129,16 @@ extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
     mm::init::init(&map, &plan.free);
     log::info!("{} MiB free", mm::alloc::free_pages() >> 8);
     lapic::init();
-    acpi::init(boot_info().rsdp.map(|r| r.xsdt.map_or((r.rsdt.into(), false), |x| (x, true))));
+    let bios = boot_info().efi_system_table.is_none();
+    if let Some(table) = boot_info().efi_system_table {
+        efi::init(table, &boot_info().efi_ranges);
+    }
+    acpi::init(boot_info().rsdp.map(|r| r.xsdt.map_or((r.rsdt.into(), false), |x| (x, true))), bios);
     if let Err(why) = timer::calibrate() {
         give_up(why);
     }
     irq::init(events::pirq_arrived);
-    machine::init();
+    machine::init(bios);
     if let Some(now) = rtc::wallclock(acpi::tables().fadt.map_or(0, |f| f.century)) {
         time::set_wallclock(now, 0, time::now());
     }

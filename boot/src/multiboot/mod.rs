@@ -19,6 +19,8 @@ pub const MAGIC_2: u32 = 0x36d7_6289;
 
 /// Ranges of the memory map that are kept.
 pub const MAX_RANGES: usize = 128;
+/// Ranges of the EFI memory map that are kept: a firmware describes each of its own allocations.
+pub const MAX_EFI_RANGES: usize = 512;
 /// Modules that are kept.
 pub const MAX_MODULES: usize = 8;
 /// Bytes of each command line that are kept: what a kernel accepts, too.
@@ -106,6 +108,19 @@ impl MemoryRange {
     pub fn end(&self) -> u64 {
         self.base.saturating_add(self.len)
     }
+}
+
+/// One entry of the EFI memory map (UEFI 2.10 §7.2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EfiRange {
+    /// First byte.
+    pub base: u64,
+    /// Bytes; `base + len` does not overflow.
+    pub len: u64,
+    /// EFI's number of its kind.
+    pub kind: u32,
+    /// EFI's attributes.
+    pub attributes: u64,
 }
 
 /// A file the loader has put into memory.
@@ -205,8 +220,8 @@ pub struct BootInfo {
     pub rsdp: Option<Rsdp>,
     /// Physical address of the EFI system table.
     pub efi_system_table: Option<u64>,
-    /// There is an EFI memory map.
-    pub efi_memory_map: bool,
+    /// The EFI memory map as it was when the loader left the boot services.
+    pub efi_ranges: ArrayVec<EfiRange, MAX_EFI_RANGES>,
     /// What did not fit.
     pub cut: Cut,
 }
@@ -230,7 +245,7 @@ impl BootInfo {
             framebuffer: None,
             rsdp: None,
             efi_system_table: None,
-            efi_memory_map: false,
+            efi_ranges: ArrayVec::new_const(),
             cut: Cut { ranges: 0, modules: 0, cmdlines: 0 },
         }
     }

@@ -1,6 +1,6 @@
 //! Multiboot 2 (version 2.0): a total size, then tags of a type, a size and contents, aligned to 8 bytes.
 
-use super::{BootError, BootInfo, Framebuffer, PhysRead, Rsdp, fetch};
+use super::{BootError, BootInfo, EfiRange, Framebuffer, PhysRead, Rsdp, fetch};
 use crate::bytes::{u32_at, u64_at};
 
 const END: u32 = 0;
@@ -115,7 +115,7 @@ fn read_tag<M: PhysRead>(info: &mut BootInfo, kind: u32, tag: Tag<'_, M>) -> Res
             });
         }
         EFI64_SYSTEM_TABLE => info.efi_system_table = Some(u64::from_le_bytes(tag.at(0)?)),
-        EFI_MEMORY_MAP => info.efi_memory_map = true,
+        EFI_MEMORY_MAP => read_efi_map(info, tag)?,
         OLD_RSDP | NEW_RSDP => {
             let rsdp = read_rsdp(&tag)?;
             // The newer copy wins, whichever comes first.
@@ -139,6 +139,28 @@ fn read_map<M: PhysRead>(info: &mut BootInfo, tag: Tag<'_, M>) -> Result<(), Boo
         let raw: [u8; 24] = tag.at(off)?;
         let number = |off: usize| u64_at(&raw, off).unwrap_or(0);
         info.add_range(number(0), number(8), u32_at(&raw, 16).unwrap_or(0));
+        off += stride;
+    }
+    Ok(())
+}
+
+/// Size and version of a descriptor, then descriptors: type at 0, physical start at 8, 4 KiB pages at 24, attributes at 32.
+fn read_efi_map<M: PhysRead>(info: &mut BootInfo, tag: Tag<'_, M>) -> Result<(), BootError> {
+    let raw: [u8; 8] = tag.at(0)?;
+    let stride = u64::from(u32_at(&raw, 0).unwrap_or(0));
+    if stride < 40 {
+        return Err(BootError::Damaged(tag.what));
+    }
+    let mut off = 8;
+    while off + 40 <= tag.len {
+        let raw: [u8; 40] = tag.at(off)?;
+        let number = |off: usize| u64_at(&raw, off).unwrap_or(0);
+        let base = number(8);
+        let len = number(24).saturating_mul(4096).min(u64::MAX - base);
+        let range = EfiRange { base, len, kind: u32_at(&raw, 0).unwrap_or(0), attributes: number(32) };
+        if len != 0 && info.efi_ranges.try_push(range).is_err() {
+            info.cut.ranges = info.cut.ranges.saturating_add(1);
+        }
         off += stride;
     }
     Ok(())

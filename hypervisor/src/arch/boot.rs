@@ -28,6 +28,7 @@ multiboot1_header:
     .long boot_entry_phys
 
     .balign 8
+    .globl multiboot2_header
 multiboot2_header:
     .long 0xe85250d6
     .long 0
@@ -37,6 +38,13 @@ multiboot2_header:
     .word 1, 0                               /* information request: cmdline, modules, mmap, old and new RSDP */
     .long 28
     .long 1, 3, 6, 14, 15
+    .balign 8
+    .word 2, 0                               /* address: without it GRUB on UEFI loads the symbol table, to address 0 */
+    .long 24
+    .long multiboot2_header_phys
+    .long load_phys
+    .long data_end_phys
+    .long image_end_phys
     .balign 8
     .word 3, 0                               /* entry address */
     .long 12

@@ -4,11 +4,12 @@ use super::{Args, Outcome};
 use crate::arch::percpu::{CpuId, online};
 use crate::domain::{Cx, lifecycle};
 use crate::mm::guest::{copy_from_guest, copy_to_guest};
-use crate::platform::{acpi, machine};
+use crate::platform::{acpi, efi, machine};
 use crate::time;
 use pv_abi::errno::Errno;
 use pv_abi::ids::GuestHandle;
 use pv_abi::platform as x;
+use zerocopy::IntoBytes as _;
 
 /// platform_op(op). Only dom0.
 pub fn platform_op(cx: &mut Cx, a: Args) -> Outcome {
@@ -139,7 +140,7 @@ fn firmware(op: &mut x::PlatformOp) -> Result<Answer, Errno> {
     match f.kind {
         // BIOS calls are over by the time the loader starts us: there is no list of disks or displays.
         x::FW_DISK_INFO | x::FW_DISK_MBR_SIGNATURE | x::FW_VBEDDC_INFO => Err(Errno::ESRCH),
-        x::FW_EFI_INFO => Err(Errno::ENOSYS),
+        x::FW_EFI_INFO => efi_info(op, &mut f),
         x::FW_KBD_SHIFT_FLAGS => {
             if f.index != 0 {
                 return Err(Errno::ESRCH);
@@ -151,4 +152,44 @@ fn firmware(op: &mut x::PlatformOp) -> Result<Answer, Errno> {
         }
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// What UEFI firmware tells about itself. A kernel looks for ACPI's root pointer in the list of configuration tables, and
+/// from Linux 6.12 on asks for each table's kind of memory before it believes in it.
+fn efi_info(op: &mut x::PlatformOp, f: &mut x::FirmwareInfo) -> Result<Answer, Errno> {
+    let table = efi::system_table().ok_or(Errno::ENOSYS)?;
+    match f.index {
+        x::FW_EFI_VERSION => set_union(f, &table.revision),
+        x::FW_EFI_RT_VERSION => set_union(f, &table.runtime_revision),
+        x::FW_EFI_CONFIG_TABLE => set_union(f, &x::FwEfiConfigTable { addr: table.tables, nent: table.table_count, pad: 0 }),
+        x::FW_EFI_VENDOR => {
+            let mut v: x::FwEfiVendor = get_union(f)?;
+            // As much as fits with a NUL behind it.
+            let room = (v.bufsz / 2).checked_sub(1).ok_or(Errno::EINVAL)? as usize;
+            let name = table.vendor.get(..room.min(table.vendor.len())).unwrap_or_default();
+            for (n, unit) in name.iter().chain([&0]).enumerate() {
+                copy_to_guest(GuestHandle::<u16>::new(v.name.wrapping_add(2 * n as u64)), unit)?;
+            }
+            v.revision = table.vendor_revision;
+            set_union(f, &v);
+        }
+        x::FW_EFI_MEM_INFO => {
+            let mut m: x::FwEfiMem = get_union(f)?;
+            let range = efi::range_of(m.addr).ok_or(Errno::ESRCH)?;
+            m.size = m.size.min(range.base.saturating_add(range.len).saturating_sub(m.addr));
+            (m.attr, m.kind) = (range.attributes, range.kind);
+            set_union(f, &m);
+        }
+        _ => return Err(Errno::EINVAL),
+    }
+    put(op, f)
+}
+
+/// The start of a firmware union as the structure its kind and index call for.
+fn get_union<T: zerocopy::FromBytes>(f: &x::FirmwareInfo) -> Result<T, Errno> {
+    T::read_from_prefix(f.u.as_bytes()).map(|(t, _)| t).map_err(|_| Errno::EINVAL)
+}
+
+fn set_union<T: zerocopy::IntoBytes + zerocopy::Immutable>(f: &mut x::FirmwareInfo, v: &T) {
+    let _ = v.write_to_prefix(f.u.as_mut_bytes());
 }

@@ -288,7 +288,8 @@ mod hardware {
     use crate::platform::ioremap::{self, Caching};
     use x86_64::instructions::port::Port;
 
-    fn memory(at: u64, len: usize) -> Option<&'static [u8]> {
+    /// Bytes of the firmware's tables. What [`ioremap::map`] asks of its caller holds during boot.
+    pub(in crate::platform) fn firmware_memory(at: u64, len: usize) -> Option<&'static [u8]> {
         // SAFETY: firmware tables, mapped read-only for ever; nobody writes them once the firmware has handed over.
         unsafe {
             let va = ioremap::map(at, len as u64, Caching::WriteBack)?;
@@ -297,9 +298,9 @@ mod hardware {
     }
 
     /// Reads the tables. `root` is the root table the loader's RSDP names (and whether it is an XSDT); without one the
-    /// BIOS areas are searched. Boot CPU, once, with the page allocator running.
-    pub fn init(root: Option<(u64, bool)>) {
-        let found = root.or_else(search).and_then(|(at, wide)| Tables::read(at, wide, memory));
+    /// areas of a BIOS are searched, if a `bios` started the machine. Boot CPU, once, with the page allocator running.
+    pub fn init(root: Option<(u64, bool)>, bios: bool) {
+        let found = root.or_else(|| if bios { search() } else { None }).and_then(|(at, wide)| Tables::read(at, wide, firmware_memory));
         match found {
             Some(t) => {
                 log::info!("ACPI: {} CPUs, {} IOAPICs, {} tables", t.cpus.len(), t.ioapics.len(), t.ranges.len());
@@ -312,17 +313,17 @@ mod hardware {
     /// Looks for an RSDP where a BIOS puts it: the first KiB of its extended data area, or its ROM.
     fn search() -> Option<(u64, bool)> {
         let in_area = |at, len| {
-            let area = memory(at, len)?;
+            let area = firmware_memory(at, len)?;
             root_of(area.get(scan(area)?..)?)
         };
-        let ebda = memory(0x40e, 2).and_then(|b| u16_at(b, 0)).map_or(0, |s| u64::from(s) << 4);
+        let ebda = firmware_memory(0x40e, 2).and_then(|b| u16_at(b, 0)).map_or(0, |s| u64::from(s) << 4);
         let in_ebda = if (0x8_0000..0xa_0000).contains(&ebda) { in_area(ebda, 1024) } else { None };
         in_ebda.or_else(|| in_area(0xe_0000, 0x2_0000))
     }
 
     /// A byte of BIOS data below 1 MiB.
     pub fn bios_byte(at: u16) -> Option<u8> {
-        memory(at.into(), 1)?.first().copied()
+        firmware_memory(at.into(), 1)?.first().copied()
     }
 
     fn read16(r: Register) -> u16 {
@@ -400,6 +401,8 @@ mod hardware {
     }
 }
 
+#[cfg(target_os = "none")]
+pub(in crate::platform) use hardware::firmware_memory;
 #[cfg(target_os = "none")]
 pub use hardware::{bios_byte, enter_s5, init, power_off, reset};
 

@@ -5,9 +5,12 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 static KEYBOARD: AtomicU8 = AtomicU8::new(0);
 
-/// Reads what the BIOS left in low memory. Boot CPU, before dom0 runs.
+/// Reads what the BIOS left in low memory, if a `bios` started the machine. Boot CPU, before dom0 runs.
 #[cfg(target_os = "none")]
-pub fn init() {
+pub fn init(bios: bool) {
+    if !bios {
+        return;
+    }
     KEYBOARD.store(super::acpi::bios_byte(0x417).unwrap_or(0), Ordering::Relaxed);
 }
 

@@ -3,6 +3,7 @@
 pub mod acpi;
 pub mod calibrate;
 pub mod console;
+pub mod efi;
 pub mod ioapic;
 pub mod ioremap;
 pub mod irq;

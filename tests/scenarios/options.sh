@@ -30,10 +30,17 @@ refused "accel does not know 'hvf'" --accel hvf
 refused "icount works with" --icount --accel kvm
 refused "wants a command" --exec ""
 refused "belongs to 'test'" --long
+refused "does not go with --direct" --uefi --direct
+refused "belong to 'guest-image'" --output "$SCENARIO_TEMP/disk"
+refused "is no name of a package" guest-image --package 'a b'
+: >"$SCENARIO_TEMP/disk"
+status "$FRONT" guest-image --output "$SCENARIO_TEMP/disk"
+equal "status of guest-image onto a disk that is there" "$STATUS" 1
+has "what it says" "$ERR" "disk is there already"
 
 status "$FRONT" --help
 equal "status of --help" "$STATUS" 0
-for option in exec smp memory dom0-mem kernel initrd append disk hypervisor direct icount gdb accel timeout dry-run; do
+for option in exec smp memory dom0-mem kernel initrd append disk hypervisor direct icount gdb accel timeout dry-run uefi output size package setup; do
     has "--help" "$OUT" "--$option"
 done
 
@@ -54,6 +61,7 @@ dry "xvmx svmlock";   has "other flags" "$OUT" "-accel tcg"; has_not "other flag
 dry vmx --accel tcg;  has "--accel tcg" "$OUT" "-accel tcg"; has_not "--accel tcg" "$OUT" "kvm"
 dry "" --accel kvm;   has "--accel kvm" "$OUT" "-accel kvm -cpu host "
 dry vmx --icount;     has "--icount" "$OUT" "-accel tcg -icount shift=0"; has_not "--icount" "$OUT" "kvm"
+dry "" --uefi;        has "--uefi" "$OUT" "-bios /usr/share/ovmf/OVMF.fd "; has "--uefi" "$OUT" "\.iso"
 dry "" --smp 3 --memory 1234 --gdb
 has "--smp" "$OUT" "-smp 3 "
 has "--memory" "$OUT" "-m 1234M "

@@ -207,8 +207,12 @@ fn blocking() {
 fn down_and_up() {
     GO.store(3, Ordering::SeqCst);
     check("it goes down", reached(5) && events::wait_ms(5000, || vcpu_op(OP_IS_UP, 1, 0) == Ret(0)));
+    // Down is what it is to be; a moment later it is off its CPU, too.
     let mut info = RunstateInfo::default();
-    vcpu_op(OP_GET_RUNSTATE_INFO, 1, core::ptr::from_mut(&mut info) as u64).must("runstate");
+    events::wait_ms(5000, || {
+        vcpu_op(OP_GET_RUNSTATE_INFO, 1, core::ptr::from_mut(&mut info) as u64).must("runstate");
+        info.state == 3
+    });
     expect("its runstate is offline", info.state, 3);
     obs("initialise a vCPU that is down", initialise(1, context(1, body)));
     expect("up again", up(1), OK);

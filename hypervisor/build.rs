@@ -4,5 +4,6 @@ fn main() {
     println!("cargo:rerun-if-changed=hospes.ld");
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("none") {
         println!("cargo:rustc-link-arg-bins=-T{dir}/hospes.ld");
+        println!("cargo:rustc-link-arg-bins=--build-id=sha1");
     }
 }

@@ -169,7 +169,9 @@ fn start_dom0() {
     let module = |m: &'static boot::multiboot::Module| dom0::Module { start: m.start, end: m.end, args: boot.module_args(m) };
     // What stays free: for the hypervisor's tables and for the first guests' bookkeeping.
     let available = mm::alloc::free_pages().saturating_sub(RESERVE_PAGES);
-    let plan = dom0::Plan { pages: options().dom0_mem.pages(available).min(available), vcpus: percpu::online() };
+    let (least, most) = options().dom0_max_vcpus;
+    let vcpus = percpu::online().min(most).max(least).clamp(1, crate::domain::MAX_VCPUS as u32);
+    let plan = dom0::Plan { pages: options().dom0_mem.pages(available).min(available), vcpus };
     if let Err(why) = dom0::start(module(kernel), boot.dom0_initrd().map(module), &plan) {
         give_up(why);
     }

@@ -23,7 +23,7 @@
 //! | memory and page tables | [`mmu`], [`memory`] | xen/xen.h, xen/memory.h |
 //! | what guest and hypervisor share | [`shared_info`], [`start_info`], [`features`], [`elfnote`], [`cpuid`] | xen/xen.h … |
 //! | events, grants, rings | [`event`], [`grant`], [`console`], [`xenstore`] | xen/event_channel.h … io/xs_wire.h |
-//! | dom0's machine and other domains | [`physdev`], [`platform`], [`domctl`], [`sysctl`], [`hospes`] | xen/domctl.h … |
+//! | dom0's machine and other domains | [`physdev`], [`platform`], [`mca`], [`domctl`], [`sysctl`], [`hospes`] | xen/domctl.h … |
 //!
 //! # Limits
 //! 64-bit guests only. Management structures are those of Xen 4.17 (domctl and sysctl version 0x15); other versions
@@ -88,6 +88,7 @@ pub mod grant;
 pub mod hospes;
 pub mod hypercall;
 pub mod ids;
+pub mod mca;
 pub mod memory;
 pub mod mmu;
 pub mod physdev;

@@ -1,6 +1,7 @@
 //! physdev_op (xen/physdev.h).
 #![allow(missing_docs)]
 
+pub const OP_IRQ_UNMASK_NOTIFY: u64 = 4;
 pub const OP_IRQ_STATUS_QUERY: u64 = 5;
 pub const OP_SET_IOPL: u64 = 6;
 pub const OP_SET_IOBITMAP: u64 = 7;

@@ -77,24 +77,24 @@ macro_rules! families {
 
 families! {
     MMUEXT_OP {
-        0 pin_l1_table Both Boot Absent "";
-        1 pin_l2_table Both Boot Absent "";
-        2 pin_l3_table Both Boot Absent "";
-        3 pin_l4_table Both Boot Absent "";
-        4 unpin_table Both Boot Absent "";
-        5 new_baseptr Any Boot Absent "";
-        6 tlb_flush_local Any Boot Absent "";
-        7 invlpg_local Any Boot Absent "";
-        8 tlb_flush_multi Any Boot Absent "";
-        9 invlpg_multi Any Boot Absent "";
-        10 tlb_flush_all Any Linux Absent "";
-        11 invlpg_all Any Linux Absent "";
-        12 flush_cache Any Nobody Absent "";
-        13 set_ldt Any Boot Absent "";
-        15 new_user_baseptr Any Boot Absent "";
-        16 clear_page Any Nobody Absent "";
-        17 copy_page Any Nobody Absent "";
-        18 flush_cache_global Any Nobody Absent "";
+        0 pin_l1_table Both Boot Implemented "";
+        1 pin_l2_table Both Boot Implemented "";
+        2 pin_l3_table Both Boot Implemented "";
+        3 pin_l4_table Both Boot Implemented "";
+        4 unpin_table Both Boot Implemented "";
+        5 new_baseptr Any Boot Implemented "";
+        6 tlb_flush_local Any Boot Implemented "";
+        7 invlpg_local Any Boot Implemented "";
+        8 tlb_flush_multi Any Boot Implemented "";
+        9 invlpg_multi Any Boot Implemented "";
+        10 tlb_flush_all Any Linux Implemented "";
+        11 invlpg_all Any Linux Implemented "";
+        12 flush_cache Any Nobody Partial "accepted from dom0; nothing is flushed";
+        13 set_ldt Any Boot Implemented "";
+        15 new_user_baseptr Any Boot Implemented "";
+        16 clear_page Any Nobody Implemented "";
+        17 copy_page Any Nobody Implemented "";
+        18 flush_cache_global Any Nobody Partial "accepted from dom0; nothing is flushed";
         19 mark_super Any Nobody Absent "-EOPNOTSUPP: no superpages in PV";
         20 unmark_super Any Nobody Absent "-EOPNOTSUPP: no superpages in PV";
     }
@@ -123,120 +123,121 @@ families! {
         63 get_symbol Dom0 Linux Absent "";
     }
     MEMORY_OP {
-        0 increase_reservation Both Nobody Absent "";
-        1 decrease_reservation Both Linux Absent "ballooning";
-        2 maximum_ram_page Any Tools Absent "";
-        3 current_reservation Both Linux Absent "";
-        4 maximum_reservation Both Linux Absent "";
-        5 machphys_mfn_list Any Tools Absent "";
-        6 populate_physmap Both Tools Absent "ballooning; building domains";
+        0 increase_reservation Both Nobody Implemented "";
+        1 decrease_reservation Both Linux Implemented "ballooning";
+        2 maximum_ram_page Any Tools Implemented "";
+        3 current_reservation Both Linux Implemented "";
+        4 maximum_reservation Both Linux Implemented "";
+        5 machphys_mfn_list Any Tools Implemented "";
+        6 populate_physmap Both Tools Implemented "ballooning; building domains";
         7 add_to_physmap Both Nobody Absent "-EACCES for PV domains";
-        9 memory_map Any Linux Absent "";
-        10 machine_memory_map Dom0 Boot Absent "dom0 only";
-        11 exchange Any Linux Absent "swiotlb";
-        12 machphys_mapping Any Linux Absent "";
-        13 set_memory_map Both Tools Absent "";
-        14 maximum_gpfn Both Tools Absent "";
+        9 memory_map Any Linux Implemented "";
+        10 machine_memory_map Dom0 Boot Implemented "dom0 only";
+        11 exchange Any Linux Implemented "swiotlb";
+        12 machphys_mapping Any Linux Implemented "";
+        13 set_memory_map Both Tools Implemented "";
+        14 maximum_gpfn Both Tools Implemented "";
         15 remove_from_physmap Both Nobody Absent "-EACCES for PV domains";
-        16 set_pod_target Both Nobody Absent "";
-        17 get_pod_target Both Nobody Absent "";
-        18 get_sharing_freed_pages Dom0 Tools Absent "-ENOSYS, as the tools expect";
-        19 get_sharing_shared_pages Dom0 Tools Absent "-ENOSYS, as the tools expect";
+        16 set_pod_target Both Nobody Absent "-EOPNOTSUPP";
+        17 get_pod_target Both Nobody Absent "-EOPNOTSUPP";
+        18 get_sharing_freed_pages Dom0 Tools Implemented "none are";
+        19 get_sharing_shared_pages Dom0 Tools Implemented "none are";
         20 paging Dom0 Nobody Absent "";
         21 access Dom0 Nobody Absent "";
         22 sharing Dom0 Nobody Absent "";
-        23 add_to_physmap_batch Both Nobody Absent "";
+        23 add_to_physmap_batch Both Nobody Absent "-EACCES for PV domains";
         24 claim_pages Dom0 Tools Absent "-ENOSYS, as the tools expect";
         26 get_vnumainfo Any Tools Absent "-EOPNOTSUPP";
         27 reserved_device_memory_map Dom0 Nobody Absent "";
-        28 acquire_resource Dom0 Tools Absent "grant tables";
+        28 acquire_resource Dom0 Tools Partial "grant tables";
     }
     XEN_VERSION {
-        0 version Any Boot Absent "";
-        1 extraversion Any Linux Absent "";
-        2 compile_info Any Linux Absent "";
-        3 capabilities Any Tools Absent "";
-        4 changeset Any Linux Absent "";
-        5 platform_parameters Any Linux Absent "";
-        6 get_features Any Boot Absent "";
-        7 pagesize Any Linux Absent "";
-        8 guest_handle Any Linux Absent "";
-        9 commandline Dom0 Tools Absent "";
-        10 build_id Any Linux Absent "";
+        0 version Any Boot Implemented "";
+        1 extraversion Any Linux Implemented "";
+        2 compile_info Any Linux Implemented "";
+        3 capabilities Any Tools Implemented "";
+        4 changeset Any Linux Implemented "";
+        5 platform_parameters Any Linux Implemented "";
+        6 get_features Any Boot Implemented "";
+        7 pagesize Any Linux Implemented "";
+        8 guest_handle Any Linux Implemented "";
+        9 commandline Dom0 Tools Implemented "";
+        10 build_id Any Linux Implemented "";
     }
     CONSOLE_IO {
-        0 write Any Linux Absent "";
-        1 read Dom0 Boot Absent "dom0's hvc0";
+        0 write Any Linux Implemented "";
+        1 read Dom0 Boot Implemented "dom0's hvc0";
     }
     GRANT_TABLE_OP {
-        0 map_grant_ref Any Linux Absent "";
-        1 unmap_grant_ref Any Linux Absent "";
-        2 setup_table Both Boot Absent "";
+        0 map_grant_ref Any Linux Implemented "";
+        1 unmap_grant_ref Any Linux Implemented "";
+        2 setup_table Both Boot Implemented "";
         3 dump_table Dom0 Nobody Absent "";
-        4 transfer Any Nobody Absent "";
-        5 copy Any Linux Absent "";
-        6 query_size Both Linux Absent "";
-        7 unmap_and_replace Any Nobody Absent "";
-        8 set_version Any Linux Absent "version 1 only";
-        9 get_status_frames Both Nobody Absent "version 2";
-        10 get_version Both Nobody Absent "";
-        11 swap_grant_ref Any Nobody Absent "";
-        12 cache_flush Any Nobody Absent "";
+        4 transfer Any Nobody Absent "each page is refused";
+        5 copy Any Linux Implemented "";
+        6 query_size Both Linux Implemented "";
+        7 unmap_and_replace Any Nobody Absent "-EOPNOTSUPP";
+        8 set_version Any Linux Partial "version 1 only";
+        9 get_status_frames Both Nobody Absent "-EOPNOTSUPP: version 2";
+        10 get_version Both Nobody Implemented "";
+        11 swap_grant_ref Any Nobody Absent "-EOPNOTSUPP";
+        12 cache_flush Any Nobody Absent "-EOPNOTSUPP";
     }
     VCPU_OP {
-        0 initialise Any Boot Absent "";
-        1 up Any Boot Absent "";
-        2 down Any Linux Absent "";
-        3 is_up Any Boot Absent "";
-        4 get_runstate_info Any Linux Absent "";
-        5 register_runstate_memory_area Any Boot Absent "";
-        6 set_periodic_timer Any Nobody Absent "";
-        7 stop_periodic_timer Any Boot Absent "";
-        8 set_singleshot_timer Any Boot Absent "";
-        9 stop_singleshot_timer Any Boot Absent "";
-        10 register_vcpu_info Any Boot Absent "";
-        11 send_nmi Any Linux Absent "";
-        12 get_physid Any Nobody Absent "";
-        13 register_vcpu_time_memory_area Any Linux Absent "";
+        0 initialise Any Boot Implemented "";
+        1 up Any Boot Implemented "";
+        2 down Any Linux Implemented "";
+        3 is_up Any Boot Implemented "";
+        4 get_runstate_info Any Linux Implemented "";
+        5 register_runstate_memory_area Any Boot Implemented "";
+        6 set_periodic_timer Any Nobody Implemented "";
+        7 stop_periodic_timer Any Boot Implemented "";
+        8 set_singleshot_timer Any Boot Implemented "";
+        9 stop_singleshot_timer Any Boot Implemented "";
+        10 register_vcpu_info Any Boot Implemented "";
+        11 send_nmi Any Linux Implemented "";
+        12 get_physid Any Nobody Implemented "of a vCPU that may run on one CPU only";
+        13 register_vcpu_time_memory_area Any Linux Implemented "";
     }
     SCHED_OP {
-        0 yield Any Linux Absent "";
-        1 block Any Boot Absent "";
-        2 shutdown Any Boot Absent "";
-        3 poll Any Boot Absent "";
-        4 remote_shutdown Dom0 Nobody Absent "";
-        5 shutdown_code Any Nobody Absent "";
-        6 watchdog Any Linux Absent "";
-        7 pin_override Dom0 Linux Absent "";
+        0 yield Any Linux Implemented "";
+        1 block Any Boot Implemented "";
+        2 shutdown Any Boot Implemented "";
+        3 poll Any Boot Implemented "";
+        4 remote_shutdown Dom0 Nobody Implemented "";
+        5 shutdown_code Any Nobody Implemented "";
+        6 watchdog Any Linux Implemented "";
+        7 pin_override Dom0 Linux Implemented "";
     }
     CALLBACK_OP {
-        0 register Any Boot Absent "";
-        1 unregister Any Nobody Absent "";
+        0 register Any Boot Implemented "";
+        1 unregister Any Nobody Implemented "";
     }
     EVENT_CHANNEL_OP {
-        0 bind_interdomain Any Linux Absent "";
-        1 bind_virq Any Boot Absent "";
-        2 bind_pirq Any Linux Absent "";
-        3 close Any Boot Absent "";
-        4 send Any Boot Absent "";
-        5 status Both Linux Absent "";
-        6 alloc_unbound Both Linux Absent "";
-        7 bind_ipi Any Boot Absent "";
-        8 bind_vcpu Any Boot Absent "";
-        9 unmask Any Boot Absent "";
-        10 reset Both Tools Absent "";
+        0 bind_interdomain Any Linux Implemented "";
+        1 bind_virq Any Boot Implemented "";
+        2 bind_pirq Any Linux Implemented "";
+        3 close Any Boot Implemented "";
+        4 send Any Boot Implemented "";
+        5 status Both Linux Implemented "";
+        6 alloc_unbound Both Linux Implemented "";
+        7 bind_ipi Any Boot Implemented "";
+        8 bind_vcpu Any Boot Implemented "";
+        9 unmask Any Boot Implemented "";
+        10 reset Both Tools Implemented "";
         11 init_control Any Linux Absent "-ENOSYS: Linux then uses 2-level channels";
-        12 expand_array Any Linux Absent "";
+        12 expand_array Any Linux Absent "-EOPNOTSUPP";
         13 set_priority Any Linux Absent "";
     }
     PHYSDEV_OP {
+        4 irq_unmask_notify Any Nobody Implemented "nothing to do";
         5 irq_status_query Any Linux Implemented "";
         6 set_iopl Any Boot Implemented "";
         7 set_iobitmap Any Linux Implemented "";
         8 apic_read Dom0 Linux Implemented "";
         9 apic_write Dom0 Nobody Absent "-EPERM: IOAPIC entries are the hypervisor's";
         10 alloc_irq_vector Dom0 Linux Implemented "";
-        11 free_irq_vector Dom0 Nobody Implemented "";
+        11 free_irq_vector Dom0 Nobody Absent "";
         12 eoi Any Linux Implemented "";
         13 map_pirq Dom0 Linux Partial "GSI, MSI and MSI-X; several messages of plain MSI: -EOPNOTSUPP";
         14 unmap_pirq Dom0 Linux Implemented "";
@@ -255,6 +256,14 @@ families! {
         29 dbgp_op Dom0 Linux Implemented "no debug port is used";
         30 prepare_msix Dom0 Linux Implemented "";
         31 release_msix Dom0 Linux Implemented "";
+    }
+    MCA {
+        1 fetch Dom0 Linux Implemented "never has anything";
+        2 notifydomain Dom0 Nobody Absent "-EINVAL";
+        3 physcpuinfo Dom0 Linux Implemented "CPUs without banks";
+        4 msrinject Dom0 Nobody Absent "-EOPNOTSUPP";
+        5 mceinject Dom0 Nobody Absent "-EOPNOTSUPP";
+        6 inject_v2 Dom0 Nobody Absent "-EOPNOTSUPP";
     }
     SYSCTL {
         1 readconsole Dom0 Tools Implemented "";

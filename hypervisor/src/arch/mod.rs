@@ -6,6 +6,7 @@ pub mod ap;
 pub mod boot;
 #[cfg(target_os = "none")]
 pub mod boot_memory;
+pub mod build_id;
 #[cfg(target_os = "none")]
 pub mod cpu;
 pub mod cpumask;

@@ -162,7 +162,7 @@ fn first_vcpu(d: &DomainRef, start: &StartOfDay) -> Result<(), Failure> {
     r.rflags = rflags::IF | rflags::FIXED;
     r.cs = u64::from(sel::GUEST_CS64);
     r.ss = u64::from(sel::GUEST_DS);
-    arch.initialised = true;
+    v.initialised.store(true, Ordering::SeqCst);
     *v.parked.lock() = Some(arch);
     set.map_err(|_| "its page-table base was refused")?.give_up(&d.mem);
     crate::time::publish_to(&v);

@@ -36,6 +36,9 @@ pub fn power_off_with(d: &DomainRef, [a, b]: [u16; 2]) {
 /// The domain stops for `reason`: all its vCPUs pause; the tools are told. dom0's stop is the machine's, as soon as the
 /// CPU has nothing running any more ([`stop_machine_if_asked`]).
 pub fn shutdown(d: &DomainRef, reason: ShutdownReason) {
+    // What the domain announced counts (SCHEDOP_shutdown_code).
+    let code = d.shutdown_code.load(Ordering::Acquire);
+    let reason = ShutdownReason::from_abi(code).unwrap_or(reason);
     if d.shutdown.compare_exchange(0, reason as u32 + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return;
     }
@@ -131,6 +134,7 @@ pub fn destroy(d: &DomainRef) -> Result<(), Errno> {
             }
         }
         events::close_all(d);
+        crate::time::watchdog::forget(d);
         d.pirqs.release(d.id);
         *progress = Teardown::Stopped;
     }

@@ -65,7 +65,7 @@ pub enum ShutdownReason {
 }
 
 impl ShutdownReason {
-    /// From the ABI's number.
+    /// From the ABI's number; `None` for one that has no name.
     pub fn from_abi(n: u32) -> Option<Self> {
         Some(match n {
             0 => Self::PowerOff,
@@ -114,6 +114,8 @@ pub struct Domain {
     life: AtomicU8,
     /// 0 while running, reason + 1 once shut down.
     shutdown: AtomicU32,
+    /// SCHEDOP_shutdown_code: the reason to give when the domain stops, whatever it is then; `u32::MAX` = none.
+    pub shutdown_code: AtomicU32,
     /// vm_assist bits (VMASST_TYPE_*).
     pub vm_assist: AtomicU64,
     /// Scheduler weight, 1 to 65535; 256 is the default.
@@ -154,6 +156,7 @@ impl Domain {
             tool_pauses: AtomicU32::new(1),
             life: AtomicU8::new(Life::Alive as u8),
             shutdown: AtomicU32::new(0),
+            shutdown_code: AtomicU32::new(u32::MAX),
             vm_assist: AtomicU64::new(0),
             weight: AtomicU32::new(256),
             cap: AtomicU32::new(0),

@@ -1,10 +1,11 @@
 //! Giving a vCPU its first state: VCPUOP_initialise and the toolstack's setvcpucontext.
 
 use super::{DomainRef, VcpuArch, VcpuRef, Callback};
-use crate::arch::layout::is_canonical;
+use crate::arch::layout::{is_canonical, is_guest_range};
 use crate::arch::regs::rflags as f;
 use crate::mm::page_type::Refused;
 use crate::mm::tables::GDT_PAGES;
+use core::sync::atomic::Ordering;
 use pv_abi::arch::{VcpuGuestContext, vgcf};
 use pv_abi::errno::Errno;
 use pv_abi::ids::Mfn;
@@ -46,7 +47,8 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
         *m = Mfn(*g);
     }
     arch.tables.set_gdt(&d.mem, v.id, frames.get(..n).unwrap_or(&[]), entries)?;
-    if c.ldt_ents > 8192 || c.ldt_base & 0xfff != 0 {
+    let no_ldt = c.ldt_ents == 0;
+    if c.ldt_ents > 8192 || !(no_ldt || c.ldt_base & 0xfff == 0 && is_guest_range(c.ldt_base, 0)) {
         return Err(Errno::EINVAL);
     }
     arch.tables.drop_ldt_pages(&d.mem, v.id);
@@ -87,7 +89,7 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
     } else {
         arch.fpu.reset();
     }
-    arch.initialised = true;
+    v.initialised.store(true, Ordering::SeqCst);
     Ok(())
 }
 

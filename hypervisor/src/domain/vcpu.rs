@@ -4,7 +4,8 @@
 //! while the vCPU runs there, by [`Vcpu::parked`] otherwise. So the hot paths need no lock for it, and nobody can read
 //! a vCPU's registers while it runs: who wants them pauses the vCPU first and takes the parked state.
 
-use crate::arch::cpumask::AtomicCpuMask;
+use crate::arch::cpumask::{AtomicCpuMask, CpuMask};
+use crate::arch::percpu::CpuId;
 use crate::arch::fpu::FpuState;
 use crate::arch::regs::GuestRegs;
 use crate::domain::{Domain, DomainRef};
@@ -86,8 +87,6 @@ pub struct VcpuArch {
     pub xcr0: u64,
     /// TSC_AUX as the guest sees it.
     pub tsc_aux: u64,
-    /// Set by vcpu_op initialise / setvcpucontext: the state can run.
-    pub initialised: bool,
     /// CPU whose reserved GDT page the window of this vCPU maps.
     pub last_cpu: u32,
     /// A selector could not be reloaded at the last switch: the failsafe callback is due.
@@ -119,7 +118,6 @@ impl VcpuArch {
             cr4: 0,
             xcr0: 1,
             tsc_aux: 0,
-            initialised: false,
             last_cpu: u32::MAX,
             failed_segments: false,
         })
@@ -168,6 +166,8 @@ pub struct Vcpu {
     pub parked: Lock<Option<Box<VcpuArch>>>,
     /// Where its `vcpu_info` stands (in shared_info until VCPUOP_register_vcpu_info moves it).
     pub info: InfoPage,
+    /// Set by vcpu_op initialise or setvcpucontext: its state can run.
+    pub initialised: AtomicBool,
     /// VCPUOP_down, or never brought up.
     pub down: AtomicBool,
     /// Waits in SCHEDOP_block or _poll.
@@ -192,6 +192,8 @@ pub struct Vcpu {
     pub virq_port: [AtomicU32; 24],
     /// CPUs it may run on.
     pub affinity: AtomicCpuMask,
+    /// SCHEDOP_pin_override: the one CPU it runs on meanwhile, + 1; 0 = none.
+    pub pin_override: AtomicU32,
 }
 
 impl Vcpu {
@@ -203,6 +205,7 @@ impl Vcpu {
             sched: crate::sched::Entity::new(),
             parked: Lock::new(Rank::Vcpu, Some(arch)),
             info,
+            initialised: AtomicBool::new(false),
             down: AtomicBool::new(true),
             blocked: AtomicBool::new(false),
             polling: AtomicU32::new(0),
@@ -219,7 +222,17 @@ impl Vcpu {
             ),
             virq_port: [const { AtomicU32::new(0) }; 24],
             affinity: AtomicCpuMask::all(),
+            pin_override: AtomicU32::new(0),
         })
+    }
+
+    /// The CPUs it may run on now.
+    #[inline]
+    pub fn allowed_cpus(&self) -> CpuMask {
+        match self.pin_override.load(Ordering::Relaxed) {
+            0 => self.affinity.load(),
+            n => CpuMask::EMPTY.with(CpuId(n - 1)),
+        }
     }
 
     /// Whether the scheduler may give it a CPU, the domain's own pauses aside.

@@ -158,7 +158,9 @@ pub fn send(d: &DomainRef, port: u32) -> Result<(), Errno> {
         Kind::Interdomain { dom, port: remote } => {
             let target = if dom == d.id { Some(d.clone()) } else { slots::find(dom) };
             if let Some(target) = target {
-                let vcpu = target.events.ports.lock().get(remote).map(|c| c.vcpu);
+                // The other end may have been closed, and its number may be somebody else's by now.
+                let back = Kind::Interdomain { dom: d.id, port };
+                let vcpu = target.events.ports.lock().get(remote).filter(|c| c.kind == back).map(|c| c.vcpu);
                 if let Some(vcpu) = vcpu {
                     set_pending(&target, remote, VcpuId(vcpu));
                 }
@@ -252,6 +254,9 @@ pub fn close(d: &DomainRef, port: u32) -> Result<(), Errno> {
     let c = {
         let mut p = d.events.ports.lock();
         let c = *p.get(port).ok_or(Errno::EINVAL)?;
+        // A stale pending bit must not greet the port's next user, who may come as soon as the lock is free.
+        let word = (port / 64) as usize;
+        d.shared.fetch_and_u64(EVTCHN_PENDING + word * 8, !(1 << (port % 64)));
         p.free(port);
         c
     };
@@ -279,9 +284,6 @@ pub fn close(d: &DomainRef, port: u32) -> Result<(), Errno> {
         Kind::Pirq(pirq) => platform::irq::unbind(d.id, pirq),
         _ => {}
     }
-    // A stale pending bit must not greet the port's next user.
-    let word = (port / 64) as usize;
-    d.shared.fetch_and_u64(EVTCHN_PENDING + word * 8, !(1 << (port % 64)));
     Ok(())
 }
 

@@ -16,7 +16,7 @@ pub fn console_io(cx: &mut Cx, a: Args) -> Outcome {
     if !cx.domain().privileged {
         return Errno::EPERM.into();
     }
-    match a.a1() {
+    match a.int(0) {
         CONSOLEIO_WRITE => {
             let mut buf = [0u8; CHUNK];
             let mut done = 0usize;
@@ -41,6 +41,9 @@ pub fn console_io(cx: &mut Cx, a: Args) -> Outcome {
             let n = count.min(CHUNK);
             let Some(part) = buf.get_mut(..n) else { return Outcome::Return(0) };
             let got = console::take_input(part);
+            if got == 0 {
+                return Outcome::Return(0);
+            }
             match guest::write_bytes(a.a3(), buf.get(..got).unwrap_or(&[])) {
                 Ok(()) => Outcome::Return(got as i64),
                 Err(e) => e.into(),

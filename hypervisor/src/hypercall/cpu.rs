@@ -45,14 +45,20 @@ pub fn stack_switch(cx: &mut Cx, a: Args) -> Outcome {
     Outcome::Return(0)
 }
 
-/// set_callbacks(event, failsafe, syscall): the old form of callback_op.
+/// set_callbacks(event, failsafe, syscall): the old form of callback_op. It has no errors: an address that cannot be
+/// is not taken.
 pub fn set_callbacks(cx: &mut Cx, a: Args) -> Outcome {
-    if !(is_canonical(a.a1()) && is_canonical(a.a2()) && is_canonical(a.a3())) {
-        return Errno::EINVAL.into();
+    let arch = &mut *cx.arch;
+    for (slot, address) in [
+        (&mut arch.event_callback, a.a1()),
+        (&mut arch.failsafe_callback, a.a2()),
+        (&mut arch.syscall_callback, a.a3()),
+    ] {
+        if is_canonical(address) {
+            slot.address = address;
+        }
     }
-    cx.arch.event_callback = Callback { address: a.a1(), mask_events: true };
-    cx.arch.failsafe_callback.address = a.a2();
-    cx.arch.syscall_callback.address = a.a3();
+    cx.arch.event_callback.mask_events = true;
     Outcome::Return(0)
 }
 
@@ -69,7 +75,7 @@ fn callback(arch: &mut VcpuArch, kind: u16) -> Option<&mut Callback> {
 
 /// callback_op(cmd, arg).
 pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
-    match a.a1() {
+    match a.int(0) {
         cb::OP_REGISTER => {
             let Ok(r) = guest::copy_from_guest(GuestHandle::<cb::CallbackRegister>::new(a.a2())) else {
                 return Errno::EFAULT.into();
@@ -78,9 +84,7 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
                 return Errno::EINVAL.into();
             }
             if r.kind == cb::TYPE_NMI {
-                if let Some(t) = cx.arch.traps.get_mut(2) {
-                    *t = TrapInfo { vector: 2, flags: 4, address: r.address, ..TrapInfo::default() };
-                }
+                set_nmi_handler(cx, r.address);
                 return Outcome::Return(0);
             }
             let Some(slot) = callback(cx.arch, r.kind) else { return Errno::ENOSYS.into() };
@@ -96,9 +100,7 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
                 // What has been registered once stays, as with the others; AMD-type CPUs never enter there.
                 cb::TYPE_SYSENTER => Errno::EINVAL.into(),
                 cb::TYPE_NMI => {
-                    if let Some(t) = cx.arch.traps.get_mut(2) {
-                        *t = TrapInfo::default();
-                    }
+                    set_nmi_handler(cx, 0);
                     Outcome::Return(0)
                 }
                 _ => Errno::ENOSYS.into(),
@@ -108,9 +110,37 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
     }
 }
 
+/// The handler of NMIs is the trap table's, by another door; 0 takes it away.
+fn set_nmi_handler(cx: &mut Cx, address: u64) {
+    if let Some(t) = cx.arch.traps.get_mut(2) {
+        *t = if address == 0 { TrapInfo::default() } else { TrapInfo { vector: 2, flags: 4, address, ..TrapInfo::default() } };
+    }
+}
+
+/// nmi_op(cmd, arg): the oldest way to say where NMIs go.
+pub fn nmi_op(cx: &mut Cx, a: Args) -> Outcome {
+    match a.int(0) {
+        cb::NMI_OP_REGISTER => {
+            let Ok(nmi) = guest::copy_from_guest(GuestHandle::<cb::NmiCallback>::new(a.a2())) else {
+                return Errno::EFAULT.into();
+            };
+            if !is_canonical(nmi.address) {
+                return Errno::EINVAL.into();
+            }
+            set_nmi_handler(cx, nmi.address);
+            Outcome::Return(0)
+        }
+        cb::NMI_OP_UNREGISTER => {
+            set_nmi_handler(cx, 0);
+            Outcome::Return(0)
+        }
+        _ => Errno::ENOSYS.into(),
+    }
+}
+
 /// fpu_taskswitch(set): the virtual CR0.TS.
 pub fn fpu_taskswitch(cx: &mut Cx, a: Args) -> Outcome {
-    emulate::set_ts(cx, a.a1() & 0xffff_ffff != 0);
+    emulate::set_ts(cx, a.int(0) != 0);
     Outcome::Return(0)
 }
 
@@ -124,7 +154,7 @@ pub fn set_segment_base(cx: &mut Cx, a: Args) -> Outcome {
     #[cfg(target_os = "none")]
     {
         use crate::arch::segments as s;
-        let ok = match a.a1() {
+        let ok = match a.int(0) {
             0 => s::set_fs_base(a.a2()),
             // The guest's user GS base is the inactive one while its kernel runs, and the other way round.
             1 => s::set_gs_base_inactive(a.a2()),
@@ -264,7 +294,7 @@ pub fn update_descriptor(cx: &mut Cx, a: Args) -> Outcome {
 /// vm_assist(cmd, type).
 pub fn vm_assist(cx: &mut Cx, a: Args) -> Outcome {
     use pv_abi::mmu as m;
-    let kind = a.a2();
+    let kind = a.int(1);
     if !matches!(
         kind,
         m::VMASST_4GB_SEGMENTS
@@ -277,7 +307,7 @@ pub fn vm_assist(cx: &mut Cx, a: Args) -> Outcome {
     ) {
         return Errno::EINVAL.into();
     }
-    match a.a1() {
+    match a.int(0) {
         m::VMASST_CMD_ENABLE => cx.domain().vm_assist.fetch_or(1 << kind, Ordering::AcqRel),
         m::VMASST_CMD_DISABLE => cx.domain().vm_assist.fetch_and(!(1 << kind), Ordering::AcqRel),
         _ => return Errno::ENOSYS.into(),

@@ -34,11 +34,21 @@ fn read<T: FromBytes + IntoBytes>(arg: u64, f: impl FnOnce(T) -> Result<(), Errn
     }
 }
 
+/// The older entry: `{ u32 cmd; union at 4 }`, for the operations that existed then.
+pub fn event_channel_op_compat(cx: &mut Cx, a: Args) -> Outcome {
+    let Ok(cmd) = guest::copy_from_guest(GuestHandle::<u32>::new(a.a1())) else { return Errno::EFAULT.into() };
+    let cmd = u64::from(cmd);
+    if cmd > e::OP_UNMASK {
+        return Errno::ENOSYS.into();
+    }
+    event_channel_op(cx, Args([cmd, a.a1().wrapping_add(4), 0, 0, 0]))
+}
+
 /// event_channel_op(cmd, arg).
 pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
     let d = cx.domain();
     let arg = a.a2();
-    match a.a1() {
+    match a.int(0) {
         e::OP_SEND => read(arg, |s: e::Send| events::send(d, s.port)),
         // Port 0 is there, and never bound.
         e::OP_UNMASK => read(arg, |u: e::Unmask| if u.port == 0 { Ok(()) } else { events::unmask(d, u.port) }),

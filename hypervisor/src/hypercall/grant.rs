@@ -4,6 +4,7 @@
 //! A long list stops between elements and goes on behind those done: pointer and count are the progress.
 
 use super::{Args, Outcome};
+use crate::arch::layout::is_guest_range;
 use crate::domain::{Cx, DomainRef, slots};
 use crate::grants::{self, Unmapped};
 use crate::mm::guest::{copy_element_from_guest, copy_element_to_guest, copy_from_guest, copy_to_guest};
@@ -19,8 +20,13 @@ const BATCH: usize = 32;
 /// grant_table_op(cmd, list, count).
 pub fn grant_table_op(cx: &mut Cx, a: Args) -> Outcome {
     let (cmd, list, count) = (a.a1() as u32, a.a2(), a.a3() as u32);
-    if count > i32::MAX as u32 {
+    // The upper bits are for continuations of an operation that is not offered.
+    if count > i32::MAX as u32 || cmd > CMD_MASK {
         return Errno::EINVAL.into();
+    }
+    // A list is a guest's, however short it is.
+    if is_list(u64::from(cmd)) && !is_guest_range(list, 0) {
+        return Errno::EFAULT.into();
     }
     match u64::from(cmd) {
         OP_MAP_GRANT_REF => each(cx, a, list, count, |cx, op: &mut MapGrantRef| {
@@ -60,11 +66,21 @@ pub fn grant_table_op(cx: &mut Cx, a: Args) -> Outcome {
         }),
         OP_SET_VERSION => set_version(GuestHandle::new(list)).into(),
         OP_GET_VERSION => get_version(cx, GuestHandle::new(list)).into(),
-        OP_DUMP_TABLE | OP_UNMAP_AND_REPLACE | OP_GET_STATUS_FRAMES | OP_SWAP_GRANT_REF | OP_CACHE_FLUSH => {
-            Errno::EOPNOTSUPP.into()
+        OP_GET_STATUS_FRAMES if count != 1 => Errno::EINVAL.into(),
+        OP_UNMAP_AND_REPLACE | OP_GET_STATUS_FRAMES | OP_SWAP_GRANT_REF | OP_CACHE_FLUSH => {
+            // Not offered; a list that is none is told first, as elsewhere.
+            each(cx, a, list, count.min(1), |_, _: &mut u64| Err(Errno::EOPNOTSUPP))
         }
         _ => Errno::ENOSYS.into(),
     }
+}
+
+/// The bits of a command that say which.
+const CMD_MASK: u32 = 0xfff;
+
+/// Whether the operation takes a list of elements.
+fn is_list(cmd: u64) -> bool {
+    matches!(cmd, OP_MAP_GRANT_REF | OP_UNMAP_GRANT_REF | OP_TRANSFER | OP_COPY | OP_UNMAP_AND_REPLACE | OP_SWAP_GRANT_REF)
 }
 
 /// Arguments to go on behind the first `done` elements of size `size`.

@@ -48,11 +48,19 @@ pub fn memory_op(cx: &mut Cx, a: Args) -> Outcome {
         OP_MACHINE_MEMORY_MAP => machine_memory_map(cx, GuestHandle::new(arg)).into(),
         OP_ACQUIRE_RESOURCE => acquire_resource(cx, GuestHandle::new(arg)).into(),
         // A PV domain lays out its own pseudo-physical space.
-        OP_ADD_TO_PHYSMAP | OP_ADD_TO_PHYSMAP_BATCH | OP_REMOVE_FROM_PHYSMAP => Errno::EACCES.into(),
-        OP_SET_POD_TARGET | OP_GET_POD_TARGET | OP_GET_VNUMAINFO => Errno::EOPNOTSUPP.into(),
-        // Tools take just this answer for "there is no such thing": shared and claimed pages.
+        OP_ADD_TO_PHYSMAP | OP_ADD_TO_PHYSMAP_BATCH | OP_REMOVE_FROM_PHYSMAP => refused(arg, Errno::EACCES),
+        OP_SET_POD_TARGET | OP_GET_POD_TARGET | OP_GET_VNUMAINFO => refused(arg, Errno::EOPNOTSUPP),
+        // No page is shared.
+        OP_GET_SHARING_FREED_PAGES | OP_GET_SHARING_SHARED_PAGES => Outcome::Return(0),
+        // Tools take just this answer for "there is no such thing".
+        OP_ACCESS | OP_CLAIM_PAGES | OP_RESERVED_DEVICE_MEMORY_MAP => refused(arg, Errno::ENOSYS),
         _ => Errno::ENOSYS.into(),
     }
+}
+
+/// An operation that is not offered: what a caller gets whose argument can be read.
+fn refused(arg: u64, why: Errno) -> Outcome {
+    copy_from_guest(GuestHandle::<u64>::new(arg)).map_or_else(Outcome::from, |_| why.into())
 }
 
 /// The domain named by an operation: one's own, or, for a privileged caller, any.

@@ -2,7 +2,7 @@
 
 use super::{Args, Outcome};
 use crate::arch::cpumask::CpuMask;
-use crate::arch::layout::{is_canonical, is_hypervisor};
+use crate::arch::layout::{is_canonical, is_guest_range, is_hypervisor};
 use crate::arch::percpu::CpuId;
 use crate::domain::{Cx, DomainRef, slots};
 use crate::mm::guest;
@@ -60,6 +60,9 @@ pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
     let list = GuestHandle::<m::MmuUpdate>::new(a.a1());
     let (mut count, resumed) = ((a.a2() & 0xffff_ffff) as u32, a.a2() as u32 & m::UPDATE_PREEMPTED != 0);
     count &= !m::UPDATE_PREEMPTED;
+    if !is_guest_range(a.a1(), 0) {
+        return Errno::EFAULT.into();
+    }
     let done_at = GuestHandle::<u32>::new(a.a3());
     // A continued call goes on counting where it stopped.
     let before = if resumed { guest::copy_from_guest(done_at).unwrap_or(0) } else { 0 };
@@ -111,7 +114,8 @@ pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
             m::MACHPHYS_UPDATE => {
                 let owner = match &frames {
                     Frames::Other(d) => d,
-                    _ => cx.domain(),
+                    Frames::Own => cx.domain(),
+                    Frames::Io => return finish(i, Err(Errno::EINVAL)),
                 };
                 pin::set_m2p(&owner.mem, Mfn(req.ptr >> 12), Pfn(req.val)).map_err(Refused::Error)
             }
@@ -227,6 +231,9 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
     let list = GuestHandle::<m::MmuextOp>::new(a.a1());
     let (mut count, resumed) = ((a.a2() & 0xffff_ffff) as u32, a.a2() as u32 & m::UPDATE_PREEMPTED != 0);
     count &= !m::UPDATE_PREEMPTED;
+    if !is_guest_range(a.a1(), 0) {
+        return Errno::EFAULT.into();
+    }
     let done_at = GuestHandle::<u32>::new(a.a3());
     let before = if resumed { guest::copy_from_guest(done_at).unwrap_or(0) } else { 0 };
     let finish = |done: u32, r: Result<(), Errno>| -> Outcome {
@@ -236,8 +243,6 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
         r.into()
     };
     let frames = match Frames::of(cx, a.a4()) {
-        // Device memory has no tables.
-        Ok(Frames::Io) => return finish(0, Err(Errno::EPERM)),
         Ok(f) => f,
         Err(e) => return finish(0, Err(e)),
     };
@@ -268,6 +273,10 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
 
 fn extended(cx: &mut Cx, frames: &Frames, owner: &DomainRef, op: &m::MmuextOp) -> Result<(), Refused> {
     let mfn = Mfn(op.arg1);
+    // Device memory has no tables.
+    if let Frames::Io = frames {
+        return Err(if op.cmd <= m::EXT_UNPIN_TABLE { Errno::EINVAL } else { Errno::EPERM }.into());
+    }
     match op.cmd {
         m::EXT_PIN_L1_TABLE => pin::pin(&owner.mem, mfn, Kind::L1),
         m::EXT_PIN_L2_TABLE => pin::pin(&owner.mem, mfn, Kind::L2),
@@ -313,7 +322,7 @@ fn extended(cx: &mut Cx, frames: &Frames, owner: &DomainRef, op: &m::MmuextOp) -
         }
         m::EXT_SET_LDT => {
             let (base, entries) = (op.arg1, op.arg2);
-            if base & 0xfff != 0 || entries > 8192 || (entries != 0 && (!is_canonical(base) || is_hypervisor(base))) {
+            if entries > 8192 || (entries != 0 && (base & 0xfff != 0 || !is_canonical(base) || is_hypervisor(base))) {
                 return Err(Errno::EINVAL.into());
             }
             let (old, old_entries) = (cx.arch.tables.ldt_base, cx.arch.tables.ldt_entries);

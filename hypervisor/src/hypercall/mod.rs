@@ -36,6 +36,12 @@ impl Args {
     pub fn a5(&self) -> u64 {
         self.0[4]
     }
+    /// Argument `n` (0 to 4) as the ABI's C prototypes declare commands and counts: an `unsigned int`, whose upper half
+    /// is whatever the register held.
+    #[inline(always)]
+    pub fn int(&self, n: usize) -> u64 {
+        self.0.get(n).map_or(0, |v| v & 0xffff_ffff)
+    }
     /// The same with argument `n` (0 to 4) replaced: how a preempted operation records its progress.
     pub fn with(mut self, n: usize, value: u64) -> Self {
         if let Some(a) = self.0.get_mut(n) {
@@ -95,6 +101,7 @@ pub mod domctl;
 pub mod event;
 pub mod grant;
 pub mod console;
+pub mod mca;
 pub mod memory;
 pub mod mmu;
 pub mod multicall;
@@ -130,6 +137,7 @@ static TABLE: [Handler; NR_ENTRIES] = {
     t[nr::MULTICALL] = multicall::multicall;
     t[nr::UPDATE_VA_MAPPING] = mmu::update_va_mapping;
     t[nr::SET_TIMER_OP] = vcpu::set_timer_op;
+    t[nr::EVENT_CHANNEL_OP_COMPAT] = event::event_channel_op_compat;
     t[nr::XEN_VERSION] = version::xen_version;
     t[nr::CONSOLE_IO] = console::console_io;
     t[nr::VM_ASSIST] = cpu::vm_assist;
@@ -138,6 +146,7 @@ static TABLE: [Handler; NR_ENTRIES] = {
     t[nr::VCPU_OP] = vcpu::vcpu_op;
     t[nr::SET_SEGMENT_BASE] = cpu::set_segment_base;
     t[nr::MMUEXT_OP] = mmu::mmuext_op;
+    t[nr::NMI_OP] = cpu::nmi_op;
     t[nr::SCHED_OP] = sched::sched_op;
     t[nr::CALLBACK_OP] = cpu::callback_op;
     t[nr::EVENT_CHANNEL_OP] = event::event_channel_op;
@@ -149,6 +158,7 @@ static TABLE: [Handler; NR_ENTRIES] = {
     t[nr::SYSCTL] = sysctl::sysctl;
     t[nr::DOMCTL] = domctl::domctl;
     t[nr::XENPMU_OP] = not_supported;
+    t[nr::MCA] = mca::mca;
     t
 };
 

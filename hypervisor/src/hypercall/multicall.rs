@@ -1,6 +1,7 @@
 //! multicall: several hypercalls in one entry. A failing entry does not stop the others.
 
 use super::{Args, Outcome, call};
+use crate::arch::layout::is_guest_range;
 use crate::domain::Cx;
 use crate::mm::guest;
 use core::mem::offset_of;
@@ -12,7 +13,10 @@ use pv_abi::mmu::MulticallEntry;
 /// multicall(list, count).
 pub fn multicall(cx: &mut Cx, a: Args) -> Outcome {
     let list = GuestHandle::<MulticallEntry>::new(a.a1());
-    let count = a.a2() & 0xffff_ffff;
+    let count = a.int(1);
+    if !is_guest_range(a.a1(), 0) {
+        return Errno::EFAULT.into();
+    }
     for i in 0..count {
         let at = list.offset(i);
         let Ok(e) = guest::copy_from_guest(at) else { return Errno::EFAULT.into() };

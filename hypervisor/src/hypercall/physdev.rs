@@ -37,7 +37,9 @@ fn with<T: FromBytes + IntoBytes + Immutable>(
 pub fn physdev_op(cx: &mut Cx, a: Args) -> Outcome {
     let arg = a.a2();
     let d = cx.domain();
-    match a.a1() {
+    match a.int(0) {
+        // An EOI of the days before this interface; nothing to do.
+        p::OP_IRQ_UNMASK_NOTIFY => Ok(()),
         p::OP_SET_IOPL => read(arg, |s: p::SetIopl| set_iopl(cx, s.iopl)),
         p::OP_SET_IOBITMAP => read(arg, |s: p::SetIobitmap| set_iobitmap(cx, &s)),
         p::OP_EOI => read(arg, |e: p::Eoi| eoi(d, e.irq)),
@@ -57,15 +59,12 @@ pub fn physdev_op(cx: &mut Cx, a: Args) -> Outcome {
     .into()
 }
 
-/// The older entry: `{ u32 cmd; union at 8 }`, for the operations that existed then.
+/// The older entry: `{ u32 cmd; union at 8 }`.
 pub fn physdev_op_compat(cx: &mut Cx, a: Args) -> Outcome {
     let cmd = match copy_from_guest(GuestHandle::<u32>::new(a.a1())) {
         Ok(c) => u64::from(c),
         Err(e) => return e.into(),
     };
-    if !(p::OP_IRQ_STATUS_QUERY..=p::OP_FREE_IRQ_VECTOR).contains(&cmd) {
-        return Errno::EINVAL.into();
-    }
     physdev_op(cx, Args([cmd, a.a1().wrapping_add(8), 0, 0, 0]))
 }
 
@@ -82,16 +81,15 @@ fn hardware(d: &DomainRef, cmd: u64, arg: u64) -> Result<(), Errno> {
             Ok(())
         }),
         // IOAPIC entries are the hypervisor's.
-        p::OP_APIC_WRITE => Err(Errno::EPERM),
+        p::OP_APIC_WRITE => read(arg, |r: p::Apic| {
+            irq::ioapic_register(r.apic_physbase, 0).ok_or(Errno::EINVAL)?;
+            Err(Errno::EPERM)
+        }),
         // Vectors are the hypervisor's affair: dom0 gets a number that means nothing but its own line.
         p::OP_ALLOC_IRQ_VECTOR => with(arg, |v: &mut p::IrqOp| {
-            if v.irq >= irq::NR_PIRQS {
-                return Err(Errno::EINVAL);
-            }
             v.vector = v.irq;
             Ok(())
         }),
-        p::OP_FREE_IRQ_VECTOR => Ok(()),
         p::OP_MAP_PIRQ => with(arg, |m: &mut p::MapPirq| map_pirq(d, m)),
         p::OP_UNMAP_PIRQ => read(arg, |u: p::UnmapPirq| {
             let target = target(d, u.domid)?;
@@ -113,25 +111,23 @@ fn hardware(d: &DomainRef, cmd: u64, arg: u64) -> Result<(), Errno> {
             Ok(())
         }),
         p::OP_MANAGE_PCI_ADD | p::OP_MANAGE_PCI_ADD_EXT => read(arg, |m: p::ManagePci| {
-            irq::device_added(Function { segment: 0, bus: m.bus, devfn: m.devfn });
-            Ok(())
+            irq::device_added(Function { segment: 0, bus: m.bus, devfn: m.devfn })
         }),
-        p::OP_PCI_DEVICE_ADD | p::OP_PREPARE_MSIX => read(arg, |m: p::PciDevice| {
-            irq::device_added(function(&m));
-            Ok(())
-        }),
-        // Nothing is kept of a device but its interrupts, and those dom0 unmaps.
-        p::OP_MANAGE_PCI_REMOVE => read(arg, |_: p::ManagePci| Ok(())),
-        p::OP_PCI_DEVICE_REMOVE | p::OP_RELEASE_MSIX => read(arg, |_: p::PciDevice| Ok(())),
-        p::OP_RESTORE_MSI => read(arg, |m: p::ManagePci| {
-            irq::restore_msi(Function { segment: 0, bus: m.bus, devfn: m.devfn });
-            Ok(())
-        }),
-        p::OP_RESTORE_MSI_EXT => read(arg, |m: p::PciDevice| {
-            irq::restore_msi(function(&m));
-            Ok(())
-        }),
+        p::OP_PCI_DEVICE_ADD => read(arg, |m: p::PciDevice| irq::device_added(function(&m))),
+        // Interrupts of a device that goes are unmapped by dom0.
+        p::OP_MANAGE_PCI_REMOVE => {
+            read(arg, |m: p::ManagePci| irq::device_removed(Function { segment: 0, bus: m.bus, devfn: m.devfn }))
+        }
+        p::OP_PCI_DEVICE_REMOVE => read(arg, |m: p::PciDevice| irq::device_removed(function(&m))),
+        p::OP_PREPARE_MSIX | p::OP_RELEASE_MSIX => read(arg, |m: p::PciDevice| irq::device_known(function(&m))),
+        p::OP_RESTORE_MSI => {
+            read(arg, |m: p::ManagePci| irq::restore_msi(Function { segment: 0, bus: m.bus, devfn: m.devfn }))
+        }
+        p::OP_RESTORE_MSI_EXT => read(arg, |m: p::PciDevice| irq::restore_msi(function(&m))),
         p::OP_PCI_MMCFG_RESERVED => read(arg, |m: p::PciMmcfgReserved| {
+            if m.start_bus > m.end_bus {
+                return Err(Errno::EINVAL);
+            }
             let known = acpi::tables().ecam.iter().any(|e| e.base == m.address && e.segment == m.segment);
             if known { Ok(()) } else { Err(Errno::ENODEV) }
         }),
@@ -188,9 +184,16 @@ fn map_pirq(d: &DomainRef, m: &mut p::MapPirq) -> Result<(), Errno> {
     let pirq = match m.kind {
         p::MAP_PIRQ_TYPE_GSI => irq::map_gsi(target.id, u32::try_from(m.index).map_err(|_| Errno::EINVAL)?, asked)?,
         p::MAP_PIRQ_TYPE_MSI | p::MAP_PIRQ_TYPE_MSI_SEG | p::MAP_PIRQ_TYPE_MULTI_MSI => {
-            if m.kind == p::MAP_PIRQ_TYPE_MULTI_MSI {
+            // A message's vector is ours to choose (-1); a number is looked at, and means nothing.
+            let plain = m.kind != p::MAP_PIRQ_TYPE_MULTI_MSI;
+            if plain && !(-1..irq::NR_PIRQS as i32).contains(&m.index) {
+                return Err(Errno::EINVAL);
+            }
+            if !plain {
                 match m.entry_nr {
-                    ..=0 => return Err(Errno::EINVAL),
+                    // MSI-X has no blocks.
+                    _ if m.table_base != 0 => return Err(Errno::EINVAL),
+                    ..=0 | 33.. => return Err(Errno::EDOM),
                     1 => m.entry_nr = 0,
                     // Several messages of plain MSI need aligned vectors with one destination; drivers manage with one.
                     _ => return Err(Errno::EOPNOTSUPP),
@@ -199,7 +202,7 @@ fn map_pirq(d: &DomainRef, m: &mut p::MapPirq) -> Result<(), Errno> {
             let segment = if m.kind == p::MAP_PIRQ_TYPE_MSI { 0 } else { (m.bus >> 16) as u16 };
             let request = Request {
                 function: Function { segment, bus: m.bus as u8, devfn: m.devfn as u8 },
-                entry: u16::try_from(m.entry_nr).map_err(|_| Errno::EINVAL)?,
+                entry: u16::try_from(m.entry_nr).map_err(|_| Errno::ENODEV)?,
                 table_base: m.table_base,
             };
             irq::map_msi(target.id, request, asked)?

@@ -114,7 +114,7 @@ fn set_time(secs: u64, nsecs: u32, system_time: u64) -> Result<Answer, Errno> {
 }
 
 /// Processor UID of the CPU with this APIC id.
-fn acpi_id(apic: u32) -> u32 {
+pub(super) fn acpi_id(apic: u32) -> u32 {
     acpi::tables().cpus.iter().find(|c| c.apic_id == apic).map_or(apic, |c| c.acpi_id)
 }
 

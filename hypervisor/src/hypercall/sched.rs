@@ -1,21 +1,22 @@
 //! sched_op: yielding, waiting, stopping.
 
 use super::{Args, Outcome};
+use crate::arch::layout::is_guest_range;
+use crate::arch::percpu;
 use crate::domain::lifecycle;
 use crate::domain::{Cx, ShutdownReason, slots};
 use crate::events;
 use crate::mm::guest;
-use crate::time::{now, timers};
+use crate::time::{now, timers, watchdog};
 use core::sync::atomic::Ordering;
 use pv_abi::errno::Errno;
-use pv_abi::event::NR_PORTS_2L;
 use pv_abi::ids::{DomId, GuestHandle};
 use pv_abi::sched as s;
 use pv_abi::shared_info::EVTCHN_PENDING;
 
 /// sched_op(cmd, arg).
 pub fn sched_op(cx: &mut Cx, a: Args) -> Outcome {
-    match a.a1() {
+    match a.int(0) {
         s::OP_YIELD => {
             cx.vcpu.sched.vtime.fetch_add(1, Ordering::Relaxed);
             Outcome::Deschedule(0)
@@ -27,7 +28,13 @@ pub fn sched_op(cx: &mut Cx, a: Args) -> Outcome {
             };
             shutdown(cx, r.reason)
         }
-        s::OP_SHUTDOWN_CODE => Outcome::Return(0),
+        s::OP_SHUTDOWN_CODE => match guest::copy_from_guest(GuestHandle::<s::Shutdown>::new(a.a2())) {
+            Ok(r) => {
+                cx.domain().shutdown_code.store(r.reason, Ordering::Release);
+                Outcome::Return(0)
+            }
+            Err(e) => e.into(),
+        },
         s::OP_POLL => match guest::copy_from_guest(GuestHandle::<s::Poll>::new(a.a2())) {
             Ok(p) => poll(cx, p),
             Err(e) => e.into(),
@@ -47,18 +54,65 @@ pub fn sched_op(cx: &mut Cx, a: Args) -> Outcome {
             lifecycle::shutdown(&d, reason);
             Outcome::Return(0)
         }
-        s::OP_WATCHDOG | s::OP_PIN_OVERRIDE => Errno::ENOSYS.into(),
+        s::OP_WATCHDOG => match guest::copy_from_guest(GuestHandle::<s::Watchdog>::new(a.a2())) {
+            Ok(w) => set_watchdog(cx, w),
+            Err(e) => e.into(),
+        },
+        s::OP_PIN_OVERRIDE if !cx.domain().privileged => Errno::EPERM.into(),
+        s::OP_PIN_OVERRIDE => match guest::copy_from_guest(GuestHandle::<s::PinOverride>::new(a.a2())) {
+            Ok(p) => pin_override(cx, p.pcpu),
+            Err(e) => e.into(),
+        },
         _ => Errno::ENOSYS.into(),
     }
 }
 
 /// sched_op_compat(cmd, arg): the old yield, block and shutdown.
 pub fn sched_op_compat(cx: &mut Cx, a: Args) -> Outcome {
-    match a.a1() {
+    match a.int(0) {
         s::OP_YIELD => Outcome::Deschedule(0),
         s::OP_BLOCK => block(cx),
         s::OP_SHUTDOWN => shutdown(cx, (a.a2() & 0xffff_ffff) as u32),
         _ => Errno::ENOSYS.into(),
+    }
+}
+
+/// Sets, pets or stops a watchdog. A new one that would bark at once does.
+fn set_watchdog(cx: &mut Cx, w: s::Watchdog) -> Outcome {
+    match watchdog::set(cx.domain(), w.id, w.timeout) {
+        Ok(id) => {
+            timers::changed(cx.vcpu);
+            if w.timeout == 0 && w.id == 0 {
+                watchdog::run(now());
+            }
+            Outcome::Return(i64::from(id))
+        }
+        Err(Errno::ENOSPC) => Outcome::Return(NO_WATCHDOG),
+        Err(e) => e.into(),
+    }
+}
+
+/// "No watchdog is free" as 4.17 says it: -ENOSPC in the lower half only, through an `unsigned int`.
+const NO_WATCHDOG: i64 = Errno::ENOSPC.as_ret() & 0xffff_ffff;
+
+/// Keeps the calling vCPU on one CPU for a while (some firmware calls want the first), or ends that with a negative
+/// number.
+fn pin_override(cx: &mut Cx, pcpu: i32) -> Outcome {
+    let v = cx.vcpu;
+    let pinned = v.pin_override.load(Ordering::Relaxed) != 0;
+    match u32::try_from(pcpu) {
+        Err(_) if !pinned => Errno::EINVAL.into(),
+        Err(_) => {
+            v.pin_override.store(0, Ordering::Relaxed);
+            Outcome::Return(0)
+        }
+        Ok(cpu) if cpu >= percpu::online() => Errno::EINVAL.into(),
+        Ok(_) if pinned => Errno::EBUSY.into(),
+        Ok(cpu) => {
+            v.pin_override.store(cpu.saturating_add(1), Ordering::Relaxed);
+            // If it is on another CPU, it moves on the way out.
+            Outcome::Deschedule(0)
+        }
     }
 }
 
@@ -88,13 +142,16 @@ fn poll(cx: &mut Cx, p: s::Poll) -> Outcome {
     if p.nr_ports > 128 {
         return Errno::EINVAL.into();
     }
+    if !is_guest_range(p.ports, 0) {
+        return Errno::EFAULT.into();
+    }
     let v = cx.vcpu;
     let list = GuestHandle::<u32>::new(p.ports);
     let mut first = 0;
     let mut ports = [0u32; 128];
     for (i, slot) in ports.iter_mut().take(p.nr_ports as usize).enumerate() {
         let Ok(port) = guest::copy_element_from_guest(list, i as u64) else { return Errno::EFAULT.into() };
-        if port >= NR_PORTS_2L {
+        if cx.domain().events.ports.lock().get(port).is_none() {
             return Errno::EINVAL.into();
         }
         if i == 0 {

@@ -1,8 +1,10 @@
 //! vcpu_op and set_timer_op: vCPUs, their timers and their shared areas.
 
 use super::{Args, Outcome};
-use crate::domain::{Cx, VcpuRef, setup};
+use crate::arch::percpu::{CpuId, pending, this_cpu};
+use crate::domain::{Cx, ShutdownReason, VcpuRef, lifecycle, setup};
 use crate::mm::guest;
+use crate::platform::machine;
 use crate::sched;
 use crate::time::{now, runstate, timers};
 use core::sync::atomic::Ordering;
@@ -22,18 +24,10 @@ pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {
     let Some(target) = VcpuRef::new(cx.domain(), VcpuId(id)) else { return Errno::ENOENT.into() };
     let own = target.same(cx.vcpu);
     let arg = a.a3();
-    match a.a1() {
+    match a.int(0) {
         v::OP_INITIALISE => initialise(cx, &target, arg),
         v::OP_UP => up(&target),
-        v::OP_DOWN => {
-            target.down.store(true, Ordering::SeqCst);
-            if own {
-                return Outcome::Deschedule(0);
-            }
-            // Not waited for: two vCPUs that take each other down would both wait for ever.
-            sched::kick(&target);
-            Outcome::Return(0)
-        }
+        v::OP_DOWN => down(cx, &target, own),
         v::OP_IS_UP => Outcome::Return(i64::from(!target.down.load(Ordering::SeqCst))),
         v::OP_GET_RUNSTATE_INFO => guest::copy_to_guest(GuestHandle::new(arg), &runstate::info(&target)).into(),
         v::OP_REGISTER_RUNSTATE_MEMORY_AREA => {
@@ -107,28 +101,30 @@ pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {
             if r.is_ok() {
                 crate::time::publish_to(&target);
                 if own {
-                    crate::arch::percpu::this_cpu().upcall.set(target.info.upcall_ptr());
+                    this_cpu().upcall.set(target.info.upcall_ptr());
                 }
             }
             r.into()
         }
         v::OP_SEND_NMI => {
             target.nmi_pending.store(1, Ordering::SeqCst);
-            crate::events::end_poll(&target);
-            target.blocked.store(false, Ordering::SeqCst);
-            sched::wake(&target);
-            crate::events::interrupt(&target);
+            if own {
+                // Delivered in the exit path.
+                this_cpu().raise(pending::VCPU);
+            } else {
+                crate::events::end_poll(&target);
+                target.blocked.store(false, Ordering::SeqCst);
+                sched::wake(&target);
+                crate::events::interrupt(&target);
+            }
             Outcome::Return(0)
         }
-        v::OP_GET_PHYSID => Errno::EINVAL.into(),
+        v::OP_GET_PHYSID => physid(&target).and_then(|id| guest::copy_to_guest(GuestHandle::new(arg), &id)).into(),
         _ => Errno::ENOSYS.into(),
     }
 }
 
 fn initialise(cx: &mut Cx, target: &VcpuRef, arg: u64) -> Outcome {
-    if !target.down.load(Ordering::SeqCst) {
-        return Errno::EEXIST.into();
-    }
     let context = match crate::fallible::try_box(VcpuGuestContext::default()) {
         Ok(b) => b,
         Err(_) => return Errno::ENOMEM.into(),
@@ -137,9 +133,15 @@ fn initialise(cx: &mut Cx, target: &VcpuRef, arg: u64) -> Outcome {
     if guest::read_bytes(arg, zerocopy::IntoBytes::as_mut_bytes(&mut *context)).is_err() {
         return Errno::EFAULT.into();
     }
+    if target.initialised.load(Ordering::SeqCst) {
+        return Errno::EEXIST.into();
+    }
+    // Nobody else has the state of a vCPU that never ran but another caller of this.
     let taken = target.parked.lock().take();
     let Some(mut arch) = taken else { return Errno::EBUSY.into() };
-    let r = if arch.initialised { Err(Errno::EEXIST) } else { setup::apply(cx.domain(), target, &mut arch, &context) };
+    // Asked again now that nobody else can give it one.
+    let again = target.initialised.load(Ordering::SeqCst);
+    let r = if again { Err(Errno::EEXIST) } else { setup::apply(cx.domain(), target, &mut arch, &context) };
     *target.parked.lock() = Some(arch);
     match r {
         Err(Errno::EAGAIN) => Outcome::Restart(Args([v::OP_INITIALISE, u64::from(target.id.0), arg, 0, 0])),
@@ -147,9 +149,37 @@ fn initialise(cx: &mut Cx, target: &VcpuRef, arg: u64) -> Outcome {
     }
 }
 
+/// The physical CPU of a vCPU that may run on one only: its APIC id, and what ACPI calls it in the upper half.
+///
+/// # Errors
+/// `EINVAL` for a vCPU that is not tied to one.
+fn physid(target: &VcpuRef) -> Result<u64, Errno> {
+    let allowed = target.allowed_cpus().and(super::bitmap::online()).bits();
+    if allowed.count_ones() != 1 {
+        return Err(Errno::EINVAL);
+    }
+    let apic = machine::apic_id(CpuId(allowed.trailing_zeros())).ok_or(Errno::EINVAL)?;
+    Ok(u64::from(apic) | u64::from(super::platform_op::acpi_id(apic)) << 32)
+}
+
+/// Takes a vCPU down. Another one that runs leaves its CPU soon; waiting for that here would let two that take each
+/// other down wait for ever. The last one to go stops the domain.
+fn down(cx: &mut Cx, target: &VcpuRef, own: bool) -> Outcome {
+    let others = cx.domain().vcpus().iter().any(|v| v.id != target.id && !v.down.load(Ordering::SeqCst));
+    if !others {
+        lifecycle::shutdown(cx.domain(), ShutdownReason::PowerOff);
+        return Outcome::Deschedule(0);
+    }
+    target.down.store(true, Ordering::SeqCst);
+    if own {
+        return Outcome::Deschedule(0);
+    }
+    sched::kick(target);
+    Outcome::Return(0)
+}
+
 fn up(target: &VcpuRef) -> Outcome {
-    let ready = target.parked.lock().as_ref().is_none_or(|a| a.initialised);
-    if !ready {
+    if !target.initialised.load(Ordering::SeqCst) {
         return Errno::EINVAL.into();
     }
     if target.down.swap(false, Ordering::SeqCst) {

@@ -2,6 +2,7 @@
 //! is ours.
 
 use super::{Args, Outcome};
+use crate::arch::build_id::build_id;
 use crate::domain::Cx;
 use crate::mm::guest;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -57,10 +58,29 @@ fn string<const N: usize>(to: u64, s: &[u8]) -> Outcome {
     }
 }
 
+/// `{ u32 len; bytes }`: the caller says how much room there is; without an argument it asks how much it takes.
+fn tell_build_id(to: u64) -> Result<i64, Errno> {
+    let id = build_id();
+    if id.is_empty() {
+        return Err(Errno::ENODATA);
+    }
+    if to != 0 {
+        let room: u32 = guest::copy_from_guest(GuestHandle::new(to))?;
+        if room == 0 {
+            return Err(Errno::EINVAL);
+        }
+        if (room as usize) < id.len() {
+            return Err(Errno::ENOBUFS);
+        }
+        guest::write_bytes(to.wrapping_add(4), id)?;
+    }
+    Ok(id.len() as i64)
+}
+
 /// xen_version(cmd, arg).
 pub fn xen_version(cx: &mut Cx, a: Args) -> Outcome {
     let to = a.a2();
-    match a.a1() {
+    match a.int(0) {
         v::OP_VERSION => Outcome::Return(i64::from(reported())),
         v::OP_EXTRAVERSION => string::<16>(to, EXTRA),
         v::OP_COMPILE_INFO => {
@@ -116,7 +136,7 @@ pub fn xen_version(cx: &mut Cx, a: Args) -> Outcome {
             }
             string::<1024>(to, CMDLINE.get().map_or(&[], |c| c))
         }
-        v::OP_BUILD_ID => Errno::ENODATA.into(),
+        v::OP_BUILD_ID => tell_build_id(to).into(),
         _ => Errno::ENOSYS.into(),
     }
 }

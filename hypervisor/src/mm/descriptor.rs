@@ -1,7 +1,7 @@
 //! Segment descriptors: what a guest may have in its GDT and LDT.
 //!
 //! Everything runs at ring 3, so code and data descriptors are raised to DPL 3; call gates may only lead to guest
-//! selectors; system segments and interrupt gates are refused. The descriptors above entry 7168 are ours.
+//! selectors or to the flat code segment; system segments and interrupt gates are refused. The descriptors above entry 7168 are ours.
 
 use super::phys;
 use pv_abi::arch::sel;
@@ -11,6 +11,8 @@ use pv_abi::ids::Mfn;
 const PRESENT: u64 = 1 << 47;
 const DPL: u64 = 3 << 45;
 const CODE_OR_DATA: u64 = 1 << 44;
+/// In a selector: of the LDT.
+const LDT: u16 = 4;
 
 /// `desc` as it may be loaded.
 ///
@@ -23,12 +25,16 @@ pub fn sanitise(desc: u64) -> Result<u64, Errno> {
     if desc & CODE_OR_DATA != 0 {
         return Ok(desc | DPL);
     }
-    // A call gate (type 12, the upper half of a 64-bit one is a descriptor of its own and must not be present).
-    if desc >> 40 & 0x1f != 12 {
-        return Err(Errno::EINVAL);
+    match desc >> 40 & 0x1f {
+        // The upper half of a 64-bit gate: no selector can name it.
+        0 => return Ok(desc),
+        12 => {}
+        _ => return Err(Errno::EINVAL),
     }
-    let selector = (desc >> 16) as u16;
-    if selector & !3 >= sel::FIRST_RESERVED_GDT_ENTRY * 8 {
+    // Bits 32 to 39 of a gate are reserved in long mode.
+    let (selector, reserved) = ((desc >> 16) as u16, desc >> 32 & 0xff);
+    let ours = selector & !7 >= sel::FIRST_RESERVED_GDT_ENTRY * 8 && selector & LDT == 0;
+    if reserved != 0 || (ours && selector != sel::FLAT_RING3_CS64) {
         return Err(Errno::EINVAL);
     }
     Ok(desc & !DPL | 3 << 16)
@@ -68,5 +74,9 @@ mod tests {
         assert_eq!(sanitise(gate | 0x33 << 16), Ok(gate | 0x33 << 16));
         assert_eq!(sanitise(gate | 0x10 << 16), Ok(gate | 0x13 << 16));
         assert_eq!(sanitise(gate | 0xe008 << 16), Err(Errno::EINVAL));
+        assert_eq!(sanitise(gate | 0xe033 << 16), Ok(gate | 0xe033 << 16));
+        assert_eq!(sanitise(gate | 0xe030 << 16), Err(Errno::EINVAL));
+        assert_eq!(sanitise(gate | 0x33 << 16 | 1 << 32), Err(Errno::EINVAL));
+        assert_eq!(sanitise(PRESENT), Ok(PRESENT));
     }
 }

@@ -12,6 +12,7 @@ use super::msi::{self, Msi};
 use super::pci;
 use crate::mm::shared_frame::SharedFrame;
 use crate::sync::{Guard, Lock, Rank};
+use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pv_abi::errno::Errno;
@@ -511,7 +512,11 @@ pub fn ioapic_register(phys: u64, reg: u32) -> Option<u32> {
 }
 
 /// Puts a function's messages back after the device was reset.
-pub fn restore_msi(f: pci::Function) {
+///
+/// # Errors
+/// `ENODEV` for a device dom0 has not told of.
+pub fn restore_msi(f: pci::Function) -> Result<(), Errno> {
+    device_known(f)?;
     let s: Guard<State> = STATE.lock();
     for v in FIRST_VECTOR..=LAST_VECTOR {
         if let Some(Source::Msi(m)) = s.sources.get(usize::from(v))
@@ -522,12 +527,55 @@ pub fn restore_msi(f: pci::Function) {
             m.set_mask(&pci::Machine, !bound);
         }
     }
+    Ok(())
 }
 
-/// dom0 found a device: its MSI-X table becomes read-only for it.
-pub fn device_added(f: pci::Function) {
+/// The devices dom0 has told of, sorted by segment, bus and function.
+static DEVICES: Lock<Vec<u32>> = Lock::new(Rank::Irq, Vec::new());
+/// More than any machine has.
+const MAX_DEVICES: usize = 8192;
+
+fn device_key(f: pci::Function) -> u32 {
+    u32::from(f.segment) << 16 | u32::from(f.bus) << 8 | u32::from(f.devfn)
+}
+
+/// Whether dom0 has told of a device.
+///
+/// # Errors
+/// `ENODEV` if not.
+pub fn device_known(f: pci::Function) -> Result<(), Errno> {
+    DEVICES.lock().binary_search(&device_key(f)).map(|_| ()).map_err(|_| Errno::ENODEV)
+}
+
+/// dom0 says that a device is gone.
+///
+/// # Errors
+/// `ENODEV` if it had not told of it.
+pub fn device_removed(f: pci::Function) -> Result<(), Errno> {
+    let mut d = DEVICES.lock();
+    let at = d.binary_search(&device_key(f)).map_err(|_| Errno::ENODEV)?;
+    d.remove(at);
+    Ok(())
+}
+
+/// dom0 found a device: its MSI-X table becomes read-only for it. Telling of it again changes nothing.
+///
+/// # Errors
+/// `ENOSPC`, `ENOMEM`.
+pub fn device_added(f: pci::Function) -> Result<(), Errno> {
+    {
+        let mut d = DEVICES.lock();
+        if let Err(at) = d.binary_search(&device_key(f)) {
+            if d.len() >= MAX_DEVICES {
+                return Err(Errno::ENOSPC);
+            }
+            d.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            d.insert(at, device_key(f));
+        }
+    }
     let mut s = STATE.lock();
     msi::protect_table(&pci::Machine, &mut s.maps, f);
+    Ok(())
 }
 
 /// What a domain has of interrupts besides the PIRQs themselves: the page that tells it which ones need an EOI.

@@ -79,7 +79,8 @@ fn push<const N: usize>(stack: u64, words: [u64; N]) -> (u64, Result<(), Errno>)
 /// As [`deliver`].
 pub fn failsafe(cx: &mut Cx) -> Result<(), Reason> {
     let s = cx.arch.seg;
-    let target = Target { address: cx.arch.failsafe_callback.address, mask_events: true, error_code: None };
+    let c = cx.arch.failsafe_callback;
+    let target = Target { address: c.address, mask_events: c.mask_events, error_code: None };
     deliver(cx, target)?;
     // The four selectors stand between r11 and rip: rewrite the two words and put the selectors in.
     let sp = cx.regs.rsp.wrapping_sub(32);

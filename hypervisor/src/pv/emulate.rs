@@ -268,9 +268,9 @@ pub fn legal_xcr0(v: u64, mask: u64) -> bool {
     v & 1 != 0 && v & !mask == 0 && (v & 4 == 0 || v & 2 != 0) && (v & 0xe0 == 0 || v & 0xe4 == 0xe4)
 }
 
-/// Whether a guest may put a breakpoint or base at `addr`.
+/// Whether a guest may put a breakpoint at `addr`: it may watch all that is its own, up to the last byte.
 pub fn is_guest_address(addr: u64) -> bool {
-    is_guest_range(addr, 8)
+    is_guest_range(addr, 0)
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 
 use super::{mode, trap};
 use crate::arch::layout::sel;
+use crate::arch::percpu::{pending, this_cpu};
 use crate::arch::regs::rflags as f;
 use crate::domain::Cx;
 use crate::hypercall::{Outcome, Reason};
 use crate::mm::guest;
+use core::sync::atomic::Ordering;
 use pv_abi::arch::{IretContext, vgcf};
 use pv_abi::ids::GuestHandle;
 
@@ -33,6 +35,10 @@ pub fn iret(cx: &mut Cx) -> Outcome {
     }
     r.rax = frame.rax;
     cx.arch.nmi_blocked = false;
+    if cx.vcpu.nmi_pending.load(Ordering::Acquire) != 0 {
+        // One that came meanwhile is delivered where this one returns to.
+        this_cpu().raise(pending::VCPU);
+    }
     cx.shared().info.set_mask(frame.rflags & f::IF == 0);
     Outcome::Resume
 }

@@ -168,7 +168,7 @@ pub fn resched(cpu: CpuId) {
 /// The CPU for a vCPU that wants one: the one it knows if idle, else an idle one, else the one it knows.
 fn choose_cpu(v: &VcpuRef) -> CpuId {
     let last = v.sched.cpu.load(Ordering::Relaxed);
-    let allowed = v.affinity.load();
+    let allowed = v.allowed_cpus();
     let online = percpu::online();
     let ok = |c: u32| c < online && allowed.contains(CpuId(c));
     let idle = IDLE.load();
@@ -194,7 +194,7 @@ pub(crate) fn pick() -> Option<VcpuRef> {
 fn take_from(queue: usize, me: CpuId) -> Option<VcpuRef> {
     let q = QUEUES.get(queue)?;
     loop {
-        let (_, v) = q.lock().waiting.take(|v| v.affinity.load().contains(me))?;
+        let (_, v) = q.lock().waiting.take(|v| v.allowed_cpus().contains(me))?;
         // RUNNING is published before the question is asked: who pauses the vCPU either is seen here, or sees it
         // running and waits.
         v.sched.cpu.store(me.0, Ordering::Release);

@@ -51,6 +51,11 @@ impl<T> SortedQueue<T> {
         Some(self.entries.remove(at))
     }
 
+    /// All entries, in no order that matters.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().map(|(_, v)| v)
+    }
+
     /// Number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -2,6 +2,7 @@
 
 pub mod runstate;
 pub mod timers;
+pub mod watchdog;
 
 use crate::domain::{Domain, VcpuRef};
 use crate::platform::timer;

@@ -3,7 +3,7 @@
 //! A running vCPU's timers are in no queue: the CPU's hardware deadline is the earliest of them, the end of its slice
 //! and the head of the CPU's queue. A vCPU that leaves the CPU puts its earliest deadline into that CPU's queue.
 
-use super::now;
+use super::{now, watchdog};
 use crate::arch::layout::MAX_CPUS;
 use crate::arch::percpu::{self, pending, this_cpu};
 use crate::domain::{Vcpu, VcpuRef};
@@ -35,9 +35,10 @@ fn earliest(v: &Vcpu) -> u64 {
     at(&v.singleshot).min(periodic).min(at(&v.poll_deadline))
 }
 
-/// The earliest deadline in this CPU's queue, or [`NEVER`].
+/// The earliest deadline in this CPU's queue or of a watchdog, or [`NEVER`].
 fn queued() -> u64 {
-    QUEUES.get(this_cpu().id.0 as usize).and_then(|q| q.lock().first_key()).unwrap_or(NEVER)
+    let own = QUEUES.get(this_cpu().id.0 as usize).and_then(|q| q.lock().first_key()).unwrap_or(NEVER);
+    own.min(watchdog::next())
 }
 
 /// The end of the running vCPU's slice, if others wait for this CPU, or [`NEVER`].
@@ -110,6 +111,7 @@ pub fn unpark(v: &VcpuRef) {
 /// Delivers what is due on this CPU: of the running vCPU and of the queue. The slice's end asks for a reschedule.
 pub fn run(current: Option<&VcpuRef>) {
     let t = now();
+    watchdog::run(t);
     if let Some(v) = current {
         fire(v, t);
         if t >= v.sched.since.load(Ordering::Relaxed).saturating_add(SLICE) {

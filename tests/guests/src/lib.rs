@@ -16,6 +16,7 @@
 //! nobody else is hurt. `unsafe` marks where instructions and raw memory are touched.
 #![cfg_attr(target_os = "none", no_std)]
 
+pub mod bad;
 pub mod child;
 pub mod console;
 pub mod events;
@@ -40,7 +41,7 @@ pub mod prelude {
     pub use crate::report::{self, check, expect, obs, Hex};
     pub use crate::ret::{errno, Ret, OK};
     pub use crate::child::{self, Child, Spec};
-    pub use crate::{code, events, smp, trap, user};
+    pub use crate::{bad, code, events, smp, trap, user};
     pub use core::format_args as f;
     pub use pv_abi::errno::Errno::*;
     pub use pv_abi::hypercall::nr;

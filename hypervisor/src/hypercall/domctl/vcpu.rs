@@ -78,7 +78,7 @@ pub(super) fn get_context(d: &DomainRef, own: bool, op: &mut dc::Domctl) -> Resu
     let v = find(d, c.vcpu)?;
     let mut context = crate::fallible::try_box(VcpuGuestContext::default())?;
     let read = with_parked(d, &v, |arch| {
-        if !arch.initialised {
+        if !v.initialised.load(Ordering::SeqCst) {
             return Err(Errno::ENODATA);
         }
         capture::context(d, &v, arch, &mut context);

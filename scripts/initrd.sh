@@ -38,6 +38,11 @@ initrd_build() {
     guest=$tree/guest
     initrd_busybox "$guest"
     cp "$ROOT/dom0/guest-init" "$guest/init"
+    # What its kernel runs when dom0 asks it to end; its init is a script, which nobody can signal.
+    for program in poweroff reboot; do
+        printf '#!/bin/sh\nsync\nexec /bin/%s -f\n' $program >"$guest/sbin/$program"
+        chmod 755 "$guest/sbin/$program"
+    done
     initrd_modules "$guest" "$kernels" "$(kernel_version "$kernels"/boot/vmlinuz-*)" "${GUEST_MODULES[@]}"
     initrd_pack "$guest" -6 >"$tree/guest.gz"
 

@@ -40,12 +40,13 @@ pub struct Console {
 }
 
 /// Our terminal in raw mode, for as long as this lives.
-struct RawTerminal {
+pub struct RawTerminal {
     before: Termios,
 }
 
 impl RawTerminal {
-    fn enter() -> Result<Option<Self>> {
+    /// Sets it; `None` if stdin is no terminal.
+    pub fn enter() -> Result<Option<Self>> {
         let stdin = rustix::stdio::stdin();
         if !isatty(stdin) {
             return Ok(None);

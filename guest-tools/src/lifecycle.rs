@@ -8,6 +8,7 @@ use pv_abi::ids::DomId;
 use crate::devices;
 use crate::hypercalls::Hypervisor;
 use crate::nodes;
+use crate::stored;
 use crate::xs::{RELEASE_DOMAIN, Store};
 
 /// How long its last pages may be held by those who mapped them.
@@ -20,6 +21,7 @@ pub fn destroy(hypervisor: &Hypervisor, store: &mut Store, domain: DomId) -> Res
     if domain == DomId::DOM0 {
         bail!("domain 0 cannot be destroyed: it is the one this runs in");
     }
+    let uuid = hypervisor.domain_info(domain)?.map(|info| info.handle);
     // Its devices go first, as with a machine that is switched off; a guest that went on running would see them break.
     hypervisor.pause_domain(domain)?;
     devices::remove_all(store, domain)?;
@@ -29,6 +31,9 @@ pub fn destroy(hypervisor: &Hypervisor, store: &mut Store, domain: DomId) -> Res
     if destroyed.is_ok() {
         store.release(domain.0)?;
         nodes::remove(store, domain)?;
+        if let Some(uuid) = uuid {
+            stored::forget(&uuid)?;
+        }
         let deadline = Instant::now() + GONE_WAIT;
         while hypervisor.domain_info(domain)?.is_some() && Instant::now() < deadline {
             store.event(Some(deadline.min(Instant::now() + LOOK_AGAIN)))?;

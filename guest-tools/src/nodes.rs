@@ -8,10 +8,10 @@
 //!   console/                  ring-ref, port, limit, type, output, tty (written by xenconsoled)
 //!   control/shutdown          a request; the guest answers by clearing it
 //!   data, device …            writable by the guest
-//! /vm/UUID/                   uuid, name, image/…
+//! /vm/UUID/                   uuid, name, start_time, image/…
 //! ```
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pv_abi::domctl::Getdomaininfo;
 use pv_abi::ids::DomId;
@@ -52,6 +52,36 @@ pub fn root(domain: DomId) -> String {
 /// A domain's name; `None` for one that has none in the store.
 pub fn name(store: &mut Store, domain: DomId) -> Result<Option<String>, StoreError> {
     store.read(&format!("{}/name", root(domain)))
+}
+
+/// Since when a domain has been running, in seconds; `None` for one whose maker did not say.
+pub fn uptime(store: &mut Store, domain: DomId) -> Result<Option<u64>, StoreError> {
+    if domain == DomId::DOM0 {
+        let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+        return Ok(text.split('.').next().and_then(|seconds| seconds.parse().ok()));
+    }
+    let Some(vm) = store.read(&format!("{}/vm", root(domain)))? else { return Ok(None) };
+    // Seconds since 1970, with a fraction.
+    let started = store.read(&format!("{vm}/start_time"))?;
+    let started: Option<u64> = started.as_deref().and_then(|text| text.split('.').next()).and_then(|text| text.parse().ok());
+    Ok(started.map(|started| now().as_secs().saturating_sub(started)))
+}
+
+/// The time since 1970.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Gives a domain another name, which no other one of `domains` may have.
+pub fn rename(store: &mut Store, domains: &[Getdomaininfo], domain: DomId, name: &str) -> Result<(), NodesError> {
+    store.transaction(|store| {
+        check_name(store, domains, name)?;
+        store.write(&format!("{}/name", root(domain)), name)?;
+        if let Some(vm) = store.read(&format!("{}/vm", root(domain)))? {
+            store.write(&format!("{vm}/name"), name)?;
+        }
+        Ok(())
+    })
 }
 
 /// Fails if one of `domains` has the name.
@@ -140,6 +170,8 @@ impl NewDomain<'_> {
         let path = |name: &str| format!("{vm}/{name}");
         store.write(&path("uuid"), &uuid)?;
         store.write(&path("name"), &config.name)?;
+        let started = now();
+        store.write(&path("start_time"), &format!("{}.{:02}", started.as_secs(), started.subsec_millis() / 10))?;
         store.write(&path("image/ostype"), "linux")?;
         store.write(&path("image/kernel"), &config.kernel.display().to_string())?;
         if let Some(ramdisk) = &config.ramdisk {

@@ -7,6 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use crate::devices;
 use crate::hypercalls::Hypervisor;
 use crate::lifecycle;
 use crate::output::State;
+use crate::stored;
 use crate::xs::{RELEASE_DOMAIN, Store};
 
 /// A domain that ends sooner than this after its start is not started again: it would go on like that for ever.
@@ -27,10 +29,6 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(5);
 
 /// Starts the watcher of a domain.
 pub fn spawn(domain: DomId, config: &Config) -> Result<()> {
-    let mut config = config.clone();
-    // It runs in another directory.
-    config.kernel = std::path::absolute(&config.kernel)?;
-    config.ramdisk = config.ramdisk.map(std::path::absolute).transpose()?;
     let log = log_file(&config.name).map_or(Stdio::null(), Stdio::from);
     let mut child = Command::new("/proc/self/exe")
         .args(["watch", &domain.to_string()])
@@ -41,12 +39,17 @@ pub fn spawn(domain: DomId, config: &Config) -> Result<()> {
         .spawn()
         .context("the domain's watcher cannot be started")?;
     let mut pipe = child.stdin.take().context("the watcher has no stdin (a bug of dom)")?;
-    pipe.write_all(&serde_json::to_vec(&config)?).context("the domain's watcher has ended at once")?;
+    pipe.write_all(&serde_json::to_vec(config)?).context("the domain's watcher has ended at once")?;
     Ok(())
 }
 
+/// Where the watcher of a domain writes.
+pub fn log_path(name: &str) -> PathBuf {
+    format!("/var/log/xen/dom-{name}.log").into()
+}
+
 fn log_file(name: &str) -> Option<File> {
-    OpenOptions::new().create(true).append(true).open(format!("/var/log/xen/dom-{name}.log")).ok()
+    OpenOptions::new().create(true).append(true).open(log_path(name)).ok()
 }
 
 /// `dom watch ID`: watches until the domain is gone.
@@ -74,11 +77,16 @@ fn watch(hypervisor: &Hypervisor, store: &mut Store, domain: DomId, config: &Con
         // The id of a domain that is gone may be given to another one.
         match hypervisor.domain_info(domain)?.filter(|info| info.handle == uuid) {
             // Whoever destroyed it may have left what dom0 served it with.
-            None => return devices::remove_all(store, domain).map(|()| None),
+            None => {
+                stored::forget(&uuid)?;
+                return devices::remove_all(store, domain).map(|()| None);
+            }
             Some(info) if action(config, &info).is_some() => break info,
             Some(_) => drop(store.event(None)?),
         }
     };
+    // What has been attached, set and renamed meanwhile.
+    let config = &stored::load(&uuid)?.unwrap_or_else(|| config.clone());
     let mut todo = action(config, &ended).unwrap_or(Action::Preserve);
     eprintln!("domain {domain} has ended: {}; {todo:?}", State(ended.flags).word());
     if todo == Action::Restart && started.elapsed() < SHORTEST_LIFE {
@@ -103,6 +111,7 @@ fn action(config: &Config, info: &Getdomaininfo) -> Option<Action> {
     match State(info.flags).shutdown_reason()? {
         shutdown::POWEROFF => Some(config.on_poweroff),
         shutdown::REBOOT => Some(config.on_reboot),
+        shutdown::WATCHDOG => Some(config.on_watchdog),
         // Whoever suspended it knows what comes next.
         shutdown::SUSPEND => None,
         _ => Some(config.on_crash),
@@ -123,7 +132,7 @@ mod tests {
         assert_eq!(ended(shutdown::POWEROFF), Some(Action::Destroy));
         assert_eq!(ended(shutdown::REBOOT), Some(Action::Restart));
         assert_eq!(ended(shutdown::CRASH), Some(Action::Preserve));
-        assert_eq!(ended(shutdown::WATCHDOG), Some(Action::Preserve));
+        assert_eq!(ended(shutdown::WATCHDOG), Some(Action::Destroy));
         assert_eq!(ended(shutdown::SUSPEND), None);
     }
 }

@@ -9,10 +9,11 @@ mod vcpu;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use boot::builder::{BuildParams, StartOfDay};
 use boot::kernel::KernelImage;
 use boot::layout::{DomainPlan, Layout};
+use pv_abi::domctl::Credit2;
 use pv_abi::grant::{EntryV1, GTF_PERMIT_ACCESS, RESERVED_CONSOLE, RESERVED_XENSTORE};
 use pv_abi::ids::{DomId, EvtchnPort, Mfn};
 use pv_abi::shared_info::SharedInfo;
@@ -23,6 +24,8 @@ use crate::devices;
 use crate::hypercalls::Hypervisor;
 use crate::lifecycle;
 use crate::nodes::{self, NewDomain, Ring};
+use crate::progress::Progress;
+use crate::stored;
 use crate::xs::Store;
 
 pub use cancel::Cancel;
@@ -105,10 +108,13 @@ pub struct Ready {
 /// Makes the domain. `cancel` says whether the user wants to stop; it is looked at between the steps.
 pub fn create(hypervisor: &Hypervisor, store: &mut Store, config: &Config, cancel: &Cancel) -> Result<Ready> {
     // What can be refused at once comes first: unpacking a kernel takes seconds.
+    let progress = Progress::new();
+    progress.step("looking at the machine");
     let others = hypervisor.domains()?;
     nodes::check_name(store, &others, &config.name)?;
     check_host(hypervisor, config)?;
     devices::check(store, config)?;
+    progress.step(&format!("unpacking {}", config.kernel.display()));
     let files = Files::read(config)?;
     let kernel = KernelImage::parse(&files.kernel).with_context(|| config.kernel.display().to_string())?;
     let plan = DomainPlan {
@@ -139,9 +145,11 @@ pub fn create(hypervisor: &Hypervisor, store: &mut Store, config: &Config, cance
     hypervisor.set_64_bit(domain)?;
     cancel.check()?;
 
+    progress.step(&format!("giving it {} MiB", config.memory));
     let memory = DomainMemory::allocate(hypervisor, domain, plan.nr_pages)
         .with_context(|| shortage(hypervisor, config).unwrap_or_else(|_| "not enough memory".into()))?;
     cancel.check()?;
+    progress.step("writing its memory");
     let start = fill(hypervisor, domain, &kernel, &layout, memory, &files.ramdisk, config, ports)?;
     cancel.check()?;
 
@@ -149,17 +157,40 @@ pub fn create(hypervisor: &Hypervisor, store: &mut Store, config: &Config, cance
         (Some(xenstore), Some(console)) => (xenstore, console),
         _ => bail!("the domain's layout has no store and console pages (a bug of dom)"),
     };
+    set_scheduling(hypervisor, domain, config)?;
     seed_grants(hypervisor, domain, xenstore, console)?;
     let rings = [Ring { mfn: xenstore.0, port: ports.store.0 }, Ring { mfn: console.0, port: ports.console.0 }];
     let others: Vec<_> = hypervisor.domains()?.into_iter().filter(|other| other.domain != domain.0).collect();
     NewDomain { domain, config, uuid }.write(unfinished.store, &others, rings[0], rings[1])?;
     unfinished.store.introduce(domain.0, xenstore.0, ports.store.0)?;
+    progress.step("waiting for its console");
     let tty = nodes::wait_for_console(unfinished.store, domain)?;
     cancel.check()?;
+    if !config.disks.is_empty() || !config.networks.is_empty() {
+        progress.step("attaching its disks and networks");
+    }
     devices::attach_all(unfinished.store, domain, config)?;
+    stored::save(&uuid, config)?;
     cancel.check()?;
     unfinished.finished = true;
     Ok(Ready { domain, tty })
+}
+
+/// Which CPUs it may use, and its share of them.
+fn set_scheduling(hypervisor: &Hypervisor, domain: DomId, config: &Config) -> Result<()> {
+    let cpus = hypervisor.physinfo()?.max_cpu_id + 1;
+    for vcpu in 0..config.max_vcpus {
+        if let Some(set) = config.cpus.of(vcpu) {
+            let map = set.among(cpus).map_err(|what| anyhow!("`cpus`: {what}"))?;
+            hypervisor.set_vcpu_affinity(domain, vcpu, &map)?;
+        }
+    }
+    if config.weight.is_some() || config.cap.is_some() {
+        let now = hypervisor.share(domain)?;
+        let share = Credit2 { weight: config.weight.unwrap_or(now.weight), cap: config.cap.unwrap_or(now.cap) };
+        hypervisor.set_share(domain, share)?;
+    }
+    Ok(())
 }
 
 fn random_uuid() -> Result<[u8; 16]> {

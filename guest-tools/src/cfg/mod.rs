@@ -1,14 +1,17 @@
 //! A domain's configuration: which xl.cfg settings there are, and what they mean.
 
+mod cpus;
 mod disk;
 mod network;
 mod syntax;
+mod text;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use cpus::{Cpus, Pinning, ranges};
 pub use disk::{Disk, Vdev};
 pub use network::{Mac, Network, check_interface};
 pub use syntax::ConfigError;
@@ -24,10 +27,10 @@ const MAX_NAME: usize = 64;
 /// Settings of xl that these tools do not have yet. They are refused, never ignored: a domain that lacks its disk is worse
 /// than none.
 const NOT_YET: &[&str] = &[
-    "bios", "bootloader", "bootloader_args", "channel", "claim_mode", "cpu_weight", "cap", "cpuid", "cpus", "cpus_soft",
+    "bios", "bootloader", "bootloader_args", "channel", "claim_mode", "cpuid", "cpus_soft",
     "device_model_version", "device_tree", "driver_domain", "e820_host", "gfx_passthru", "ioports", "iomem", "irqs",
     "localtime", "max_event_channels", "max_grant_frames", "max_grant_version", "max_maptrack_frames", "memory_sharing",
-    "nestedhvm", "nics", "on_soft_reset", "on_watchdog", "p9", "passthrough", "pci", "pci_msitranslate", "pci_permissive", "pool", "pvcalls", "rtc_timeoffset",
+    "nestedhvm", "nics", "on_soft_reset", "p9", "passthrough", "pci", "pci_msitranslate", "pci_permissive", "pool", "pvcalls", "rtc_timeoffset",
     "sdl", "seclabel", "shadow_memory", "spice", "suppress_global_vmgenid", "tsc_mode", "usbctrl", "usbdev", "vcpu_hard_affinity",
     "vcpu_soft_affinity", "vdispl", "vfb", "vkb", "vnc", "vnuma", "vsnd", "vtpm", "xend_suspend_evtchn_compat",
 ];
@@ -65,6 +68,12 @@ pub struct Config {
     pub vcpus: u32,
     /// vCPUs it may bring up; not below `vcpus`.
     pub max_vcpus: u32,
+    /// Which CPUs its vCPUs may run on.
+    pub cpus: Pinning,
+    /// Its share of the CPUs; the scheduler's own default (256) if there is none.
+    pub weight: Option<u16>,
+    /// The most it may use, in hundredths of a CPU; 0 is no limit.
+    pub cap: Option<u16>,
     /// Its disks; no two have the same name in the guest.
     pub disks: Vec<Disk>,
     /// Its network interfaces; each has its address.
@@ -75,6 +84,8 @@ pub struct Config {
     pub on_reboot: Action,
     /// After it crashed.
     pub on_crash: Action,
+    /// After its watchdog was not fed.
+    pub on_watchdog: Action,
 }
 
 /// Why there is no configuration.
@@ -113,6 +124,18 @@ fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Config, ConfigE
     Settings { map: settings.into_iter().map(|s| (s.key.clone(), s)).collect(), whole }.into_config()
 }
 
+/// Can a domain have this name? The error says why not.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let usable = |c: char| c.is_ascii_alphanumeric() || "_-.+:".contains(c);
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(usable) {
+        return Err(format!("the name `{name}` must have 1 to {MAX_NAME} of these characters: letters, digits, and _ - . + :"));
+    }
+    if name.chars().all(|c| c.is_ascii_digit()) {
+        return Err(format!("the name `{name}` is a number, so that it would be taken for a domain's id; give it a letter"));
+    }
+    Ok(())
+}
+
 /// The settings by name; each is taken out as it is understood.
 struct Settings {
     map: BTreeMap<String, Setting>,
@@ -143,21 +166,27 @@ impl Settings {
         let uuid = self.uuid()?;
         let disks = self.disks()?;
         let networks = self.networks(&name)?;
+        // The watcher that makes it anew runs in another directory.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         let config = Config {
             name,
             uuid,
-            kernel: kernel.into(),
-            ramdisk,
+            kernel: absolute(kernel.into()),
+            ramdisk: ramdisk.map(absolute),
             cmdline,
             memory,
             max_memory: max_memory.unwrap_or(memory),
             vcpus: vcpus as u32,
             max_vcpus: max_vcpus as u32,
+            cpus: self.cpus()?,
+            weight: self.number("cpu_weight", 1..=65535)?.map(|weight| weight as u16),
+            cap: self.number("cap", 0..=65535)?.map(|cap| cap as u16),
             disks,
             networks,
             on_poweroff: self.action("on_poweroff")?.unwrap_or(Action::Destroy),
             on_reboot: self.action("on_reboot")?.unwrap_or(Action::Restart),
             on_crash: self.action("on_crash")?.unwrap_or(Action::Preserve),
+            on_watchdog: self.action("on_watchdog")?.unwrap_or(Action::Destroy),
         };
         if config.max_memory < config.memory {
             return error(&self.whole, format!("`maxmem` ({}) is less than `memory` ({memory})", config.max_memory));
@@ -212,6 +241,22 @@ impl Settings {
         Ok((values.into_iter().map(text).collect::<Result<_, _>>()?, place))
     }
 
+    /// `cpus = "0-3"` for all vCPUs, or a list with an entry for each.
+    fn cpus(&mut self) -> Result<Pinning, ConfigError> {
+        let Some(Setting { value, place, .. }) = self.take("cpus") else { return Ok(Pinning::None) };
+        let cpus = |value| match value {
+            Value::Text(text) => Cpus::parse(&text).or_else(|what| error(&place, format!("`cpus`: {what}"))),
+            Value::Number(cpu) => Cpus::parse(&cpu.to_string()).or_else(|what| error(&place, format!("`cpus`: {what}"))),
+            Value::List(_) => error(&place, "`cpus` must be a string such as \"0-3\", or a list of such"),
+        };
+        match value {
+            Value::Text(text) if text.is_empty() => Ok(Pinning::None),
+            Value::List(list) if list.is_empty() => Ok(Pinning::None),
+            Value::List(list) => Ok(Pinning::Each(list.into_iter().map(cpus).collect::<Result<_, _>>()?)),
+            value => Ok(Pinning::All(cpus(value)?)),
+        }
+    }
+
     fn disks(&mut self) -> Result<Vec<Disk>, ConfigError> {
         let (texts, place) = self.texts("disk")?;
         let mut disks: Vec<Disk> = Vec::new();
@@ -245,13 +290,7 @@ impl Settings {
         let (Some(name), Some(place)) = (self.text("name")?, place) else {
             return error(&self.whole, "there is no `name` in it; add a line like name = \"demo\"");
         };
-        let usable = |c: char| c.is_ascii_alphanumeric() || "_-.+:".contains(c);
-        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(usable) {
-            return error(&place, format!("the name `{name}` must have 1 to {MAX_NAME} of these characters: letters, digits, and _ - . + :"));
-        }
-        if name.chars().all(|c| c.is_ascii_digit()) {
-            return error(&place, format!("the name `{name}` is a number, so that it would be taken for a domain's id; give it a letter"));
-        }
+        check_name(&name).or_else(|what| error(&place, what))?;
         Ok(name)
     }
 
@@ -325,7 +364,8 @@ impl Settings {
 fn nearest(key: &str) -> Option<&'static str> {
     const KNOWN: &[&str] = &[
         "name", "uuid", "kernel", "ramdisk", "cmdline", "root", "extra", "memory", "maxmem", "vcpus", "maxvcpus",
-        "on_poweroff", "on_reboot", "on_crash", "type", "builder", "disk", "vif",
+        "on_poweroff", "on_reboot", "on_crash", "on_watchdog", "type", "builder", "disk", "vif", "cpus",
+        "cpu_weight", "cap",
     ];
     KNOWN.iter().map(|known| (distance(key, known), *known)).filter(|(d, _)| *d <= 2).min().map(|(_, known)| known)
 }

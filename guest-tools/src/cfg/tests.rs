@@ -31,11 +31,15 @@ fn the_least_configuration() {
             max_memory: 96,
             vcpus: 1,
             max_vcpus: 1,
+            cpus: Pinning::None,
+            weight: None,
+            cap: None,
             disks: Vec::new(),
             networks: Vec::new(),
             on_poweroff: Action::Destroy,
             on_reboot: Action::Restart,
             on_crash: Action::Preserve,
+            on_watchdog: Action::Destroy,
         }
     );
 }
@@ -74,6 +78,20 @@ fn all_settings() {
     assert_eq!((all.memory, all.max_memory, all.vcpus, all.max_vcpus), (128, 256, 2, 4));
     assert_eq!((all.on_poweroff, all.on_reboot, all.on_crash), (Action::Preserve, Action::Destroy, Action::Restart));
     assert_eq!(all.ramdisk.as_deref(), Some(Path::new("/r")));
+}
+
+#[test]
+fn what_is_shown_reads_the_same() {
+    let all = config(
+        "name = 'a'\nuuid = '01234567-89ab-cdef-0123-456789abcdef'\nkernel = '/k'\nramdisk = '/r'\nextra = 'a=\"b\" \\\\'\nmemory = 128\n\
+         maxmem = 256\nvcpus = 2\nmaxvcpus = 4\ncpus = [ '0-1', 3 ]\ncpu_weight = 512\ncap = 50\non_crash = 'restart'\n\
+         disk = [ '/a,raw,xvda,w!', 'vdev=hdc,cdrom,target=/b, \"c\".iso', '/d,raw,xvdb1,r,no-discard' ]\n\
+         vif = [ 'rate=10Mb/s,mtu=1400,vifname=x,ip=10.0.0.2 10.0.0.3', 'bridge=br1,rate=7KB/s@33ms' ]\n",
+    );
+    assert_eq!(config(&all.to_string()), all, "{all}");
+    assert_eq!(config(&format!("{GOOD}cpus = 'all,^0'")).cpus.of(5).map(ToString::to_string), Some("all,^0".into()));
+    assert_eq!(error_with("cpus = '3-1'"), "g.cfg:4: `cpus`: `3-1` is no set of CPUs; it must look like 0-3,^2 or all");
+    assert_eq!(error_with("cpu_weight = 0"), "g.cfg:4: `cpu_weight` is 0 and may be 1 to 65535");
 }
 
 #[test]

@@ -186,7 +186,8 @@ pub fn list(store: &mut Store, domain: DomId) -> Result<Vec<Listed>, StoreError>
     super::of_domain(store, Kind::Disk, domain)?.into_iter().map(|device| listed(store, device)).collect()
 }
 
-fn listed(store: &mut Store, device: Device) -> Result<Listed, StoreError> {
+/// One disk or interface.
+pub fn listed(store: &mut Store, device: Device) -> Result<Listed, StoreError> {
     let (frontend, backend) = device.states(store)?;
     let mut node = |name: &str| device.read(store, name).map(Option::unwrap_or_default);
     Ok(Listed {

@@ -136,7 +136,7 @@ impl Device {
     }
 
     /// The back end's directory in sysfs: there for as long as the driver serves the device.
-    fn sysfs(self) -> PathBuf {
+    pub fn sysfs(self) -> PathBuf {
         Path::new("/sys/bus/xen-backend/devices").join(format!("{}-{}-{}", self.kind.name(), self.domain, self.number))
     }
 
@@ -215,6 +215,15 @@ impl Device {
         !self.sysfs().exists()
     }
 
+    /// The loop device that was made for it, if one was: it is released a moment after the driver has let go.
+    fn loop_device(self, store: &mut Store) -> Result<Option<PathBuf>, StoreError> {
+        let (Some(device), Some(target)) = (self.read(store, "physical-device-path")?, self.read(store, "params")?) else {
+            return Ok(None);
+        };
+        let name = device.strip_prefix("/dev/").filter(|name| name.starts_with("loop") && device != target);
+        Ok(name.map(|name| Path::new("/sys/block").join(name).join("loop")))
+    }
+
     /// Removes what the store has of it.
     fn forget(self, store: &mut Store) -> Result<(), StoreError> {
         store.remove(&self.backend())?;
@@ -263,7 +272,9 @@ fn look_until(mut done: impl FnMut() -> Result<bool>) -> Result<bool> {
 
 /// Removes devices: their front ends' directories first, so that dom0's drivers let go, then the rest.
 fn remove(store: &mut Store, devices: &[Device]) -> Result<()> {
+    let mut loops = Vec::new();
     for device in devices {
+        loops.extend(device.loop_device(store)?);
         store.remove(&device.frontend())?;
     }
     // A driver that does not let go must not keep the rest of a domain's end from happening.
@@ -271,7 +282,7 @@ fn remove(store: &mut Store, devices: &[Device]) -> Result<()> {
     for device in devices {
         device.forget(store)?;
     }
-    look_until(|| Ok(devices.iter().all(|device| device.is_gone())))?;
+    look_until(|| Ok(devices.iter().all(|device| device.is_gone()) && loops.iter().all(|path| !path.exists())))?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! domctl: what is done to one domain.
 
 use pv_abi::arch::VcpuGuestContext;
-use pv_abi::domctl::{self as abi, Createdomain, Domctl, Getdomaininfo, Getvcpuinfo};
+use pv_abi::domctl::{self as abi, Createdomain, Credit2, Domctl, Getdomaininfo, Getvcpuinfo};
 use pv_abi::hypercall::nr;
 use pv_abi::ids::DomId;
 use rustix::io::Errno;
@@ -132,5 +132,39 @@ impl Hypervisor {
         self.domctl_with(op, abi::OP_GETVCPUAFFINITY, domain, &payload)?;
         let map: Vec<u8> = buffer.get_slice(bytes);
         Ok((0..cpus).map(|cpu| map.get(cpu as usize / 8).is_some_and(|byte| byte >> (cpu % 8) & 1 != 0)).collect())
+    }
+
+    /// Says which CPUs a vCPU may run on: one bool a CPU, at least one of them true.
+    pub fn set_vcpu_affinity(&self, domain: DomId, vcpu: u32, cpus: &[bool]) -> Result<()> {
+        let op = "a vCPU's affinity (setvcpuaffinity)";
+        let mut map = vec![0u8; cpus.len().div_ceil(8)];
+        for (cpu, _) in cpus.iter().enumerate().filter(|(_, on)| **on) {
+            if let Some(byte) = map.get_mut(cpu / 8) {
+                *byte |= 1 << (cpu % 8);
+            }
+        }
+        let mut buffer = self.privcmd.buffer(map.len()).map_err(|errno| CallError { op, errno })?;
+        buffer.put(map.as_slice());
+        let hard = abi::CtlBitmap { bitmap: buffer.addr(), nr_bits: cpus.len() as u32, pad: 0 };
+        let payload = abi::Vcpuaffinity { vcpu, flags: abi::VCPUAFFINITY_HARD, hard, ..Default::default() };
+        self.domctl_with(op, abi::OP_SETVCPUAFFINITY, domain, &payload).map(drop)
+    }
+
+    /// A domain's share of the CPUs under the credit2 scheduler.
+    pub fn share(&self, domain: DomId) -> Result<Credit2> {
+        self.credit2(domain, abi::SCHEDOP_GETINFO, Credit2::default())
+    }
+
+    /// Sets it. A weight of 0 is no weight.
+    pub fn set_share(&self, domain: DomId, share: Credit2) -> Result<()> {
+        self.credit2(domain, abi::SCHEDOP_PUTINFO, share).map(drop)
+    }
+
+    fn credit2(&self, domain: DomId, cmd: u32, share: Credit2) -> Result<Credit2> {
+        let word = u64::from(share.weight) | u64::from(share.cap) << 16;
+        let payload = abi::SchedulerOp { sched_id: abi::SCHEDULER_CREDIT2, cmd, u: [word, 0] };
+        let answer = self.domctl_with("the domain's share of the CPUs (scheduler_op)", abi::OP_SCHEDULER_OP, domain, &payload)?;
+        let [word, _] = answer.u;
+        Ok(Credit2 { weight: word as u16, cap: (word >> 16) as u16 })
     }
 }

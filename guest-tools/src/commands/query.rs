@@ -1,6 +1,4 @@
-//! What the commands do that only look or say one thing.
-
-pub mod devices;
+//! Commands that only look.
 
 use anyhow::{Context, Result, bail};
 use pv_abi::domctl::{Getdomaininfo, INVALID_MAX_VCPU_ID};
@@ -8,10 +6,11 @@ use pv_abi::ids::DomId;
 use pv_abi::sysctl::physcap;
 use serde::Serialize;
 
+use crate::cfg::ranges;
 use crate::hypercalls::Hypervisor;
 use crate::output::{self, State, format_uuid, mib, seconds, table};
 use crate::xs::Store;
-use crate::{find, nodes};
+use crate::{find, nodes, stored};
 
 /// A domain as `dom list` shows it.
 #[derive(Debug, Serialize)]
@@ -91,25 +90,6 @@ struct ListedVcpu {
     state: &'static str,
     cpu_time_ns: u64,
     affinity: String,
-}
-
-/// `0-2,5`, or `all`.
-fn ranges(set: &[bool]) -> String {
-    if set.iter().all(|&on| on) {
-        return "all".into();
-    }
-    let mut parts = Vec::new();
-    let mut cpu = 0;
-    while cpu < set.len() {
-        let run = set.iter().skip(cpu).take_while(|&&on| on).count();
-        match run {
-            0 => {}
-            1 => parts.push(cpu.to_string()),
-            _ => parts.push(format!("{cpu}-{}", cpu + run - 1)),
-        }
-        cpu += run + 1;
-    }
-    parts.join(",")
 }
 
 /// `dom vcpu-list`: vCPUs of all domains, or of one.
@@ -284,17 +264,74 @@ pub fn audit(hypervisor: &Hypervisor, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// `dom shutdown` and `dom reboot`: asks the guest's kernel, by the store.
-pub fn ask_to_end(hypervisor: &Hypervisor, store: &mut Store, which: &str, request: &str) -> Result<()> {
-    let info = find::domain(hypervisor, store, which)?;
-    let domain = DomId(info.domain);
-    if domain == DomId::DOM0 {
-        bail!("domain 0 is the one this runs in; use its own {request} command");
+/// `dom domid`.
+pub fn domid(hypervisor: &Hypervisor, store: &mut Store, which: &str, json: bool) -> Result<()> {
+    let id = find::domain(hypervisor, store, which)?.domain;
+    if json {
+        return output::json(&id);
     }
-    if State(info.flags).shutdown_reason().is_some() {
-        bail!("domain `{which}` has ended already ({}); `dom destroy {which}` removes it", State(info.flags).word());
+    output::line(&id.to_string());
+    Ok(())
+}
+
+/// `dom domname`.
+pub fn domname(hypervisor: &Hypervisor, store: &mut Store, which: &str, json: bool) -> Result<()> {
+    let id = DomId(find::domain(hypervisor, store, which)?.domain);
+    let name = find::name(store, id)?;
+    if json {
+        return output::json(&name);
     }
-    store.write(&format!("{}/control/shutdown", nodes::root(domain)), request)?;
+    output::line(&name);
+    Ok(())
+}
+
+/// `dom config`: the configuration of a domain as it is now, with what was attached and set since its start.
+pub fn config(hypervisor: &Hypervisor, store: &mut Store, which: &str, json: bool) -> Result<()> {
+    let info = super::guest(hypervisor, store, which, "it has no configuration")?;
+    let config = stored::load(&info.handle)?
+        .with_context(|| format!("domain `{which}` was not made by dom: whoever made it knows its configuration"))?;
+    if json {
+        return output::json(&config);
+    }
+    output::line(config.to_string().trim_end());
+    Ok(())
+}
+
+/// A domain's age as `dom uptime` shows it.
+#[derive(Debug, Serialize)]
+struct Uptime {
+    name: String,
+    id: u16,
+    seconds: Option<u64>,
+}
+
+/// `3 days, 02:01:00`.
+fn age(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86400, seconds % 86400);
+    let clock = format!("{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60);
+    match days {
+        0 => clock,
+        1 => format!("1 day, {clock}"),
+        _ => format!("{days} days, {clock}"),
+    }
+}
+
+/// `dom uptime`: since when domains have been running.
+pub fn uptime(hypervisor: &Hypervisor, store: &mut Store, which: Option<&str>, json: bool) -> Result<()> {
+    let infos = match which {
+        Some(name) => vec![find::domain(hypervisor, store, name)?],
+        None => hypervisor.domains()?,
+    };
+    let mut all = Vec::new();
+    for info in infos {
+        let id = DomId(info.domain);
+        all.push(Uptime { name: find::name(store, id)?, id: id.0, seconds: nodes::uptime(store, id)? });
+    }
+    if json {
+        return output::json(&all);
+    }
+    let row = |u: Uptime| vec![u.name, u.id.to_string(), u.seconds.map_or("-".into(), age)];
+    output::line(&table(&["NAME", "ID", "UPTIME"], &[1, 2], all.into_iter().map(row).collect()));
     Ok(())
 }
 
@@ -303,10 +340,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_ranges() {
-        assert_eq!(ranges(&[true, true]), "all");
-        assert_eq!(ranges(&[true, true, false, true, false]), "0-1,3");
-        assert_eq!(ranges(&[false, false]), "");
-        assert_eq!(ranges(&[false, true, true, true]), "1-3");
+    fn ages() {
+        assert_eq!(age(0), "00:00:00");
+        assert_eq!(age(3661), "01:01:01");
+        assert_eq!(age(86400 + 59), "1 day, 00:00:59");
+        assert_eq!(age(3 * 86400 + 7260), "3 days, 02:01:00");
     }
 }

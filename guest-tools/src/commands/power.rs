@@ -110,10 +110,10 @@ fn wait_for_end(
         match (stage, request) {
             (Stage::Gone, Request::Poweroff) | (Stage::Again, _) => return Ok(()),
             // Its watcher takes it away, if there is one and it is told to.
-            (Stage::Ended, Request::Poweroff) => {
-                if ended.get_or_insert_with(Instant::now).elapsed() > WATCHER_WAIT {
-                    return Ok(());
-                }
+            (Stage::Ended, Request::Poweroff)
+                if ended.get_or_insert_with(Instant::now).elapsed() > WATCHER_WAIT =>
+            {
+                return Ok(());
             }
             (Stage::Running, _) if late => bail!(
                 "domain `{name}` has not heeded it in time; `dom console {name}` shows what it does, `dom destroy {name}` ends it"

@@ -20,10 +20,13 @@ files() { while going; do dd if=/dev/urandom of=/run/file.$1 bs=64k count=100 2>
 # Signals between two processes.
 signals() {
     sh -c "trap : USR1; while :; do sleep 1; done" & target=$!
+    # Not before it has set its trap: the first signal would end it.
+    sleep 1
     while going; do for i in 1 2 3 4 5 6 7 8 9; do kill -USR1 $target; done; usleep 1000; done
     kill -9 $target
 }
 forks & forks & maps & maps & files a & files b & signals &
 wait
-dmesg -r | grep "^<[0-4]>" && fail "the kernel warned"
+# A host that does not run an emulated CPU for a while looks like a slow interrupt from inside; all else counts.
+dmesg -r | grep -v "hrtimer: interrupt took" | grep "^<[0-4]>" && fail "the kernel warned"
 audit'

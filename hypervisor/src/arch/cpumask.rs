@@ -93,6 +93,11 @@ impl AtomicCpuMask {
     pub fn insert(&self, cpu: CpuId) {
         self.0.fetch_or(CpuMask::only(cpu).0, Ordering::SeqCst);
     }
+    /// Takes `cpu` out; whether it was in.
+    pub fn take(&self, cpu: CpuId) -> bool {
+        let bit = CpuMask::only(cpu).0;
+        self.0.fetch_and(!bit, Ordering::SeqCst) & bit != 0
+    }
     /// Removes `cpu`.
     pub fn remove(&self, cpu: CpuId) {
         self.0.fetch_and(!CpuMask::only(cpu).0, Ordering::SeqCst);

@@ -22,6 +22,7 @@ use crate::grants::Grants;
 use crate::mm::domain_memory::DomainMemory;
 use crate::mm::shared_frame::{InfoPage, SharedFrame};
 use crate::platform::irq::Pirqs;
+use crate::sched::share::Share;
 use crate::sync::{Lock, Rank};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -118,10 +119,8 @@ pub struct Domain {
     pub shutdown_code: AtomicU32,
     /// vm_assist bits (VMASST_TYPE_*).
     pub vm_assist: AtomicU64,
-    /// Scheduler weight, 1 to 65535; 256 is the default.
-    pub weight: AtomicU32,
-    /// Cap in percent of one CPU; 0 = none.
-    pub cap: AtomicU32,
+    /// Weight and cap.
+    pub share: Share,
     /// Seconds the domain's wallclock is ahead of ours (D24).
     pub time_offset: AtomicU64,
     /// CPUID leaves set by the toolstack; empty means the default policy.
@@ -158,8 +157,7 @@ impl Domain {
             shutdown: AtomicU32::new(0),
             shutdown_code: AtomicU32::new(u32::MAX),
             vm_assist: AtomicU64::new(0),
-            weight: AtomicU32::new(256),
-            cap: AtomicU32::new(0),
+            share: Share::new(),
             time_offset: AtomicU64::new(0),
             cpuid: Lock::new(Rank::Domain, Vec::new()),
             e820: Lock::new(Rank::Domain, Vec::new()),

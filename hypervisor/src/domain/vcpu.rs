@@ -4,8 +4,6 @@
 //! while the vCPU runs there, by [`Vcpu::parked`] otherwise. So the hot paths need no lock for it, and nobody can read
 //! a vCPU's registers while it runs: who wants them pauses the vCPU first and takes the parked state.
 
-use crate::arch::cpumask::{AtomicCpuMask, CpuMask};
-use crate::arch::percpu::CpuId;
 use crate::arch::fpu::FpuState;
 use crate::arch::regs::GuestRegs;
 use crate::domain::{Domain, DomainRef};
@@ -190,10 +188,6 @@ pub struct Vcpu {
     pub accounting: Lock<Accounting>,
     /// Ports of per-vCPU VIRQs, indexed by VIRQ; 0 = unbound.
     pub virq_port: [AtomicU32; 24],
-    /// CPUs it may run on.
-    pub affinity: AtomicCpuMask,
-    /// SCHEDOP_pin_override: the one CPU it runs on meanwhile, + 1; 0 = none.
-    pub pin_override: AtomicU32,
 }
 
 impl Vcpu {
@@ -221,18 +215,7 @@ impl Vcpu {
                 Accounting { state: RunState::Offline, since: 0, time: [0; 4], area: None, time_area: None },
             ),
             virq_port: [const { AtomicU32::new(0) }; 24],
-            affinity: AtomicCpuMask::all(),
-            pin_override: AtomicU32::new(0),
         })
-    }
-
-    /// The CPUs it may run on now.
-    #[inline]
-    pub fn allowed_cpus(&self) -> CpuMask {
-        match self.pin_override.load(Ordering::Relaxed) {
-            0 => self.affinity.load(),
-            n => CpuMask::EMPTY.with(CpuId(n - 1)),
-        }
     }
 
     /// Whether the scheduler may give it a CPU, the domain's own pauses aside.

@@ -18,7 +18,7 @@ use pv_abi::shared_info::EVTCHN_PENDING;
 pub fn sched_op(cx: &mut Cx, a: Args) -> Outcome {
     match a.int(0) {
         s::OP_YIELD => {
-            cx.vcpu.sched.vtime.fetch_add(1, Ordering::Relaxed);
+            cx.vcpu.sched.yielded.store(true, Ordering::Relaxed);
             Outcome::Deschedule(0)
         }
         s::OP_BLOCK => block(cx),
@@ -70,7 +70,10 @@ pub fn sched_op(cx: &mut Cx, a: Args) -> Outcome {
 /// sched_op_compat(cmd, arg): the old yield, block and shutdown.
 pub fn sched_op_compat(cx: &mut Cx, a: Args) -> Outcome {
     match a.int(0) {
-        s::OP_YIELD => Outcome::Deschedule(0),
+        s::OP_YIELD => {
+            cx.vcpu.sched.yielded.store(true, Ordering::Relaxed);
+            Outcome::Deschedule(0)
+        }
         s::OP_BLOCK => block(cx),
         s::OP_SHUTDOWN => shutdown(cx, (a.a2() & 0xffff_ffff) as u32),
         _ => Errno::ENOSYS.into(),
@@ -99,17 +102,17 @@ const NO_WATCHDOG: i64 = Errno::ENOSPC.as_ret() & 0xffff_ffff;
 /// number.
 fn pin_override(cx: &mut Cx, pcpu: i32) -> Outcome {
     let v = cx.vcpu;
-    let pinned = v.pin_override.load(Ordering::Relaxed) != 0;
+    let pinned = v.sched.pin_override.load(Ordering::Relaxed) != 0;
     match u32::try_from(pcpu) {
         Err(_) if !pinned => Errno::EINVAL.into(),
         Err(_) => {
-            v.pin_override.store(0, Ordering::Relaxed);
+            v.sched.pin_override.store(0, Ordering::Relaxed);
             Outcome::Return(0)
         }
         Ok(cpu) if cpu >= percpu::online() => Errno::EINVAL.into(),
         Ok(_) if pinned => Errno::EBUSY.into(),
         Ok(cpu) => {
-            v.pin_override.store(cpu.saturating_add(1), Ordering::Relaxed);
+            v.sched.pin_override.store(cpu.saturating_add(1), Ordering::Relaxed);
             // If it is on another CPU, it moves on the way out.
             Outcome::Deschedule(0)
         }

@@ -6,6 +6,7 @@ use crate::domain::{Cx, slots, audit};
 use crate::mm::{alloc, frame, guest};
 use crate::platform::{console, timer};
 use crate::pv::policy::{self, Source};
+use crate::sched;
 use core::sync::atomic::Ordering;
 use pv_abi::cpuid::Leaf;
 use pv_abi::domctl::{Getdomaininfo, SCHEDULER_CREDIT2};
@@ -85,11 +86,18 @@ fn run(op: &mut Sysctl) -> Result<(), Errno> {
         sc::OP_CPUPOOL_OP => cpupool(op),
         sc::OP_SCHEDULER_OP => {
             let s = payload::<sc::SchedulerOp>(op)?;
-            // Nothing to set; reading says "no rate limit".
-            if s.cpupool_id != 0 || s.sched_id != SCHEDULER || s.cmd != pv_abi::domctl::SCHEDOP_GETINFO {
-                return Err(Errno::EINVAL);
+            let [limit, _] = s.u;
+            match s.cmd {
+                _ if s.cpupool_id != 0 || s.sched_id != SCHEDULER => return Err(Errno::EINVAL),
+                pv_abi::domctl::SCHEDOP_GETINFO => {}
+                // 0 switches the limit off; otherwise 100 µs to 500 ms, as credit2 wants it.
+                pv_abi::domctl::SCHEDOP_PUTINFO => match limit as u32 {
+                    us @ (0 | 100..=500_000) => sched::set_ratelimit_us(us),
+                    _ => return Err(Errno::EINVAL),
+                },
+                _ => return Err(Errno::EINVAL),
             }
-            op.set_payload(&sc::SchedulerOp { u: [0; 2], ..s });
+            op.set_payload(&sc::SchedulerOp { u: [u64::from(sched::ratelimit_us()), 0], ..s });
             Ok(())
         }
         sc::OP_PCITOPOINFO => {

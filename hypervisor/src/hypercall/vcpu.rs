@@ -154,7 +154,7 @@ fn initialise(cx: &mut Cx, target: &VcpuRef, arg: u64) -> Outcome {
 /// # Errors
 /// `EINVAL` for a vCPU that is not tied to one.
 fn physid(target: &VcpuRef) -> Result<u64, Errno> {
-    let allowed = target.allowed_cpus().and(super::bitmap::online()).bits();
+    let allowed = target.sched.hard_now().and(super::bitmap::online()).bits();
     if allowed.count_ones() != 1 {
         return Err(Errno::EINVAL);
     }
@@ -183,7 +183,8 @@ fn up(target: &VcpuRef) -> Outcome {
         return Errno::EINVAL.into();
     }
     if target.down.swap(false, Ordering::SeqCst) {
-        sched::wake(target);
+        // Should it have gone down without budget, no timer of its own will let it go on.
+        sched::uncap(target);
     }
     Outcome::Return(0)
 }

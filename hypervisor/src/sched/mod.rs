@@ -1,103 +1,63 @@
-//! The scheduler: weighted fair queueing, one run queue a CPU.
+//! The scheduler: weighted fair queueing with caps, one run queue a CPU.
 //!
-//! Each vCPU has a *virtual time* that runs slower the more weight its domain has; a CPU runs the waiting vCPU that is
-//! furthest behind. A vCPU that wakes starts no further back than [`WAKE_CREDIT`] behind its queue, so sleeping earns
-//! a prompt wake-up but no hoard. CPUs whose queue is empty take waiting vCPUs from others before they halt.
-//!
-//! # Who may do what
-//! A vCPU's [`Entity::state`] says where it is: `IDLE` (in no queue), `QUEUED` (in exactly one), `RUNNING` (owned by a
-//! CPU). Whoever moves it out of `IDLE` does so by compare-and-swap and then puts it into a queue. A CPU that stops
-//! running a vCPU parks its state, publishes `IDLE`, and only then asks again whether it may run: with the waker's
-//! order (clear the reason to wait, then try `IDLE` → `QUEUED`) one of the two always sees the other.
+//! [`core`] decides, [`share`] keeps a domain's weight and budget, [`switch`] changes what the CPU runs. This file puts
+//! the decisions to work on the machine: it is the scheduler of vCPUs.
 
+pub mod core;
 pub mod queue;
+pub mod share;
+#[cfg(test)]
+mod simulation;
 pub mod switch;
 
-use crate::arch::layout::MAX_CPUS;
+pub use self::core::{Entity, SLICE, state};
+
+use self::core::{Ask, Core, LOOK_AROUND, Task};
+use crate::arch::cpumask::CpuMask;
 use crate::arch::percpu::{self, CpuId, pending, this_cpu};
-use crate::domain::VcpuRef;
+use crate::domain::vcpu::RunState;
+use crate::domain::{Vcpu, VcpuRef};
 use crate::fallible::OutOfMemory;
-use crate::platform;
-use crate::sync::{self, Lock, Rank};
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
-use queue::SortedQueue;
+use crate::platform::{self, timer::NEVER, tlb};
+use crate::sync;
+use ::core::sync::atomic::{AtomicU32, Ordering, fence};
+use share::Share;
 
-/// Longest time a vCPU runs while others wait, ns.
-pub const SLICE: u64 = 10_000_000;
-/// How far behind its queue's virtual time a waking vCPU may start, ns.
-pub const WAKE_CREDIT: u64 = 5_000_000;
-/// A waking vCPU preempts the running one when it is at least this far behind it, ns.
-pub const PREEMPT_MARGIN: u64 = 500_000;
-/// Weight at which virtual time runs like real time.
-pub const DEFAULT_WEIGHT: u64 = 256;
-
-/// States of [`Entity::state`].
-pub mod state {
-    #![allow(missing_docs)]
-    pub const IDLE: u8 = 0;
-    pub const QUEUED: u8 = 1;
-    pub const RUNNING: u8 = 2;
-}
-
-/// The scheduler's part of a vCPU.
-pub struct Entity {
-    /// See [`state`].
-    pub state: AtomicU8,
-    /// CPU it runs, waits or last ran on.
-    pub cpu: AtomicU32,
-    /// Virtual time, ns.
-    pub vtime: AtomicU64,
-    /// System time when it last got a CPU, ns.
-    pub since: AtomicU64,
-    /// CPU time it has had, ns.
-    pub cpu_time: AtomicU64,
-    /// CPU whose timer queue holds its deadlines + 1, 0 = none.
-    pub timer_cpu: AtomicU32,
-}
-
-impl Entity {
-    /// In no queue.
-    pub const fn new() -> Self {
-        Entity {
-            state: AtomicU8::new(state::IDLE),
-            cpu: AtomicU32::new(0),
-            vtime: AtomicU64::new(0),
-            since: AtomicU64::new(0),
-            cpu_time: AtomicU64::new(0),
-            timer_cpu: AtomicU32::new(0),
-        }
-    }
-}
-
-impl Default for Entity {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// What waits for one CPU.
-pub struct RunQueue {
-    /// By virtual time.
-    pub waiting: SortedQueue<VcpuRef>,
-    /// Virtual time of the vCPU that runs; only moves forward.
-    pub vtime: u64,
-    /// Virtual time of the running vCPU when it started, and its weight; `None` while idle.
-    pub running: Option<u64>,
-}
-
-static QUEUES: [Lock<RunQueue>; MAX_CPUS] =
-    [const { Lock::new(Rank::RunQueue, RunQueue { waiting: SortedQueue::new(), vtime: 0, running: None }) }; MAX_CPUS];
-static IDLE: crate::arch::cpumask::AtomicCpuMask = crate::arch::cpumask::AtomicCpuMask::empty();
+static CORE: Core<VcpuRef> = Core::new();
 static VCPUS: AtomicU32 = AtomicU32::new(0);
 
-/// Makes room in every queue for `n` more vCPUs. Called when a domain gets its vCPUs.
+impl Task for VcpuRef {
+    fn entity(&self) -> &Entity {
+        &self.sched
+    }
+    fn share(&self) -> &Share {
+        &self.domain().share
+    }
+    fn may_run(&self) -> bool {
+        self.runnable() && self.domain().may_run()
+    }
+    fn peers(&self) -> u32 {
+        self.domain().vcpus().len() as u32
+    }
+    fn same(&self, other: &Self) -> bool {
+        VcpuRef::same(self, other)
+    }
+    fn woken(&self) {
+        crate::time::runstate::changed(self, RunState::Runnable);
+    }
+    fn capped(&self, _until: u64) {
+        // The time to go on is one of the vCPU's deadlines.
+        crate::time::timers::park(self);
+    }
+}
+
+/// Makes room in every queue for `n` more vCPUs. Called when a domain gets its vCPUs, after all CPUs are up.
+///
+/// # Errors
+/// Out of memory; nothing has changed then.
 pub fn admit(n: u32) -> Result<(), OutOfMemory> {
     let total = VCPUS.fetch_add(n, Ordering::AcqRel).saturating_add(n) as usize;
-    let made = QUEUES
-        .iter()
-        .take(percpu::online() as usize)
-        .try_for_each(|q| q.lock().waiting.try_reserve(total))
-        .and_then(|()| crate::time::timers::reserve(total));
+    let made = CORE.reserve(percpu::online(), total).and_then(|()| crate::time::timers::reserve(total));
     if made.is_err() {
         VCPUS.fetch_sub(n, Ordering::AcqRel);
     }
@@ -109,139 +69,133 @@ pub fn dismiss(n: u32) {
     VCPUS.fetch_sub(n, Ordering::AcqRel);
 }
 
-/// Room for the vCPUs that exist, on a CPU that just came up.
-pub fn reserve_for_cpu(cpu: CpuId) -> Result<(), OutOfMemory> {
-    let total = VCPUS.load(Ordering::Acquire) as usize;
-    QUEUES.get(cpu.0 as usize).map_or(Ok(()), |q| q.lock().waiting.try_reserve(total))
+/// Whether the vCPU may have a CPU now, caps aside.
+pub fn may_run(v: &VcpuRef) -> bool {
+    v.may_run()
 }
 
-/// Whether the vCPU may have a CPU now.
-pub fn may_run(v: &VcpuRef) -> bool {
-    v.runnable() && v.domain().may_run()
+fn act(ask: Ask) {
+    match ask {
+        Ask::Nothing => {}
+        Ask::Schedule(cpu) => resched(cpu),
+        // Its timers are looked at and the next deadline is set.
+        Ask::Slice(cpu) => raise(cpu, pending::TIMER),
+    }
 }
 
 /// Lets `v` run if it may: to be called after anything that kept it from running went away. Any CPU may call it.
 pub fn wake(v: &VcpuRef) {
-    fence(Ordering::SeqCst);
-    if !may_run(v) {
-        return;
-    }
-    if v.sched.state.compare_exchange(state::IDLE, state::QUEUED, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
-        crate::time::runstate::changed(v, crate::domain::vcpu::RunState::Runnable);
-        enqueue(v, true);
-    }
+    act(CORE.wake(v, tlb::online()));
 }
 
-/// Puts a vCPU whose state is already `QUEUED` into the queue of the best CPU.
-pub(crate) fn enqueue(v: &VcpuRef, waking: bool) {
-    let cpu = choose_cpu(v);
-    let Some(q) = QUEUES.get(cpu.0 as usize) else { return };
-    let mut q = q.lock();
-    let floor = if waking { q.vtime.saturating_sub(WAKE_CREDIT) } else { q.vtime.saturating_sub(WAKE_CREDIT * 8) };
-    let vtime = v.sched.vtime.load(Ordering::Relaxed).max(floor);
-    v.sched.vtime.store(vtime, Ordering::Relaxed);
-    v.sched.cpu.store(cpu.0, Ordering::Release);
-    // Room was reserved when the vCPU was admitted.
-    let inserted = q.waiting.insert(vtime, v.clone());
-    debug_assert!(inserted.is_ok());
-    let preempt = match q.running {
-        None => true,
-        Some(_) => waking && vtime.saturating_add(PREEMPT_MARGIN) < q.vtime,
-    };
-    drop(q);
-    if preempt {
-        resched(cpu);
-    }
+/// The budget of the vCPU's domain was renewed, or its cap is gone.
+pub fn uncap(v: &VcpuRef) {
+    act(CORE.uncap(v, tlb::online()));
 }
 
-/// Asks `cpu` to schedule.
-pub fn resched(cpu: CpuId) {
-    if cpu == this_cpu().id {
-        this_cpu().raise(pending::RESCHED);
-    } else if let Some(word) = percpu::pending_of(cpu) {
-        if word.fetch_or(pending::RESCHED, Ordering::AcqRel) & pending::RESCHED == 0 {
-            platform::smp::kick(cpu);
-        }
-    }
-}
-
-/// The CPU for a vCPU that wants one: the one it knows if idle, else an idle one, else the one it knows.
-fn choose_cpu(v: &VcpuRef) -> CpuId {
-    let last = v.sched.cpu.load(Ordering::Relaxed);
-    let allowed = v.allowed_cpus();
-    let online = percpu::online();
-    let ok = |c: u32| c < online && allowed.contains(CpuId(c));
-    let idle = IDLE.load();
-    if ok(last) && idle.contains(CpuId(last)) {
-        return CpuId(last);
-    }
-    if let Some(c) = (0..online).find(|&c| ok(c) && idle.contains(CpuId(c))) {
-        return CpuId(c);
-    }
-    if ok(last) { CpuId(last) } else { CpuId((0..online).find(|&c| ok(c)).unwrap_or(0)) }
-}
-
-/// The next vCPU for this CPU: the one furthest behind in its own queue, else one that waits elsewhere.
-/// Entries that may not run any more go back to `IDLE` on the way.
-pub(crate) fn pick() -> Option<VcpuRef> {
-    let me = this_cpu().id;
-    take_from(me.0 as usize, me).or_else(|| {
-        let n = percpu::online() as usize;
-        (1..n).find_map(|i| take_from((me.0 as usize + i) % n, me))
-    })
-}
-
-fn take_from(queue: usize, me: CpuId) -> Option<VcpuRef> {
-    let q = QUEUES.get(queue)?;
-    loop {
-        let (_, v) = q.lock().waiting.take(|v| v.allowed_cpus().contains(me))?;
-        // RUNNING is published before the question is asked: who pauses the vCPU either is seen here, or sees it
-        // running and waits.
-        v.sched.cpu.store(me.0, Ordering::Release);
-        v.sched.state.store(state::RUNNING, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        if may_run(&v) {
-            return Some(v);
-        }
-        retire(&v);
+/// Puts a vCPU whose state is `QUEUED`, and which is in no queue, into the queue of the best CPU.
+pub(crate) fn enqueue(v: &VcpuRef) {
+    match CORE.enqueue(v, false, tlb::online()) {
+        // Whatever is entered here next sets the timer anyway.
+        Ask::Slice(cpu) if cpu == this_cpu().id => {}
+        ask => act(ask),
     }
 }
 
 /// A vCPU that was QUEUED or RUNNING goes to no queue, unless it may run after all.
 pub(crate) fn retire(v: &VcpuRef) {
-    v.sched.state.store(state::IDLE, Ordering::SeqCst);
-    fence(Ordering::SeqCst);
-    wake(v);
+    act(CORE.retire(v, tlb::online()));
 }
 
-/// Virtual time of what waits first here, if anything waits.
-pub(crate) fn first_waiting() -> Option<u64> {
-    QUEUES.get(this_cpu().id.0 as usize)?.lock().waiting.first_key()
+/// The vCPU that is to run here, `RUNNING`.
+pub(crate) fn next(now: u64) -> Option<VcpuRef> {
+    CORE.next(this_cpu().id, now, tlb::online(), act)
 }
 
-/// Notes what this CPU runs from now on.
-pub(crate) fn set_running(v: Option<&VcpuRef>) {
+/// Charges the vCPU that runs here; whether it goes on.
+pub(crate) fn keeps(v: &VcpuRef, now: u64) -> bool {
     let me = this_cpu().id;
-    if let Some(q) = QUEUES.get(me.0 as usize) {
-        let mut q = q.lock();
-        q.running = v.map(|v| v.sched.vtime.load(Ordering::Relaxed));
-        if let Some(vt) = q.running {
-            q.vtime = q.vtime.max(vt);
+    CORE.charge(me, v, now);
+    CORE.keeps(me, v, now, tlb::online())
+}
+
+/// This CPU found nothing to run, or stops looking.
+pub(crate) fn set_idle(idle: bool) {
+    let me = this_cpu().id;
+    if idle { CORE.idle(me) } else { CORE.busy(me) }
+}
+
+/// System time at which the vCPU that runs here must be looked at again, or [`NEVER`]: the end of its slice, if others
+/// wait here or its domain is capped; otherwise this CPU's next look at what waits elsewhere.
+pub(crate) fn look_again_at(v: &Vcpu, capped: bool) -> u64 {
+    let end = v.sched.slice_end.load(Ordering::Relaxed);
+    if capped || CORE.anyone_waits(this_cpu().id) {
+        end
+    } else if percpu::online() > 1 {
+        end.saturating_add(LOOK_AROUND - SLICE)
+    } else {
+        NEVER
+    }
+}
+
+/// Shortest time a vCPU runs before a waking one preempts it, µs (`sysctl scheduler_op`, credit2's rate limit).
+pub fn ratelimit_us() -> u32 {
+    (CORE.ratelimit() / 1000) as u32
+}
+
+/// Changes it.
+pub fn set_ratelimit_us(us: u32) {
+    CORE.set_ratelimit(u64::from(us) * 1000);
+}
+
+/// Changes on which CPUs a vCPU may run (`hard`) and which of them it prefers (`soft`), and moves it if it is elsewhere.
+pub fn set_affinity(v: &VcpuRef, hard: Option<CpuMask>, soft: Option<CpuMask>) {
+    let e = &v.sched;
+    if let Some(m) = soft {
+        e.soft.store(m);
+    }
+    let Some(m) = hard else { return };
+    e.hard.store(m);
+    fence(Ordering::SeqCst);
+    // It may be picked up meanwhile by a CPU that still saw the old mask; but then it is RUNNING, and that CPU is told.
+    loop {
+        match e.state.load(Ordering::SeqCst) {
+            state::QUEUED if !m.contains(CpuId(e.cpu.load(Ordering::Acquire))) => {
+                if let Some(ask) = CORE.requeue(v, tlb::online()) {
+                    return act(ask);
+                }
+                sync::serve_requests();
+            }
+            state::RUNNING => {
+                if !m.contains(CpuId(e.cpu.load(Ordering::Acquire))) {
+                    kick(v);
+                }
+                return;
+            }
+            _ => return,
         }
     }
-    if v.is_some() { IDLE.remove(me) } else { IDLE.insert(me) }
 }
 
-/// Charges the running vCPU for the time since it was last charged.
-pub(crate) fn charge(v: &VcpuRef, now: u64) {
-    let ran = now.saturating_sub(v.sched.since.swap(now, Ordering::Relaxed));
-    let weight = u64::from(v.domain().weight.load(Ordering::Relaxed)).max(1);
-    v.sched.cpu_time.fetch_add(ran, Ordering::Relaxed);
-    let vt = v.sched.vtime.fetch_add(ran.saturating_mul(DEFAULT_WEIGHT) / weight, Ordering::Relaxed);
-    if let Some(q) = QUEUES.get(this_cpu().id.0 as usize) {
-        let mut q = q.lock();
-        q.vtime = q.vtime.max(vt);
+/// Something about the vCPU's share changed: if it runs, its CPU looks at it again now.
+pub fn look_again(v: &VcpuRef) {
+    v.sched.slice_end.store(0, Ordering::Relaxed);
+    kick(v);
+}
+
+fn raise(cpu: CpuId, bits: u32) {
+    if cpu == this_cpu().id {
+        this_cpu().raise(bits);
+    } else if let Some(word) = percpu::pending_of(cpu)
+        && word.fetch_or(bits, Ordering::AcqRel) & bits == 0
+    {
+        platform::smp::kick(cpu);
     }
+}
+
+/// Asks `cpu` to schedule.
+pub fn resched(cpu: CpuId) {
+    raise(cpu, pending::RESCHED);
 }
 
 /// `v` may not run any more: if it does, its CPU looks for something else soon.
@@ -263,7 +217,7 @@ pub fn sync_off_cpu(v: &VcpuRef) {
         }
         resched(CpuId(v.sched.cpu.load(Ordering::Acquire)));
         while v.sched.state.load(Ordering::SeqCst) == state::RUNNING {
-            core::hint::spin_loop();
+            ::core::hint::spin_loop();
             sync::serve_requests();
         }
     }

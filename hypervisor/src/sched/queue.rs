@@ -51,9 +51,16 @@ impl<T> SortedQueue<T> {
         Some(self.entries.remove(at))
     }
 
-    /// All entries, in no order that matters.
+    /// Takes an entry of known key that `pick` accepts.
+    pub fn remove(&mut self, key: u64, mut pick: impl FnMut(&T) -> bool) -> Option<T> {
+        let from = self.entries.partition_point(|(k, _)| *k > key);
+        let same = self.entries.iter().skip(from).take_while(|(k, _)| *k == key).position(|(_, v)| pick(v))?;
+        Some(self.entries.remove(from + same).1)
+    }
+
+    /// The entries, smallest key first.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.entries.iter().map(|(_, v)| v)
+        self.entries.iter().rev().map(|(_, v)| v)
     }
 
     /// Number of entries.
@@ -89,6 +96,20 @@ mod tests {
         let order: std::string::String = core::iter::from_fn(|| q.pop().map(|(_, v)| v)).collect();
         // Equal keys: the later insert lands nearer the large end, so the earlier one comes out first.
         assert_eq!(order, "bdae");
+    }
+
+    #[test]
+    fn removes_by_key() {
+        let mut q = SortedQueue::new();
+        q.try_reserve(4).unwrap();
+        for (k, v) in [(3, 'a'), (1, 'b'), (1, 'c'), (2, 'd')] {
+            q.insert(k, v).unwrap();
+        }
+        assert_eq!(q.remove(2, |v| *v == 'b'), None, "another key");
+        assert_eq!(q.remove(1, |v| *v == 'b'), Some('b'));
+        assert_eq!(q.remove(1, |v| *v == 'b'), None);
+        assert_eq!(q.remove(3, |_| true), Some('a'));
+        assert_eq!(q.len(), 2);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The vCPU switch: only in the exit path, when no other Rust frame is left on the stack.
 
-use super::{charge, enqueue, first_waiting, may_run, pick, retire, set_running, state};
+use super::{enqueue, keeps, may_run, next, retire, set_idle, state};
 use crate::arch::percpu::{NO_UPCALL, pending, this_cpu};
 use crate::arch::regs::GuestRegs;
 use crate::arch::trace::Event;
@@ -17,31 +17,29 @@ pub fn schedule(regs: &mut GuestRegs) {
     let now = time::now();
     let previous = cpu.current.borrow_mut().take();
     if let Some(mut run) = previous {
-        charge(&run.vcpu, now);
-        if may_run(&run.vcpu) {
-            let mine = run.vcpu.sched.vtime.load(Ordering::Relaxed);
-            if first_waiting().is_none_or(|other| other >= mine) {
-                // Nobody is further behind: go on.
-                set_running(Some(&run.vcpu));
-                *cpu.current.borrow_mut() = Some(run);
-                time::timers::program(true);
-                return;
-            }
+        if keeps(&run.vcpu, now) {
+            *cpu.current.borrow_mut() = Some(run);
+            time::timers::program(true);
+            return;
         }
         leave(&mut run, regs);
         park(run, now);
-    } else {
-        // A CPU that has run nothing yet, too, is known to be idle before it looks for work for the last time: who
-        // wakes a vCPU from now on sends it here.
-        set_running(None);
     }
     crate::domain::lifecycle::stop_machine_if_asked();
     loop {
-        if let Some(next) = pick() {
-            enter(next, regs);
-            return;
+        if let Some(v) = next(time::now()) {
+            return enter(v, regs);
         }
-        idle();
+        // Known to be idle from here on; what came before that is found now, what comes later wakes this CPU.
+        set_idle(true);
+        let found = next(time::now());
+        if found.is_none() {
+            idle();
+        }
+        set_idle(false);
+        if let Some(v) = found {
+            return enter(v, regs);
+        }
     }
 }
 
@@ -59,13 +57,13 @@ fn park(run: Running, now: u64) {
     vcpu.domain().mem.dirty_cpus.remove(cpu.id);
     time::timers::park(&vcpu);
     let runnable = may_run(&vcpu);
+    // A vCPU that waits for its domain's budget wants a CPU, as far as the guest can tell.
     let to = if runnable { RunState::Runnable } else if vcpu.blocked.load(Ordering::Acquire) { RunState::Blocked } else { RunState::Offline };
     runstate::changed_at(&vcpu, to, now);
     *vcpu.parked.lock() = Some(arch);
-    set_running(None);
-    if runnable {
+    if runnable && vcpu.sched.capped_until.load(Ordering::SeqCst) == 0 {
         vcpu.sched.state.store(state::QUEUED, Ordering::SeqCst);
-        enqueue(&vcpu, false);
+        enqueue(&vcpu);
     } else {
         retire(&vcpu);
     }
@@ -81,8 +79,6 @@ fn enter(next: VcpuRef, regs: &mut GuestRegs) {
         return schedule(regs);
     };
     let now = time::now();
-    next.sched.since.store(now, Ordering::Relaxed);
-    set_running(Some(&next));
     time::timers::unpark(&next);
     next.domain().mem.dirty_cpus.insert(cpu.id);
     *regs = arch.regs;

@@ -11,7 +11,7 @@ use crate::events;
 use crate::fallible::OutOfMemory;
 use crate::platform::timer::{self, NEVER};
 use crate::sched::queue::SortedQueue;
-use crate::sched::{self, SLICE};
+use crate::sched;
 use crate::sync::{Lock, Rank};
 use core::sync::atomic::{AtomicU64, Ordering};
 use pv_abi::event::VIRQ_TIMER;
@@ -32,7 +32,7 @@ fn earliest(v: &Vcpu) -> u64 {
         n => n,
     };
     let periodic = if v.periodic.load(Ordering::Relaxed) != 0 { at(&v.periodic_next) } else { NEVER };
-    at(&v.singleshot).min(periodic).min(at(&v.poll_deadline))
+    at(&v.singleshot).min(periodic).min(at(&v.poll_deadline)).min(at(&v.sched.capped_until))
 }
 
 /// The earliest deadline in this CPU's queue or of a watchdog, or [`NEVER`].
@@ -41,9 +41,9 @@ fn queued() -> u64 {
     own.min(watchdog::next())
 }
 
-/// The end of the running vCPU's slice, if others wait for this CPU, or [`NEVER`].
-fn slice_end(v: &Vcpu) -> u64 {
-    sched::first_waiting().map_or(NEVER, |_| v.sched.since.load(Ordering::Relaxed).saturating_add(SLICE))
+/// When the scheduler wants to look at the running vCPU again.
+fn slice_end(v: &VcpuRef) -> u64 {
+    sched::look_again_at(v, v.domain().share.cap() != 0)
 }
 
 /// Delivers what is due of `v`.
@@ -65,6 +65,9 @@ fn fire(v: &VcpuRef, now: u64) {
     let p = v.poll_deadline.load(Ordering::Relaxed);
     if due(p) && v.poll_deadline.compare_exchange(p, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
         events::end_poll(v);
+    }
+    if due(v.sched.capped_until.load(Ordering::Relaxed)) {
+        sched::uncap(v);
     }
 }
 
@@ -88,6 +91,7 @@ fn queue_here(v: &VcpuRef) {
         return;
     }
     let at = earliest(v);
+    v.sched.timer_key.store(at, Ordering::Relaxed);
     let queued = at != NEVER && q.insert(at, v.clone()).is_ok();
     debug_assert!(queued || at == NEVER, "a timer queue without room");
     if !queued {
@@ -101,7 +105,8 @@ pub fn unpark(v: &VcpuRef) {
     if let Some(q) = (at as usize).checked_sub(1).and_then(|c| QUEUES.get(c)) {
         let mut q = q.lock();
         if v.sched.timer_cpu.compare_exchange(at, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            let taken = q.take(|other| other.same(v));
+            let taken = q.remove(v.sched.timer_key.load(Ordering::Relaxed), |other| other.same(v));
+            debug_assert!(taken.is_some(), "not in the timer queue it is said to be in");
             drop(q);
             drop(taken);
         }
@@ -114,7 +119,7 @@ pub fn run(current: Option<&VcpuRef>) {
     watchdog::run(t);
     if let Some(v) = current {
         fire(v, t);
-        if t >= v.sched.since.load(Ordering::Relaxed).saturating_add(SLICE) {
+        if t >= v.sched.slice_end.load(Ordering::Relaxed) {
             this_cpu().raise(pending::RESCHED);
         }
     }

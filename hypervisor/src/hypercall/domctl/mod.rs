@@ -11,11 +11,12 @@ mod vcpu;
 pub use info::info_of;
 
 use super::{Args, Outcome, bitmap};
-use crate::domain::{Cx, DomainRef, Life, lifecycle, slots};
+use crate::domain::{Cx, DomainRef, Life, VcpuRef, lifecycle, slots};
 use crate::mm::frame;
 use crate::mm::guest;
 use crate::mm::page_type::Kind;
 use crate::platform::timer;
+use crate::sched;
 use core::sync::atomic::Ordering;
 use pv_abi::domctl::{self as dc, Domctl};
 use pv_abi::errno::Errno;
@@ -168,7 +169,8 @@ fn unpause(d: &DomainRef) -> Result<Done, Errno> {
     Ok(Done::Plain)
 }
 
-/// D16: the weight of a domain, in the clothes of credit2.
+/// D16: weight and cap of a domain, in the clothes of credit2. Weight 0 leaves it as it is; the cap is in percent of one
+/// CPU, 0 for none, and always set.
 fn scheduler_op(d: &DomainRef, op: &mut Domctl) -> Result<Done, Errno> {
     let mut s = payload::<dc::SchedulerOp>(op)?;
     if s.sched_id != super::sysctl::SCHEDULER {
@@ -176,21 +178,25 @@ fn scheduler_op(d: &DomainRef, op: &mut Domctl) -> Result<Done, Errno> {
     }
     match s.cmd {
         dc::SCHEDOP_GETINFO => {
-            let weight = d.weight.load(Ordering::Relaxed) as u16;
-            let cap = d.cap.load(Ordering::Relaxed) as u16;
-            s.u = [u64::from(weight) | u64::from(cap) << 16, 0];
+            s.u = [u64::from(d.share.weight() as u16) | u64::from(d.share.cap() as u16) << 16, 0];
             op.set_payload(&s);
             Ok(Done::Copy)
         }
         dc::SCHEDOP_PUTINFO => {
             let [first, _] = s.u;
             let (weight, cap) = (first as u16, (first >> 16) as u16);
-            if cap != 0 {
-                return Err(Errno::EOPNOTSUPP);
-            }
-            // 0 leaves it as it is.
             if weight != 0 {
-                d.weight.store(u32::from(weight), Ordering::Relaxed);
+                d.share.set_weight(u32::from(weight));
+            }
+            if u32::from(cap) != d.share.cap() {
+                d.share.set_cap(u32::from(cap));
+                // What waits for a budget looks again, and what runs gets a slice that fits.
+                for v in d.vcpus() {
+                    if let Some(v) = VcpuRef::new(d, v.id) {
+                        sched::uncap(&v);
+                        sched::look_again(&v);
+                    }
+                }
             }
             Ok(Done::Plain)
         }

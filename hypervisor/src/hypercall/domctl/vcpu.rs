@@ -2,7 +2,6 @@
 
 use super::{Done, payload};
 use crate::arch::cpumask::CpuMask;
-use crate::arch::percpu::CpuId;
 use crate::domain::{DomainRef, VcpuArch, VcpuRef, capture, lifecycle, setup};
 use crate::hypercall::bitmap;
 use crate::mm::guest;
@@ -112,7 +111,8 @@ pub(super) fn info(d: &DomainRef, op: &mut dc::Domctl) -> Result<Done, Errno> {
     Ok(Done::Copy)
 }
 
-/// D9. Soft affinity is accepted and has no effect: it is a wish, and every CPU here is as near as the others.
+/// D9: on which CPUs a vCPU may run (hard), and which of them it is to prefer (soft). What is in effect is written back:
+/// of the hard affinity the CPUs that are online, of the soft one those of them that are also in the hard one.
 ///
 /// # Errors
 /// `EINVAL` when no online CPU is left, or neither kind is asked for.
@@ -127,15 +127,16 @@ pub(super) fn set_affinity(d: &DomainRef, op: &mut dc::Domctl) -> Result<Done, E
         if wanted.and(bitmap::online()).is_empty() {
             return Err(Errno::EINVAL);
         }
-        v.affinity.store(wanted);
-        let cpu = CpuId(v.sched.cpu.load(Ordering::Relaxed));
-        if !wanted.contains(cpu) && v.sched.state.load(Ordering::SeqCst) == sched::state::RUNNING {
-            sched::resched(cpu);
-        }
+        sched::set_affinity(&v, Some(wanted), None);
         bitmap::write(&a.hard, wanted.and(bitmap::online()).bits())?;
     }
     if a.flags & dc::VCPUAFFINITY_SOFT != 0 {
-        let effective = v.affinity.load().and(bitmap::online());
+        let wanted = CpuMask::from_bits(bitmap::read(&a.soft)?);
+        if wanted.and(bitmap::online()).is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        sched::set_affinity(&v, None, Some(wanted));
+        let effective = wanted.and(v.sched.hard.load()).and(bitmap::online());
         bitmap::write(&a.soft, effective.bits())?;
     }
     Ok(Done::Copy)
@@ -149,10 +150,10 @@ pub(super) fn get_affinity(d: &DomainRef, op: &mut dc::Domctl) -> Result<Done, E
     let a = payload::<dc::Vcpuaffinity>(op)?;
     let v = find(d, a.vcpu)?;
     if a.flags & dc::VCPUAFFINITY_HARD != 0 {
-        bitmap::write(&a.hard, v.affinity.load().bits())?;
+        bitmap::write(&a.hard, v.sched.hard.load().bits())?;
     }
     if a.flags & dc::VCPUAFFINITY_SOFT != 0 {
-        bitmap::write(&a.soft, u64::MAX)?;
+        bitmap::write(&a.soft, v.sched.soft.load().bits())?;
     }
     Ok(Done::Copy)
 }

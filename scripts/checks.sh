@@ -25,6 +25,7 @@ checks_run() {
     check "PV test kernels, CPU with SMAP" checks_cpu max 'SMEP on, SMAP on' "${CHECKS_ANY_CPU[@]}" break_read_guest
     # shellcheck disable=SC2086
     check "mutants" cargo run -q --release -p harness -- mutants $long
+    check "PV test kernels, Intel CPU" checks_cpu max,vendor=GenuineIntel 'XPTI on' "${CHECKS_INTEL[@]}"
     # shellcheck disable=SC2086
     check "scenarios" tests/scenarios/run.sh $long
 
@@ -49,6 +50,10 @@ check() {
 # frames, INT1, INVD, features.)
 CHECKS_ANY_CPU=(page_types mmu_update update_va mmuext ptwr ac syscall event_frames msrs ioports evtchn grants multicall
     memory smp fpu break_run_guest)
+
+# And those that need not be on a CPU of AMD's kind.
+CHECKS_INTEL=(mmu_update update_va mmuext ptwr event_frames ioports evtchn grants multicall memory smp fpu child xpti
+    break_panic break_stack break_hang)
 
 # checks_cpu MODEL EXPECTED KERNEL...: these kernels on another CPU of a newer QEMU, on Hospes, whose log must say that.
 checks_cpu() {

@@ -43,6 +43,23 @@ fn serial_ports() {
 }
 
 #[test]
+fn measures_against_speculation() {
+    use boot::cmdline::{SpecCtrl, Xpti};
+    assert_eq!(good("xpti").xpti, Xpti { dom0: Some(true), domu: Some(true) });
+    assert_eq!(good("no-xpti").xpti, Xpti { dom0: Some(false), domu: Some(false) });
+    assert_eq!(good("xpti=dom0=no").xpti, Xpti { dom0: Some(false), domu: None });
+    assert_eq!(good("xpti=dom0=0,domu=1").xpti, Xpti { dom0: Some(false), domu: Some(true) });
+    assert_eq!(good("xpti=no,default").xpti, Xpti::default());
+    assert_eq!(good("spec-ctrl=no").spec_ctrl, SpecCtrl { off: true, ..SpecCtrl::default() });
+    assert_eq!(good("spec-ctrl=eager-fpu").spec_ctrl, SpecCtrl::default());
+    let some = SpecCtrl { off: true, ibrs: Some(true), ssbd: Some(true), md_clear: Some(false), ..SpecCtrl::default() };
+    assert_eq!(good("spec-ctrl=no,ibrs=yes,ssbd,no-md-clear").spec_ctrl, some);
+    for bad in ["xpti=dom1=no", "xpti=default=1", "xpti=", "spec-ctrl", "spec-ctrl=retpoline", "spec-ctrl=ibrs=maybe", "spec-ctrl=no-eager-fpu"] {
+        assert_eq!(Options::parse(bad).problems.len(), 1, "{bad}");
+    }
+}
+
+#[test]
 fn memory_of_dom0() {
     const MIB: u64 = 256;
     let pages = |value: &str, available: u64| good(&format!("dom0_mem={value}")).dom0_mem.pages(available);

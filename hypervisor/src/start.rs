@@ -4,7 +4,7 @@ use crate::arch::percpu::{self, CpuId, CpuLocal, pending, this_cpu};
 use crate::dom0;
 use crate::platform::{acpi, efi, irq, lapic, machine, rtc, smp, timer, watchdog};
 use crate::{events, time};
-use crate::arch::{ap, boot_memory, cpu, early, entry, fpu, paging, patch, tables};
+use crate::arch::{ap, boot_memory, cpu, early, entry, fpu, paging, patch, spec, tables};
 use crate::mm;
 use crate::platform::{console, pic, reset, serial};
 use arrayvec::ArrayVec;
@@ -85,7 +85,10 @@ pub extern "C" fn hospes_start(magic: u32, info: u32) -> ! {
         give_up(e);
     }
 
-    cpu::detect(options.smep);
+    if !cpu::has_syscall() {
+        give_up("this CPU has no SYSCALL instruction");
+    }
+    cpu::detect(options);
     let mut plan = boot_memory::Plan::new(boot, boot_memory::image()).unwrap_or_else(|e| give_up(e));
     let low = plan.take_largest(1 << 32).unwrap_or_else(|e| give_up(e));
     early::init(low.0, low.1);
@@ -120,7 +123,15 @@ pub extern "C" fn hospes_start(magic: u32, info: u32) -> ! {
 extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
     percpu::publish(this_cpu());
     cpu::init_smap(options().smap);
-    let features = u32::from(cpu::smap_on()) << patch::Feature::Smap as u32;
+    spec::log();
+    spec::init_cpu();
+    let policy = spec::policy();
+    use patch::Feature;
+    let features = Feature::Smap.bit(cpu::smap_on())
+        | Feature::Xpti.bit(policy.xpti())
+        | Feature::Ibrs.bit(policy.ibrs_on_entry)
+        | Feature::Rsb.bit(policy.rsb)
+        | Feature::Verw.bit(policy.verw);
     // SAFETY: the boot CPU, alone, interrupts off.
     unsafe { patch::apply(features) };
     fpu::init();
@@ -147,6 +158,10 @@ extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
         Err(e) => log::warn!("no input from the serial port: its interrupt cannot be had ({e})"),
     }
     smp::start_others(acpi::tables().cpus.iter().map(|c| c.apic_id), options().maxcpus);
+    if cfg!(debug_assertions) {
+        let rights = paging::audit();
+        log::debug!("{} pages mapped, {} executable, none of them writable", rights.mapped, rights.executable);
+    }
     start_dom0();
     let options = options();
     if options.watchdog {

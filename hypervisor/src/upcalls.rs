@@ -119,6 +119,10 @@ extern "C" fn hospes_exit_work(regs: *mut GuestRegs) {
         // SAFETY: this CPU's one guest frame.
         switch::schedule(unsafe { &mut *regs });
     }
+    if cpu.pending.load(Ordering::Relaxed) & pending::ROOT != 0 {
+        cpu.pending.fetch_and(!pending::ROOT, Ordering::AcqRel);
+        crate::arch::xpti::refresh();
+    }
     on_guest(regs, |cx| {
         // Whatever entered the guest anew has this bit set by the switch.
         if cpu.pending.fetch_and(!pending::VCPU, Ordering::AcqRel) & pending::VCPU != 0 || bits & pending::VCPU != 0 {

@@ -9,7 +9,7 @@ use core::fmt;
 
 use arrayvec::{ArrayString, ArrayVec};
 
-pub use values::{Amount, Consoles, Dom0Memory, Level, LogLevels, Parity, Serial};
+pub use values::{Amount, Consoles, Dom0Memory, Level, LogLevels, Parity, Serial, SpecCtrl, Xpti};
 use values::{boolean, dom0_memory, number, release, size, vcpu_range};
 
 /// Words complained about that are kept; later ones are only counted.
@@ -46,6 +46,10 @@ pub struct Options {
     pub smap: bool,
     /// `smep`: use Supervisor Mode Execution Prevention where the CPU has it.
     pub smep: bool,
+    /// `xpti`.
+    pub xpti: Xpti,
+    /// `spec-ctrl`.
+    pub spec_ctrl: SpecCtrl,
     /// `xen_version`: the release reported to guests and tools, major and minor.
     pub xen_version: (u16, u16),
     /// `conring_size`: bytes of the console ring.
@@ -73,6 +77,8 @@ impl Default for Options {
             sync_console: false,
             smap: true,
             smep: true,
+            xpti: Xpti::default(),
+            spec_ctrl: SpecCtrl::default(),
             xen_version: (4, 17),
             conring_size: 16 << 10,
             problems: ArrayVec::new(),
@@ -222,6 +228,14 @@ pub const OPTIONS: &[OptionSpec] = &[
         set: |o, v| boolean(v).map(|b| o.smep = b),
     },
     OptionSpec {
+        name: "spec-ctrl",
+        syntax: "=<bool> | ibrs=<bool>|ibpb=<bool>|stibp=<bool>|ssbd=<bool>|rsb=<bool>|md-clear=<bool>|eager-fpu[,...]",
+        default: "what the CPU needs",
+        help: "Measures against speculation, a part of Xen's: `no` switches off all that are not named; a name without a value or with `no-` in front works, too. `ibrs`: ring 0's indirect branches; `ibpb`: a barrier between domains; `stibp`; `ssbd` (off unless asked for); `rsb`: the return stack buffer is filled on entry (by default without SMEP); `md-clear`: VERW before the return to a guest. Nothing is used that the CPU does not offer. The FPU is always switched eagerly.",
+        negatable: false,
+        set: |o, v| SpecCtrl::parse(v.ok_or(BadValue)?).map(|s| o.spec_ctrl = s),
+    },
+    OptionSpec {
         name: "sync_console",
         syntax: "[=<bool>]",
         default: "off",
@@ -263,6 +277,14 @@ pub const OPTIONS: &[OptionSpec] = &[
         help: "The Xen release reported to guests and tools (Hospes' own): the stock tools run only with their own release, so `4.20` is for those of Debian 13.",
         negatable: false,
         set: |o, v| release(v.ok_or(BadValue)?).map(|r| o.xen_version = r),
+    },
+    OptionSpec {
+        name: "xpti",
+        syntax: "=default|<bool>|dom0=<bool>|domu=<bool>[,...]",
+        default: "on for all domains on Intel CPUs that do not say RDCL_NO",
+        help: "Guests run on page tables without the hypervisor (against Meltdown).",
+        negatable: true,
+        set: |o, v| Xpti::parse(v).map(|x| o.xpti = x),
     },
 ];
 

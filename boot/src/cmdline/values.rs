@@ -260,3 +260,79 @@ fn bytes(text: &str) -> Result<u64, BadValue> {
     };
     integer(digits.unwrap_or(""))?.checked_mul(1 << shift).ok_or(BadValue)
 }
+
+/// `xpti=`: whether domains run on page tables without the hypervisor; `None` = as the CPU needs it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Xpti {
+    /// dom0.
+    pub dom0: Option<bool>,
+    /// All others.
+    pub domu: Option<bool>,
+}
+
+impl Xpti {
+    pub(super) fn parse(value: Option<&str>) -> Result<Self, BadValue> {
+        let mut x = Xpti::default();
+        for word in value.unwrap_or("on").split(',') {
+            match named(word) {
+                ("dom0", v) => x.dom0 = Some(boolean(v)?),
+                ("domu", v) => x.domu = Some(boolean(v)?),
+                ("default", None) => x = Xpti::default(),
+                (all, None) => {
+                    let on = boolean(Some(all))?;
+                    x = Xpti { dom0: Some(on), domu: Some(on) };
+                }
+                _ => return Err(BadValue),
+            }
+        }
+        Ok(x)
+    }
+}
+
+/// `spec-ctrl=`: measures against speculation; `None` = as the CPU needs it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SpecCtrl {
+    /// Nothing but what is named.
+    pub off: bool,
+    pub ibrs: Option<bool>,
+    pub ibpb: Option<bool>,
+    pub stibp: Option<bool>,
+    pub ssbd: Option<bool>,
+    pub rsb: Option<bool>,
+    pub md_clear: Option<bool>,
+}
+
+impl SpecCtrl {
+    pub(super) fn parse(value: &str) -> Result<Self, BadValue> {
+        let mut s = SpecCtrl::default();
+        for word in value.split(',') {
+            if let Ok(on) = boolean(Some(word)) {
+                s = SpecCtrl { off: !on, ..SpecCtrl::default() };
+                continue;
+            }
+            let (name, v) = match word.strip_prefix("no-") {
+                Some(name) => (name, Some("no")),
+                None => named(word),
+            };
+            let slot = match name {
+                "ibrs" => &mut s.ibrs,
+                "ibpb" => &mut s.ibpb,
+                "stibp" => &mut s.stibp,
+                "ssbd" => &mut s.ssbd,
+                "rsb" => &mut s.rsb,
+                "md-clear" => &mut s.md_clear,
+                // It cannot be had otherwise.
+                "eager-fpu" if boolean(v)? => continue,
+                _ => return Err(BadValue),
+            };
+            *slot = Some(boolean(v)?);
+        }
+        Ok(s)
+    }
+}
+
+/// A word `name=value`, or a name alone.
+fn named(word: &str) -> (&str, Option<&str>) {
+    word.split_once('=').map_or((word, None), |(n, v)| (n, Some(v)))
+}

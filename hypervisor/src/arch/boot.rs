@@ -90,9 +90,7 @@ boot_entry:
     lea ebp, [no_nx_msg - IMAGE]
     bt edx, 20
     jnc boot_fail
-    lea ebp, [no_syscall_msg - IMAGE]
-    bt edx, 11
-    jnc boot_fail
+    /* SYSCALL is looked for later: Intel CPUs report it in 64-bit mode only. */
 
     /* Boot page tables: the first 4 GiB in 2 MiB pages, at 0 and in the direct map; the first GiB at IMAGE. */
     mov eax, offset boot_pd - IMAGE
@@ -188,7 +186,6 @@ boot_gdt_ptr:
 no_cpuid_msg:   .asciz "Hospes: this CPU has no CPUID instruction; a 64-bit x86 machine is needed.\r\n"
 no_lm_msg:      .asciz "Hospes: this CPU has no long mode; a 64-bit x86 machine is needed.\r\n"
 no_nx_msg:      .asciz "Hospes: this CPU has no NX bit (or the firmware hides it); switch it on in the firmware set-up.\r\n"
-no_syscall_msg: .asciz "Hospes: this CPU has no SYSCALL instruction; a 64-bit x86 machine is needed.\r\n"
 
     .section .bss.boot, "aw", @nobits
     /* A stack block like every CPU's (arch/percpu.rs), so that `this_cpu` works from the first line of Rust on. The

@@ -44,12 +44,17 @@ pub fn has_fsgsbase() -> bool {
     FSGSBASE.load(Ordering::Relaxed)
 }
 
-/// Reads CPUID once, on the boot CPU. `smep` as on the command line.
+/// Whether the CPU has SYSCALL, which PV guests cannot do without. (Asked in 64-bit mode: Intel's say no in others.)
+pub fn has_syscall() -> bool {
+    cpuid(0x8000_0001, 0).edx & 1 << 11 != 0
+}
+
+/// Reads CPUID once, on the boot CPU. `smep=`, `xpti=` and `spec-ctrl=` are obeyed here.
 ///
 /// UMIP stays off, as on Xen: SGDT, SIDT, SLDT, STR and SMSW are native for PV guests (`tests/guests`, kernel
 /// `privileged`), and with it they would have to be emulated. What they show is the fixed map of `arch::layout`, which is
 /// no secret.
-pub fn detect(smep: bool) {
+pub fn detect(options: &boot::cmdline::Options) {
     let v = cpuid(0, 0);
     // "GenuineIntel", "CentaurHauls", "  Shanghai  ": the vendors whose SYSENTER works in long mode.
     INTEL.store(matches!(v.ebx, 0x756e_6547 | 0x746e_6543 | 0x6853_2020), Ordering::Relaxed);
@@ -58,17 +63,21 @@ pub fn detect(smep: bool) {
     if max_ext >= 0x8000_0008 {
         PHYS_BITS.store(u64::from(cpuid(0x8000_0008, 0).eax & 0xff), Ordering::Relaxed);
     }
-    let mut cr4 = cr4::PAE | cr4::PGE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::MCE;
+    let mut cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::MCE;
     if cpuid(1, 0).ecx & 1 << 26 != 0 {
         cr4 |= cr4::OSXSAVE;
     }
     if v.eax >= 7 {
         let l7 = cpuid(7, 0);
-        if smep && l7.ebx & 1 << 7 != 0 {
+        if options.smep && l7.ebx & 1 << 7 != 0 {
             cr4 |= cr4::SMEP;
         }
         FSGSBASE.store(l7.ebx & 1 != 0, Ordering::Relaxed);
         HAS_SMAP.store(l7.ebx & 1 << 20 != 0, Ordering::Relaxed);
+    }
+    super::spec::init(cr4 & cr4::SMEP != 0, &options.xpti, &options.spec_ctrl);
+    if !super::spec::policy().xpti() {
+        cr4 |= cr4::PGE;
     }
     BASE_CR4.store(cr4, Ordering::Relaxed);
 }
@@ -116,6 +125,8 @@ pub fn debug_check_entry() {
         let (cr0, cr4) = (cr::read_cr0(), cr::read_cr4());
         assert!(cr0 & !8 == CR0, "CR0 is {cr0:#x}");
         assert!(cr4 & !GUEST_CR4 == base_cr4(), "CR4 is {cr4:#x}, not {:#x} and what guests own", base_cr4());
+        let (cr3, full) = (cr::read_cr3(), super::percpu::this_cpu().full_cr3.get());
+        assert!(cr3 == full, "CR3 is {cr3:#x}, not {full:#x}");
         let flags: u64;
         // SAFETY: reads RFLAGS.
         unsafe { core::arch::asm!("pushfq", "pop {}", out(reg) flags, options(nomem, preserves_flags)) };

@@ -11,6 +11,10 @@
 //! * None of these clear AC, which a guest sets as it likes: where SMAP is in use, CLAC comes before the first Rust.
 //! * NMI, #MC and #DF run on IST stacks. #DB too, but one that comes from ring 3 is moved to the main stack.
 //!
+//! Where the CPU needs it, an entry loads the hypervisor's page tables (`arch::xpti`: the guest ran without them) and
+//! does what keeps ring 3's speculation out of ring 0 (`arch::spec`); an exit takes both back. This file's code stands on
+//! pages of its own, which are all of the image that the guest's page tables map.
+//!
 //! # Exit
 //! [`exit_to_guest`] looks at one word of pending work and at the vCPU's event mailbox, and returns by SYSRET if the
 //! frame still is what SYSCALL left (and its RIP is canonical: Intel CPUs would fault *in ring 0* otherwise), else by
@@ -35,6 +39,10 @@ const L_SCRATCH: usize = offset_of!(CpuLocal, scratch);
 const L_UPCALL: usize = offset_of!(CpuLocal, upcall);
 const L_PENDING: usize = offset_of!(CpuLocal, pending);
 const L_GUEST_KERNEL: usize = offset_of!(CpuLocal, guest_kernel);
+const L_FULL_CR3: usize = offset_of!(CpuLocal, full_cr3);
+const L_EXPOSED_CR3: usize = offset_of!(CpuLocal, exposed_cr3);
+const L_SPEC_CTRL: usize = offset_of!(CpuLocal, spec_ctrl);
+const L_VERW: usize = offset_of!(CpuLocal, verw);
 
 unsafe extern "C" {
     fn hospes_hypercall(regs: *mut GuestRegs);
@@ -62,8 +70,56 @@ macro_rules! pop_gprs {
     };
 }
 
+/// What an entry from ring 3 does first, when all registers are saved and RSP points to the guest's frame: the hypervisor's
+/// page tables, and what keeps ring 3 from steering ring 0's branches. Changes rax, rcx, rdx.
+macro_rules! enter {
+    () => {
+        concat!(
+            alternative!(xpti, "mov rax, [rsp + {regs} + {full_cr3}]", "mov cr3, rax"),
+            alternative!(ibrs, "mov ecx, 0x48", "mov eax, [rsp + {regs} + {spec_ctrl}]", "xor edx, edx", "wrmsr"),
+            fill_rsb!()
+        )
+    };
+}
+/// The same where RSP may be anywhere in the CPU's stacks; does not fill the return stack buffer.
+macro_rules! enter_anywhere {
+    () => {
+        concat!(
+            alternative!(xpti, "mov rax, rsp", "and rax, {mask}", "mov rax, [rax + {local} + {full_cr3}]", "mov cr3, rax"),
+            alternative!(
+                ibrs,
+                "mov rax, rsp", "and rax, {mask}", "mov eax, [rax + {local} + {spec_ctrl}]",
+                "mov ecx, 0x48", "xor edx, edx", "wrmsr"
+            )
+        )
+    };
+}
+/// Fills the return stack buffer with harmless addresses; changes rcx.
+macro_rules! fill_rsb {
+    () => {
+        alternative!(
+            rsb,
+            "mov ecx, 16",
+            "774: call 775f", "776: pause", "lfence", "jmp 776b",
+            "775: call 777f", "778: pause", "lfence", "jmp 778b",
+            "777: dec ecx", "jnz 774b", "add rsp, 256"
+        )
+    };
+}
+/// The last thing before the guest's registers are loaded, RSP at its frame: buffers are cleared, the guest's page tables
+/// loaded. From here on only the frame may be touched. Changes rax.
+macro_rules! leave {
+    () => {
+        concat!(
+            alternative!(verw, "verw word ptr [rsp + {regs} + {verw}]"),
+            alternative!(xpti, "mov rax, [rsp + {regs} + {exposed_cr3}]", "mov cr3, rax")
+        )
+    };
+}
+
 /// SYSCALL from 64-bit code. The stub left rsp at `CpuLocal`.
 #[unsafe(naked)]
+#[unsafe(link_section = ".text.entry")]
 pub extern "C" fn entry_syscall() {
     naked_asm!(
         "push {ss}",
@@ -74,6 +130,7 @@ pub extern "C" fn entry_syscall() {
         "push 0",
         "mov dword ptr [rsp + 4], {syscall}",
         push_gprs!(),
+        enter!(),
         "xor ebp, ebp",
         "lea rdi, [rsp]",
         "sub rsp, 8",
@@ -94,11 +151,14 @@ pub extern "C" fn entry_syscall() {
         hypercall = sym hospes_hypercall,
         guest_syscall = sym hospes_guest_syscall,
         exit = sym exit_to_guest,
+        full_cr3 = const L_FULL_CR3,
+        spec_ctrl = const L_SPEC_CTRL,
     )
 }
 
 /// SYSCALL from compatibility-mode code (CSTAR): never a hypercall.
 #[unsafe(naked)]
+#[unsafe(link_section = ".text.entry")]
 pub extern "C" fn entry_syscall32() {
     naked_asm!(
         "push {ss}",
@@ -108,6 +168,7 @@ pub extern "C" fn entry_syscall32() {
         "push rcx",
         "push 0",
         push_gprs!(),
+        enter!(),
         "xor ebp, ebp",
         "lea rdi, [rsp]",
         "sub rsp, 8",
@@ -119,11 +180,15 @@ pub extern "C" fn entry_syscall32() {
         scratch = const L_SCRATCH,
         guest_syscall = sym hospes_guest_syscall32,
         exit = sym exit_to_guest,
+        regs = const REGS,
+        full_cr3 = const L_FULL_CR3,
+        spec_ctrl = const L_SPEC_CTRL,
     )
 }
 
 /// SYSENTER (Intel CPUs): the hardware saves neither RIP nor RSP; MSR SYSENTER_ESP holds `CpuLocal`.
 #[unsafe(naked)]
+#[unsafe(link_section = ".text.entry")]
 pub extern "C" fn entry_sysenter() {
     naked_asm!(
         "push {ss}",
@@ -134,6 +199,7 @@ pub extern "C" fn entry_sysenter() {
         "push 0",
         "push 0",
         push_gprs!(),
+        enter!(),
         "xor ebp, ebp",
         "push 2",
         "popfq",
@@ -145,11 +211,15 @@ pub extern "C" fn entry_sysenter() {
         ss = const super::layout::sel::GUEST_DS,
         guest_sysenter = sym hospes_guest_sysenter,
         exit = sym exit_to_guest,
+        regs = const REGS,
+        full_cr3 = const L_FULL_CR3,
+        spec_ctrl = const L_SPEC_CTRL,
     )
 }
 
 /// Back to the guest whose frame rsp points to; works off what is pending first.
 #[unsafe(naked)]
+#[unsafe(link_section = ".text.entry")]
 pub extern "C" fn exit_to_guest() {
     naked_asm!(
         "2: cmp dword ptr [rsp + {regs} + {pending}], 0",
@@ -159,6 +229,7 @@ pub extern "C" fn exit_to_guest() {
         "test al, al",
         "jnz 4f",
         "3:",
+        leave!(),
         "cmp dword ptr [rsp + {vector}], {syscall}",
         "jne 6f",
         "mov rcx, [rsp + {rip}]",
@@ -192,6 +263,8 @@ pub extern "C" fn exit_to_guest() {
         rip = const R_RIP,
         syscall = const GuestRegs::SYSCALL,
         work = sym hospes_exit_work,
+        exposed_cr3 = const L_EXPOSED_CR3,
+        verw = const L_VERW,
     )
 }
 const _: () = assert!(R_RIP == R_ERROR + 8 && R_RFLAGS == R_ERROR + 24 && R_RSP == R_ERROR + 32 && R_SS == R_ERROR + 40);
@@ -216,13 +289,16 @@ pub unsafe extern "C" fn enter_guest() -> ! {
 
 /// Common tail of all vector stubs (except IST ones): error code and vector are pushed.
 #[unsafe(naked)]
+#[unsafe(link_section = ".text.entry")]
 extern "C" fn entry_vector() {
     naked_asm!(
         push_gprs!(),
         "cld",
         alternative!(smap, "clac"),
+        enter_anywhere!(),
         "test byte ptr [rsp + {cs}], 3",
         "jz 3f",
+        fill_rsb!(),
         "xor ebp, ebp",
         "mov rdi, rsp",
         "mov esi, [rsp + {vector}]",
@@ -270,17 +346,24 @@ extern "C" fn entry_vector() {
         mask = const -(STACK_SIZE as i64),
         regs_offset = const REGS_OFFSET,
         exit = sym exit_to_guest,
+        local = const LOCAL_OFFSET,
+        full_cr3 = const L_FULL_CR3,
+        spec_ctrl = const L_SPEC_CTRL,
     )
 }
 
 /// Common tail of the stubs that run on IST stacks. A #DB of the guest goes on as an ordinary exception on the main
 /// stack (single-step and breakpoints are the guest's business); everything else is handled right here.
 #[unsafe(naked)]
+#[unsafe(link_section = ".text.entry")]
 extern "C" fn entry_ist() {
     naked_asm!(
         push_gprs!(),
         "cld",
         alternative!(smap, "clac"),
+        // It may have come in the middle of an entry or exit: which tables are loaded is kept in rbx.
+        alternative!(xpti, "mov rbx, cr3"),
+        enter_anywhere!(),
         "mov rbp, rsp",
         "mov esi, [rsp + {vector}]",
         "cmp esi, 1",
@@ -306,6 +389,7 @@ extern "C" fn entry_ist() {
         "and rsp, -16",
         "call {ist}",
         "mov rsp, rbp",
+        alternative!(xpti, "mov cr3, rbx"),
         pop_gprs!(),
         "add rsp, 8",
         "iretq",
@@ -317,6 +401,9 @@ extern "C" fn entry_ist() {
         exception = sym hospes_exception,
         ist = sym hospes_ist,
         exit = sym exit_to_guest,
+        local = const LOCAL_OFFSET,
+        full_cr3 = const L_FULL_CR3,
+        spec_ctrl = const L_SPEC_CTRL,
     )
 }
 
@@ -344,6 +431,15 @@ global_asm!(
     ist = sym entry_ist,
     common = sym entry_vector,
 );
+
+/// The pages of the entry and exit code.
+pub fn text() -> core::ops::Range<u64> {
+    unsafe extern "C" {
+        static entry_text_start: u8;
+        static entry_text_end: u8;
+    }
+    (&raw const entry_text_start) as u64..(&raw const entry_text_end) as u64
+}
 
 /// Address of the stub of `vector`.
 pub fn vector_stub(vector: u8) -> u64 {

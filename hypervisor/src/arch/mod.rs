@@ -36,6 +36,7 @@ pub mod regs;
 pub mod sabotage;
 #[cfg(target_os = "none")]
 pub mod segments;
+pub mod spec;
 #[cfg(target_os = "none")]
 pub mod symbols;
 #[cfg(target_os = "none")]
@@ -43,6 +44,8 @@ pub mod tables;
 pub mod trace;
 #[cfg(target_os = "none")]
 pub mod uaccess;
+#[cfg(target_os = "none")]
+pub mod xpti;
 
 /// Whether an interrupt that would preempt the running vCPU is due, though interrupts are off.
 #[inline(always)]

@@ -47,8 +47,10 @@ pub fn root() -> Mfn {
 
 /// Loads the root L4: what a CPU uses while no guest's tables are loaded.
 pub fn load_root() {
+    let root = ROOT.load(Ordering::Relaxed);
     // SAFETY: the root table maps the whole hypervisor.
-    unsafe { super::cr::write_cr3(ROOT.load(Ordering::Relaxed)) };
+    unsafe { super::cr::write_cr3(root) };
+    super::xpti::loaded(super::percpu::this_cpu(), root, false);
 }
 
 /// A page table of 512 entries at a machine address, through the direct map.
@@ -97,6 +99,25 @@ pub struct NoTable;
 /// # Errors
 /// [`NoTable`] when `alloc` gives none; what was mapped stays mapped.
 pub unsafe fn map(
+    va: u64,
+    pa: u64,
+    len: u64,
+    flags: u64,
+    alloc: impl FnMut() -> Option<MachineAddr>,
+) -> Result<(), NoTable> {
+    // SAFETY: the caller's.
+    unsafe { map_in(ROOT.load(Ordering::Relaxed), va, pa, len, flags, alloc) }
+}
+
+/// As [`map`], in the tree of the L4 at `root`.
+///
+/// # Safety
+/// As [`map`]; `root` is an L4 of the hypervisor's own.
+///
+/// # Errors
+/// As [`map`].
+pub unsafe fn map_in(
+    root: u64,
     mut va: u64,
     mut pa: u64,
     len: u64,
@@ -107,7 +128,7 @@ pub unsafe fn map(
     // Lower entries decide; upper ones only need to let user accesses through where the leaf does.
     let upper = flag::P | flag::RW | flag::A | (flags & flag::US);
     while va < end {
-        let mut t = ROOT.load(Ordering::Relaxed);
+        let mut t = root;
         let mut level = 4;
         loop {
             let shift = 12 + 9 * (level - 1);
@@ -172,6 +193,55 @@ pub unsafe fn clear_root_slot(slot: usize) {
     // SAFETY: the caller's; the root table is never freed.
     unsafe { (*table(ROOT.load(Ordering::Relaxed)))[slot] = 0 };
     load_root();
+}
+
+/// What [`audit`] found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rights {
+    /// Pages (of any size) mapped.
+    pub mapped: u64,
+    /// 4 KiB pages that can be executed.
+    pub executable: u64,
+}
+
+/// Walks the root's whole tree: no page may be both writable and executable, no executable frame may be writable through
+/// the direct map, and ring 3 may reach the M2P only.
+///
+/// # Panics
+/// Where one of that does not hold: the hypervisor has mapped something wrongly.
+pub fn audit() -> Rights {
+    let mut sums = Rights::default();
+    audit_table(ROOT.load(Ordering::Relaxed), 4, 0, &mut sums);
+    sums
+}
+
+fn audit_table(t: u64, level: u32, base: u64, sums: &mut Rights) {
+    for i in 0..512u64 {
+        // SAFETY: a live table of the root's tree; entries are read whole.
+        let e = unsafe { (*table(t))[i as usize] };
+        if e & flag::P == 0 {
+            continue;
+        }
+        let shift = 12 + 9 * (level - 1);
+        // Sign-extended from bit 47.
+        let va = (((base | i << shift) << 16) as i64 >> 16) as u64;
+        if level > 1 && e & flag::PSE == 0 {
+            audit_table(e & flag::ADDR, level - 1, base | i << shift, sums);
+            continue;
+        }
+        sums.mapped += 1;
+        assert!(e & flag::US == 0 || slot_of(va) == slot_of(layout::M2P_RO), "{va:#x} is open to ring 3");
+        if e & flag::NX != 0 {
+            continue;
+        }
+        assert!(e & flag::RW == 0, "{va:#x} is writable and executable");
+        for page in 0..(1u64 << shift) / 4096 {
+            sums.executable += 1;
+            let alias = direct(MachineAddr((e & flag::ADDR) + page * 4096));
+            let writable = lookup(alias).is_some_and(|(d, _)| d & flag::RW != 0);
+            assert!(!writable, "the code at {:#x} is writable at {alias:#x}", va + page * 4096);
+        }
+    }
 }
 
 /// Highest level at which leaves may be mapped: 3 where the CPU has 1 GiB pages.

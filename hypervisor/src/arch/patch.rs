@@ -11,11 +11,30 @@
 pub enum Feature {
     /// STAC and CLAC around accesses to guest memory, CLAC on entry.
     Smap = 0,
+    /// Page tables without the hypervisor.
+    Xpti = 1,
+    /// MSR SPEC_CTRL written on entry.
+    Ibrs = 2,
+    /// Return stack buffer filled on entry.
+    Rsb = 3,
+    /// VERW on exit.
+    Verw = 4,
+}
+
+impl Feature {
+    /// The feature's bit in what [`apply`] takes, if `on`.
+    pub const fn bit(self, on: bool) -> u32 {
+        (on as u32) << self as u32
+    }
 }
 
 /// Assembly of a site: `alternative!(smap, "clac")` is NOPs, or that code where the feature is in use.
 macro_rules! alternative {
     (@ smap) => { "0" };
+    (@ xpti) => { "1" };
+    (@ ibrs) => { "2" };
+    (@ rsb) => { "3" };
+    (@ verw) => { "4" };
     ($feature:ident, $($code:literal),+ $(,)?) => {
         concat!(
             ".pushsection .alt.code,\"a\"\n771:\n", $($code, "\n",)+ "772:\n.popsection\n",
@@ -49,7 +68,7 @@ const NOPS: [&[u8]; 9] = [
     &[0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
 ];
 
-/// Fills a site that is not in use with as few instructions as there can be: one NOP, or a jump over the rest.
+/// Fills sites that are not in use with as few instructions as there can be: one NOP, or a jump over the rest.
 fn fill(site: &mut [u8]) {
     let n = site.len();
     if let Some(nop) = n.checked_sub(1).and_then(|i| NOPS.get(i)) {
@@ -82,13 +101,23 @@ pub unsafe fn apply(chosen: u32) {
     // code do not overlap, nobody executes them meanwhile, and CPUID makes this CPU forget what it had fetched.
     unsafe {
         cr::write_cr0(cr0 & !(1 << 16));
-        for s in sites {
-            let (site, code) = (core::slice::from_raw_parts_mut(s.at, s.len as usize), core::slice::from_raw_parts(s.code, s.len as usize));
+        let mut rest = sites;
+        while let [s, after @ ..] = rest {
+            let mut len = s.len as usize;
+            rest = after;
             if chosen >> s.feature & 1 != 0 {
-                site.copy_from_slice(code);
-            } else {
-                fill(site);
+                core::slice::from_raw_parts_mut(s.at, len).copy_from_slice(core::slice::from_raw_parts(s.code, len));
+                continue;
             }
+            // Neighbours that are not in use either are jumped over together.
+            while let [next, after @ ..] = rest
+                && next.at == s.at.add(len)
+                && chosen >> next.feature & 1 == 0
+            {
+                len += next.len as usize;
+                rest = after;
+            }
+            fill(core::slice::from_raw_parts_mut(s.at, len));
         }
         cr::write_cr0(cr0);
     }

@@ -1,7 +1,7 @@
 //! Per-CPU data, found by masking RSP.
 //!
 //! The guest controls GS (even without a hypercall where FSGSBASE is on), so GS is not ours to use. [`CpuLocal`] stands
-//! at the aligned top of each CPU's stack block, the guest's [`GuestRegs`] frame directly below it; IST stacks lie in
+//! in the topmost page of each CPU's stack block, the guest's [`GuestRegs`] frame directly below it; IST stacks lie in
 //! the same block, so masking works on every stack the CPU ever uses.
 
 use super::layout::{MAX_CPUS, STACK_SIZE};
@@ -24,6 +24,8 @@ pub mod pending {
     pub const VCPU: u32 = 1 << 3;
     /// Work for this CPU outside interrupt context (console input, ...).
     pub const SOFTIRQ: u32 = 1 << 4;
+    /// The CPU's page tables for guests are out of date (`arch::xpti`).
+    pub const ROOT: u32 = 1 << 5;
 }
 
 /// One CPU's own data. Fields that other CPUs may touch are atomic; the rest belongs to the CPU alone.
@@ -45,6 +47,20 @@ pub struct CpuLocal {
     pub deadline: Cell<u64>,
     /// System time the timer was last set for; `u64::MAX`: it stands still.
     pub armed: Cell<u64>,
+    /// The L4 loaded in the hypervisor, and the one the exit path loads; the same where XPTI is not in use.
+    pub full_cr3: Cell<u64>,
+    /// See `full_cr3`.
+    pub exposed_cr3: Cell<u64>,
+    /// The CPU's own L4 for guests; 0 without XPTI.
+    pub exposed_l4: Cell<u64>,
+    /// XPTI is in use for the domain that runs here.
+    pub xpti: Cell<bool>,
+    /// What entries write to MSR SPEC_CTRL, where they do.
+    pub spec_ctrl: Cell<u32>,
+    /// Operand of VERW: a writable data segment.
+    pub verw: u16,
+    /// Domain that ran here last.
+    pub last_domain: Cell<u16>,
     /// What happened here last.
     pub trace: super::trace::Ring,
     /// What runs here; owned by `domain::current`.
@@ -60,11 +76,13 @@ pub static NO_UPCALL: [u8; 2] = [0, 1];
 static CPUS: [AtomicPtr<CpuLocal>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 static NR_CPUS: AtomicU32 = AtomicU32::new(0);
 
-/// Bytes from the start of a stack block to its `CpuLocal`.
-pub const LOCAL_OFFSET: u64 = STACK_SIZE - size_of::<CpuLocal>() as u64;
+/// Bytes from the start of a stack block to its `CpuLocal`: in the block's last page, behind the guest's registers and the
+/// frame of a fault of the exit path's IRET, so that all an entry touches lies in one page (`arch::xpti`).
+pub const LOCAL_OFFSET: u64 = STACK_SIZE - 4096 + 576;
 /// Bytes from the start of a stack block to the guest's register frame.
 pub const REGS_OFFSET: u64 = LOCAL_OFFSET - size_of::<GuestRegs>() as u64;
-const _: () = assert!(LOCAL_OFFSET % 16 == 0);
+const _: () = assert!(LOCAL_OFFSET.is_multiple_of(align_of::<CpuLocal>() as u64) && REGS_OFFSET % 4096 >= 2 * size_of::<GuestRegs>() as u64);
+const _: () = assert!(LOCAL_OFFSET + size_of::<CpuLocal>() as u64 <= STACK_SIZE);
 
 impl CpuLocal {
     /// Data of CPU `id`, nothing running.
@@ -78,6 +96,13 @@ impl CpuLocal {
             apic_id: Cell::new(0),
             deadline: Cell::new(u64::MAX),
             armed: Cell::new(u64::MAX),
+            full_cr3: Cell::new(0),
+            exposed_cr3: Cell::new(0),
+            exposed_l4: Cell::new(0),
+            xpti: Cell::new(false),
+            spec_ctrl: Cell::new(0),
+            verw: super::layout::sel::HYP_DS,
+            last_domain: Cell::new(u16::MAX),
             trace: super::trace::Ring::new(),
             current: RefCell::new(None),
             hypercalls: [const { AtomicU64::new(0) }; pv_abi::hypercall::NR_ENTRIES],

@@ -58,6 +58,30 @@ pub const fn stack_block(cpu: CpuId) -> u64 {
     STACKS + cpu.0 as u64 * STACK_SIZE
 }
 
+const fn ist_top(block: u64, ist: u64) -> u64 {
+    block + (ist + 1) * IST_STEP * PAGE_SIZE
+}
+
+/// The tops of the IST stacks in a block.
+pub fn ist_tops(block: u64) -> impl Iterator<Item = u64> {
+    (0..4).map(move |ist| ist_top(block, ist))
+}
+
+/// The SYSCALL stub of `cpu`.
+pub const fn stub(cpu: CpuId) -> u64 {
+    STUBS + cpu.0 as u64 * PAGE_SIZE
+}
+
+/// The page with the reserved descriptors and the TSS of `cpu`, where TR points.
+pub const fn tss_page(cpu: CpuId) -> u64 {
+    idle_gdt(cpu) + sel::RESERVED_PAGE as u64 * PAGE_SIZE
+}
+
+/// The IDT: one page.
+pub fn idt() -> u64 {
+    (&raw const IDT) as u64
+}
+
 /// Where GDTR points on `cpu` while no vCPU runs.
 pub const fn idle_gdt(cpu: CpuId) -> u64 {
     GDTS + cpu.0 as u64 * 16 * PAGE_SIZE
@@ -100,7 +124,7 @@ pub fn create(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Res
     unsafe {
         tss.add(4).cast::<u64>().write_unaligned(block + LOCAL_OFFSET);
         for ist in 0..4u64 {
-            let top = block + (ist + 1) * IST_STEP * PAGE_SIZE;
+            let top = ist_top(block, ist);
             tss.add(36 + 8 * ist as usize).cast::<u64>().write_unaligned(top);
         }
         // The I/O bitmap is beyond the limit: every port of ring 3 traps.
@@ -115,8 +139,18 @@ pub fn create(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Res
     let stub_va = STUBS + u64::from(cpu.0) * PAGE_SIZE;
     write_stub(stub, 0, stub_va, block + LOCAL_OFFSET, entry::entry_syscall as *const () as u64);
     write_stub(stub, 64, stub_va + 64, block + LOCAL_OFFSET, entry::entry_syscall32 as *const () as u64);
-    // SAFETY: this CPU's stub page is mapped by nobody else.
-    unsafe { paging::map(stub_va, stub.0, PAGE_SIZE, flag::CODE, &mut alloc)? };
+    // SAFETY: this CPU's stub page is mapped by nobody else. It is executable, so nobody writes it any more.
+    unsafe {
+        paging::map(stub_va, stub.0, PAGE_SIZE, flag::CODE, &mut alloc)?;
+        paging::map(paging::direct(stub), stub.0, PAGE_SIZE, flag::RODATA, &mut alloc)?;
+    }
+    cr::invlpg(paging::direct(stub));
+    let exposed = super::xpti::build(cpu, &mut alloc)?;
+    // SAFETY: written above.
+    let local = unsafe { &*local };
+    local.full_cr3.set(paging::root().0 << 12);
+    local.exposed_cr3.set(local.full_cr3.get());
+    local.exposed_l4.set(exposed.map_or(0, |a| a.0));
     Ok(block + super::percpu::REGS_OFFSET)
 }
 
@@ -220,7 +254,10 @@ pub fn load(cpu: CpuId) {
         msr::wrmsr(nr::CSTAR, stub + 64);
         use super::regs::rflags as f;
         msr::wrmsr(nr::SFMASK, f::TF | f::IF | f::DF | f::IOPL | f::NT | f::RF | f::VM | f::AC);
-        msr::wrmsr(nr::EFER, msr::rdmsr(nr::EFER) | 1);
+        const SCE: u64 = 1;
+        const AIBRSE: u64 = 1 << 21;
+        let efer = if super::spec::policy().auto_ibrs { SCE | AIBRSE } else { SCE };
+        msr::wrmsr(nr::EFER, msr::rdmsr(nr::EFER) | efer);
         if super::cpu::is_intel() {
             msr::wrmsr(nr::SYSENTER_CS, u64::from(sel::HYP_CS));
             msr::wrmsr(nr::SYSENTER_ESP, local);

@@ -217,6 +217,7 @@ impl VcpuTables {
                 cr::write_cr3(v);
             }
         }
+        crate::arch::xpti::loaded(crate::arch::percpu::this_cpu(), v, true);
     }
 }
 
@@ -236,6 +237,13 @@ fn base_ref(mem: &DomainMemory, mfn: Mfn) -> Result<&'static Frame, Refused> {
         Refused::Preempted => Refused::Preempted,
         Refused::Error(_) => Refused::Error(Errno::EINVAL),
     })
+}
+
+/// An entry of an L4 has changed; should it be the one this CPU has loaded, its copy (`arch::xpti`) follows. Other CPUs'
+/// copies follow at their next flush, or when they miss the entry.
+pub(super) fn l4_changed() {
+    #[cfg(target_os = "none")]
+    crate::arch::xpti::outdated();
 }
 
 /// Writes the hypervisor's slots into an L4 that is being validated.

@@ -150,6 +150,9 @@ impl Table {
         };
         match swapped {
             Ok(old) => {
+                if kind == Kind::L4 {
+                    tables::l4_changed();
+                }
                 if page_type::put_entry(old, kind, self.owner, true).is_err() {
                     // The subtree is partial and owns what the entry owned; it is finished before the domain's next operation.
                     super::unfinished::remember(self.owner.id, old.mfn());

@@ -33,7 +33,7 @@ pub fn start_others(apic_ids: impl Iterator<Item = u32>, max: u32) {
 #[cfg(target_os = "none")]
 mod bring_up {
     use crate::arch::percpu::{self, CpuId, pending, this_cpu};
-    use crate::arch::{ap, cpu, entry, fpu, paging, tables};
+    use crate::arch::{ap, cpu, entry, fpu, paging, spec, tables};
     use crate::mm;
     use crate::platform::{lapic, timer};
     use crate::sync;
@@ -80,6 +80,7 @@ mod bring_up {
         cpu::init_control_registers();
         paging::load_root();
         tables::load(CpuId(id));
+        spec::init_cpu();
         fpu::init_ap();
         lapic::init_cpu();
         percpu::publish(this_cpu());

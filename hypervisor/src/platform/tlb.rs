@@ -48,6 +48,8 @@ pub fn needs_flush(mask: CpuMask, stamp: u64) -> CpuMask {
 pub fn tick_then(flush: impl FnOnce()) {
     let now = CLOCK.fetch_add(1, Ordering::SeqCst) + 1;
     flush();
+    #[cfg(target_os = "none")]
+    crate::arch::xpti::outdated();
     if let Some(l) = LAST.get(this_cpu().id.0 as usize) {
         l.store(now, Ordering::SeqCst);
     }
@@ -59,7 +61,10 @@ pub fn flush_local(what: Flush) {
         Flush::All => tick_then(flush_everything),
         Flush::Page(va) => {
             #[cfg(target_os = "none")]
-            crate::arch::cr::invlpg(va);
+            {
+                crate::arch::cr::invlpg(va);
+                crate::arch::xpti::outdated();
+            }
             let _ = va;
         }
     }
@@ -70,10 +75,15 @@ fn flush_everything() {
     {
         use crate::arch::cr;
         let c = cr::read_cr4();
-        // SAFETY: PGE off and on again: flushes global translations too; nothing else changes.
+        // SAFETY: PGE off and on again: flushes global translations too; nothing else changes. Where it is off for good
+        // there are none, and CR3 is reloaded with what it holds.
         unsafe {
-            cr::write_cr4(c & !cr::cr4::PGE);
-            cr::write_cr4(c);
+            if c & cr::cr4::PGE != 0 {
+                cr::write_cr4(c & !cr::cr4::PGE);
+                cr::write_cr4(c);
+            } else {
+                cr::write_cr3(cr::read_cr3());
+            }
         }
     }
 }

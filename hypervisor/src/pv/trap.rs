@@ -99,6 +99,10 @@ pub fn exception(cx: &mut Cx, vector: u8, cr2: u64) -> Result<(), Reason> {
 }
 
 fn page_fault(cx: &mut Cx, error: u32, cr2: u64) -> Result<(), Reason> {
+    #[cfg(target_os = "none")]
+    if crate::arch::xpti::missed(cr2) {
+        return Ok(());
+    }
     let mut address = cr2;
     if is_hypervisor(cr2) {
         // The CPU looked for a descriptor in the window: an LDT page that is not there yet.

@@ -137,6 +137,12 @@ fn load(v: &VcpuRef, arch: &mut VcpuArch) {
         mem.window.set_reserved_page(v.id.0, tables::reserved_page_frame(cpu));
         arch.last_cpu = cpu.0;
     }
+    let policy = crate::arch::spec::policy();
+    let local = this_cpu();
+    local.xpti.set(if v.domain().privileged { policy.xpti_dom0 } else { policy.xpti_domu });
+    if local.last_domain.replace(v.domain().id.0) != v.domain().id.0 {
+        crate::arch::spec::domain_switch();
+    }
     arch.tables.load(arch.in_kernel, true);
     crate::mm::window::use_descriptors(v.id, arch.tables.ldt_entries);
     crate::arch::cpu::set_guest_cr4(arch.cr4);

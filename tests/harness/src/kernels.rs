@@ -73,6 +73,7 @@ pub const KERNELS: &[Kernel] = &[
     kernel("memory", "reservations, exchange and maps of memory_op"),
     Kernel { options: "dom0_max_vcpus=2", smp: 2, ..kernel("smp", "a second vCPU: bring-up, IPIs, down and up") },
     kernel("child", "a second domain: built, run, paused, destroyed"),
+    Kernel { options: "xpti=1", ..kernel("xpti", "guests' page tables without the hypervisor") },
     kernel("ac", "every kind of entry with RFLAGS.AC set"),
     kernel("fpu", "FPU state across everything"),
     Kernel { options: "dom0_max_vcpus=3", smp: 3, ..kernel("hostile_down", "vCPUs that take each other down") },

@@ -196,3 +196,37 @@ pub fn remove(store: &mut Store, domain: DomId) -> Result<(), StoreError> {
     // Made by xl, for domains of its own.
     store.remove(&format!("/libxl/{domain}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xs::fake::{self, Nodes};
+
+    fn info(domain: u16) -> Getdomaininfo {
+        Getdomaininfo { domain, ..Default::default() }
+    }
+
+    #[test]
+    fn a_domain_and_its_nodes_come_and_go() {
+        let (mut store, nodes) = fake::store(Nodes::with_conflicts(3), |_, _, _| {});
+        let config = Config::least("web");
+        let ring = |mfn| Ring { mfn, port: 1 };
+        let new = |id| NewDomain { domain: DomId(id), config: &config, uuid: [id as u8; 16] };
+        new(7).write(&mut store, &[], ring(10), ring(11)).unwrap();
+        assert_eq!(name(&mut store, DomId(7)).unwrap().as_deref(), Some("web"));
+        assert_eq!(nodes.lock().unwrap().values["/local/domain/7/console/ring-ref"], "11");
+        assert_eq!(nodes.lock().unwrap().perms["/local/domain/7"], "n0 r7");
+        assert_eq!(uptime(&mut store, DomId(7)).unwrap().map(|seconds| seconds < 60), Some(true));
+
+        let taken = new(8).write(&mut store, &[info(7)], ring(12), ring(13)).unwrap_err().to_string();
+        assert_eq!(taken, "the name `web` is taken by domain 7; choose another one or destroy that domain");
+        assert_eq!(name(&mut store, DomId(8)).unwrap(), None);
+
+        rename(&mut store, &[info(7)], DomId(7), "shop").unwrap();
+        assert_eq!(name(&mut store, DomId(7)).unwrap().as_deref(), Some("shop"));
+        assert!(rename(&mut store, &[info(7)], DomId(7), "shop").is_err());
+
+        remove(&mut store, DomId(7)).unwrap();
+        assert_eq!(nodes.lock().unwrap().with("7"), Vec::<&str>::new());
+    }
+}

@@ -129,6 +129,20 @@ for pid in /proc/[0-9]*; do case $(tr "\0" " " <$pid/cmdline) in *" watch "*) ki
 dom destroy g
 until_true 5 sh -c "! cat /sys/block/loop*/loop/backing_file" || fail "loop devices stay after destroy"
 
+# Interrupted while it is made, wherever that is: nothing stays.
+: >/run/hospes/lock
+before=$(free_pages)
+for tenths in 1 3 6 10 15 20 30; do
+    dom create /run/again.cfg >/dev/null 2>/run/err &
+    usleep ${tenths}00000
+    kill -INT $! 2>/dev/null || true
+    if wait $!; then dom destroy g; else grep -q "interrupted; the domain was not made" /run/err || fail "it says: $(cat /run/err)"; fi
+    ! dom domid g 2>/dev/null || fail "it is there after all"
+    [ -z "$(ls /sys/bus/xen-backend/devices; ls /sys/class/net/xenbr0/brif; ls /run/hospes/*.json /sys/block/loop*/loop/backing_file 2>/dev/null; xenstore-list /vm)" ] ||
+        fail "something stays after $tenths tenths of a second"
+done
+until_true 10 eval "[ \$(free_pages) -ge $((before - 4)) ]" || fail "$before pages were free, and now $(free_pages)"
+
 # Autostart.
 mkdir -p /etc/hospes/auto
 sed "s/^name.*/name = \"auto\"/; /^uuid/d; /^disk/,/^]/d; /^vif/,/^]/d" /run/again.cfg >/etc/hospes/auto/10-auto.cfg

@@ -24,16 +24,29 @@ const MAX_MEMORY: u64 = 16 << 20;
 /// Names are used in paths of the store and of log files.
 const MAX_NAME: usize = 64;
 
-/// Settings of xl that these tools do not have yet. They are refused, never ignored: a domain that lacks its disk is worse
-/// than none.
-const NOT_YET: &[&str] = &[
-    "bios", "bootloader", "bootloader_args", "channel", "claim_mode", "cpuid", "cpus_soft",
-    "device_model_version", "device_tree", "driver_domain", "e820_host", "gfx_passthru", "ioports", "iomem", "irqs",
-    "localtime", "max_event_channels", "max_grant_frames", "max_grant_version", "max_maptrack_frames", "memory_sharing",
-    "nestedhvm", "nics", "on_soft_reset", "p9", "passthrough", "pci", "pci_msitranslate", "pci_permissive", "pool", "pvcalls", "rtc_timeoffset",
-    "sdl", "seclabel", "shadow_memory", "spice", "suppress_global_vmgenid", "tsc_mode", "usbctrl", "usbdev", "vcpu_hard_affinity",
-    "vcpu_soft_affinity", "vdispl", "vfb", "vkb", "vnc", "vnuma", "vsnd", "vtpm", "xend_suspend_evtchn_compat",
+/// Settings of xl that give a domain something these tools cannot give it. They are refused: a domain that lacks its device is
+/// worse than none.
+const REFUSED: &[&str] = &[
+    "channel", "console", "cpuid", "device_tree", "driver_domain", "e820_host", "gfx_passthru", "ioports", "iomem", "irqs", "nics",
+    "p9", "passthrough", "pci", "pool", "pvcalls", "rdm", "seclabel", "usbctrl", "usbdev", "vdispl", "vnuma", "vsnd", "vtpm",
+    "xen_9pfs", "init_seclabel", "device_model_stubdomain_override",
 ];
+
+/// Settings of xl that a PV guest without a screen does not notice, or that only advise. They are named in a warning.
+const IGNORED: &[&str] = &[
+    "acpi", "acpi_firmware", "acpi_s3", "acpi_s4", "altp2m", "apic", "bios", "boot", "claim_mode", "cpus_soft",
+    "device_model_args", "device_model_override", "device_model_user", "device_model_version", "dhcp", "disable_migrate",
+    "firmware", "gateway", "hap", "hostname", "hpet", "ip", "keymap", "localtime", "max_event_channels", "max_grant_frames",
+    "max_grant_version", "max_maptrack_frames", "memory_sharing", "monitor", "ms_vm_genid", "mwait", "nestedhvm", "netmask",
+    "nomigrate", "nx", "on_soft_reset", "pae", "parallel", "pci_msitranslate", "pci_permissive", "pci_power_mgmt", "pci_seize",
+    "rtc_timeoffset", "sdl", "serial", "shadow_memory", "smbios_firmware", "soundhw", "spice", "stdvga",
+    "suppress_global_vmgenid", "timer_mode", "tsc_mode", "uefi", "usb", "usbdevice", "usbversion", "vcpu_hard_affinity",
+    "vcpu_soft_affinity", "vendor_device", "vfb", "vga", "videoram", "viridian", "vkb", "vnc", "vncconsole", "vncdisplay",
+    "vnclisten", "vncpasswd", "vncunused", "vncviewer", "vpt_align", "vspt", "xend_suspend_evtchn_compat", "xenstore",
+];
+
+/// What stands in for a boot loader that runs in dom0.
+const GRUB: &str = "kernel = \"/usr/lib/grub-xen/grub-x86_64-xen.bin\" boots from the guest's own disk instead";
 
 /// What happens when a domain has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,21 +120,28 @@ pub enum LoadError {
     Config(#[from] ConfigError),
 }
 
-/// Reads a configuration file; `overrides` are `key=value` words that come after it.
+/// Reads a configuration file; `overrides` are `key=value` words that come after it. What of it is not heeded is told on
+/// stderr.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Config, LoadError> {
     let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
     let text = String::from_utf8(bytes).map_err(|_| LoadError::NotText(path.to_owned()))?;
-    Ok(parse(&path.display().to_string(), &text, overrides)?)
+    let (config, warnings) = parse_all(&path.display().to_string(), &text, overrides)?;
+    for warning in warnings {
+        eprintln!("dom: warning: {warning}");
+    }
+    Ok(config)
 }
 
-fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Config, ConfigError> {
+/// The configuration, and what of the text it does not heed.
+fn parse_all(file: &str, text: &str, overrides: &[String]) -> Result<(Config, Vec<String>), ConfigError> {
     let mut settings = syntax::parse(file, text)?;
     for text in overrides {
         settings.push(syntax::parse_override(text)?);
     }
     let whole = Place { file: file.into(), line: 0 };
     // The last one of several with the same name counts.
-    Settings { map: settings.into_iter().map(|s| (s.key.clone(), s)).collect(), whole }.into_config()
+    Settings { map: settings.into_iter().map(|s| (s.key.clone(), s)).collect(), whole, warnings: Vec::new() }
+        .into_config()
 }
 
 /// Can a domain have this name? The error says why not.
@@ -140,6 +160,8 @@ pub fn check_name(name: &str) -> Result<(), String> {
 struct Settings {
     map: BTreeMap<String, Setting>,
     whole: Place,
+    /// What is not heeded.
+    warnings: Vec<String>,
 }
 
 fn error<T>(place: &Place, what: impl Into<String>) -> Result<T, ConfigError> {
@@ -147,10 +169,13 @@ fn error<T>(place: &Place, what: impl Into<String>) -> Result<T, ConfigError> {
 }
 
 impl Settings {
-    fn into_config(mut self) -> Result<Config, ConfigError> {
+    fn into_config(mut self) -> Result<(Config, Vec<String>), ConfigError> {
         self.check_kind()?;
         let name = self.name()?;
         let Some(kernel) = self.text("kernel")?.filter(|k| !k.is_empty()) else {
+            if let Some(Setting { key, place, .. }) = self.map.get("bootloader") {
+                return error(place, format!("not supported: {key}; {GRUB}"));
+            }
             return error(&self.whole, "there is no `kernel` in it; add a line like kernel = \"/boot/vmlinuz\"");
         };
         let ramdisk = self.text("ramdisk")?.filter(|r| !r.is_empty()).map(PathBuf::from);
@@ -195,7 +220,7 @@ impl Settings {
             return error(&self.whole, format!("`maxvcpus` ({max_vcpus}) is less than `vcpus` ({vcpus})"));
         }
         self.check_rest()?;
-        Ok(config)
+        Ok((config, self.warnings))
     }
 
     fn take(&mut self, key: &str) -> Option<Setting> {
@@ -320,7 +345,11 @@ impl Settings {
             "destroy" => Ok(Some(Action::Destroy)),
             "restart" => Ok(Some(Action::Restart)),
             "preserve" => Ok(Some(Action::Preserve)),
-            "rename-restart" | "coredump-destroy" | "coredump-restart" | "soft-reset" => {
+            "coredump-destroy" | "coredump-restart" => {
+                self.warnings.push(format!("{place}: {key} = \"{text}\" is heeded without the core dump"));
+                Ok(Some(if text == "coredump-destroy" { Action::Destroy } else { Action::Restart }))
+            }
+            "rename-restart" | "soft-reset" => {
                 error(&place, format!("not supported yet: {key} = \"{text}\"; there are destroy, restart and preserve"))
             }
             _ => error(&place, format!("`{key}` is `{text}` and may be destroy, restart or preserve")),
@@ -341,21 +370,30 @@ impl Settings {
         Ok(())
     }
 
-    /// What is left is not known to us, or does not ask for anything.
-    fn check_rest(&self) -> Result<(), ConfigError> {
+    /// What is left is refused, or named in a warning, or does not ask for anything.
+    fn check_rest(&mut self) -> Result<(), ConfigError> {
         // In the order of the file, so that the first mistake is the one that is told.
         let mut left: Vec<&Setting> = self.map.values().collect();
         left.sort_by_key(|setting| (setting.place.line == 0, setting.place.line));
+        let mut warnings = Vec::new();
         for Setting { key, value, place } in left {
-            if NOT_YET.contains(&key.as_str()) {
-                if !value.is_nothing() {
-                    return error(place, format!("not supported yet: {key}; take it out to start the domain without it"));
-                }
+            let known = REFUSED.contains(&key.as_str()) || IGNORED.contains(&key.as_str()) || key.starts_with("bootloader");
+            if known && value.is_nothing() {
+                continue;
+            }
+            if key.starts_with("bootloader") {
+                return error(place, format!("not supported: {key}; {GRUB}"));
+            } else if REFUSED.contains(&key.as_str()) {
+                return error(place, format!("not supported: {key}; take it out to start the domain without it"));
+            } else if known {
+                warnings.push(format!("{place}: `{key}` is not heeded: it does nothing for a PV guest here"));
+            } else if let Some(meant) = nearest(key) {
+                return error(place, format!("unknown setting `{key}`; is `{meant}` meant?"));
             } else {
-                let hint = nearest(key).map_or(String::new(), |known| format!("; is `{known}` meant?"));
-                return error(place, format!("unknown setting `{key}`{hint}"));
+                warnings.push(format!("{place}: `{key}` is not heeded: no such setting is known"));
             }
         }
+        self.warnings.extend(warnings);
         Ok(())
     }
 }
@@ -386,6 +424,11 @@ fn distance(one: &str, other: &str) -> usize {
         }
     }
     row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Config, ConfigError> {
+    parse_all(file, text, overrides).map(|(config, _)| config)
 }
 
 #[cfg(test)]

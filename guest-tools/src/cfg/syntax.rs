@@ -219,20 +219,50 @@ impl<'a> Parser<'a> {
                     return Err(ConfigError { place, what: format!("the string of `{key}` has no closing {quote}") });
                 }
                 Some(c) if c == quote => return Ok(text),
-                Some('\\') => match self.bump() {
-                    Some('n') => '\n',
-                    Some('t') => '\t',
-                    Some('r') => '\r',
-                    Some(c @ ('\\' | '"' | '\'')) => c,
-                    other => {
-                        let what = other.map_or(String::new(), String::from);
-                        return Err(ConfigError { place, what: format!("the string of `{key}` has an unknown escape \\{what}; write \\\\ for a backslash") });
-                    }
-                },
+                Some('\\') => self.escape(key, &place)?,
                 Some('\0') => return self.error(format!("the string of `{key}` has a NUL character in it")),
                 Some(c) => c,
             };
             text.push(c);
+        }
+    }
+
+    /// What a backslash and what follows it mean, as xl reads them.
+    fn escape(&mut self, key: &str, place: &Place) -> Result<char, ConfigError> {
+        let digits = |radix: u32, most: usize, rest: &str| rest.chars().take(most).take_while(|c| c.is_digit(radix)).count();
+        let (radix, len) = match self.peek() {
+            Some('x') => {
+                self.bump();
+                (16, digits(16, 2, self.rest))
+            }
+            Some('0'..='7') => (8, digits(8, 3, self.rest)),
+            Some(c) => {
+                self.bump();
+                return match c {
+                    'a' => Ok('\x07'),
+                    'b' => Ok('\x08'),
+                    'f' => Ok('\x0c'),
+                    'n' => Ok('\n'),
+                    'r' => Ok('\r'),
+                    't' => Ok('\t'),
+                    'v' => Ok('\x0b'),
+                    c if !c.is_alphanumeric() => Ok(c),
+                    c => Err(ConfigError {
+                        place: place.clone(),
+                        what: format!("the string of `{key}` has an unknown escape \\{c}; write \\\\ for a backslash"),
+                    }),
+                };
+            }
+            None => (16, 0),
+        };
+        let (number, rest) = self.rest.split_at_checked(len).unwrap_or_default();
+        self.rest = rest;
+        match u32::from_str_radix(number, radix).ok().filter(|n| (1..128).contains(n)).and_then(char::from_u32) {
+            Some(c) => Ok(c),
+            None => Err(ConfigError {
+                place: place.clone(),
+                what: format!("the string of `{key}` has an escape that is no ASCII character; write \\\\ for a backslash"),
+            }),
         }
     }
 
@@ -347,6 +377,13 @@ mod tests {
         assert_eq!(one("demo"), Err("`demo` on the command line: is no key=value".into()));
         assert_eq!(one("=1"), Err("`=1` on the command line: has no setting's name before the =".into()));
         assert_eq!(one("name='a"), Err("`name='a` on the command line: has a string or list that does not end".into()));
+    }
+
+    #[test]
+    fn escapes() {
+        assert_eq!(values(r#"x = "a\tb\\\"\x41\101\'\ ""#)[0].1, Value::Text("a\tb\\\"AA' ".into()));
+        assert_eq!(error(r"x = '\xzz'"), r"/etc/x.cfg:1: the string of `x` has an escape that is no ASCII character; write \\ for a backslash");
+        assert_eq!(error(r"x = '\777'"), r"/etc/x.cfg:1: the string of `x` has an escape that is no ASCII character; write \\ for a backslash");
     }
 
     proptest! {

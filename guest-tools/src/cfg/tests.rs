@@ -120,14 +120,20 @@ fn what_is_missing() {
 
 #[test]
 fn what_is_not_there_yet_is_refused() {
-    assert_eq!(error_with("pci = [ '01:00.0' ]"), "g.cfg:4: not supported yet: pci; take it out to start the domain without it");
+    assert_eq!(error_with("pci = [ '01:00.0' ]"), "g.cfg:4: not supported: pci; take it out to start the domain without it");
+    assert_eq!(
+        error_with("bootloader = 'pygrub'"),
+        "g.cfg:4: not supported: bootloader; kernel = \"/usr/lib/grub-xen/grub-x86_64-xen.bin\" boots from the guest's own disk instead"
+    );
+    // Without a kernel of its own, it is what matters most.
+    assert!(error_of("name = 'g'\nmemory = 1\nbootloader = 'pygrub'").starts_with("g.cfg:3: not supported: bootloader; kernel ="));
     assert_eq!(
         error_with("type = 'hvm'"),
         "g.cfg:4: not supported: type = \"hvm\"; only PV guests can be started (type = \"pv\")"
     );
     assert_eq!(
-        error_with("on_crash = 'coredump-restart'"),
-        "g.cfg:4: not supported yet: on_crash = \"coredump-restart\"; there are destroy, restart and preserve"
+        error_with("on_crash = 'rename-restart'"),
+        "g.cfg:4: not supported yet: on_crash = \"rename-restart\"; there are destroy, restart and preserve"
     );
 }
 
@@ -150,11 +156,55 @@ fn wrong_values() {
         "g.cfg:4: the name `12` is a number, so that it would be taken for a domain's id; give it a letter"
     );
     assert_eq!(error_with("vcpu = 2"), "g.cfg:4: unknown setting `vcpu`; is `vcpus` meant?");
-    assert_eq!(error_with("frobnicate = 2"), "g.cfg:4: unknown setting `frobnicate`");
 }
 
 #[test]
 fn a_file_that_is_not_there() {
     let error = load(Path::new("/nowhere/x.cfg"), &[]).unwrap_err().to_string();
     assert_eq!(error, "the configuration /nowhere/x.cfg cannot be read: No such file or directory (os error 2)");
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    parse_all("g.cfg", text, &[]).unwrap_or_else(|e| panic!("{e}")).1
+}
+
+#[test]
+fn what_is_not_heeded_is_named() {
+    assert_eq!(warnings(&format!("{GOOD}frobnicate = 2\nvnc = 0\nsdl = ''\npci = []\n")), [
+        "g.cfg:4: `frobnicate` is not heeded: no such setting is known"
+    ]);
+    assert_eq!(config(&format!("{GOOD}on_crash = 'coredump-restart'")).on_crash, Action::Restart);
+    assert_eq!(warnings(&format!("{GOOD}on_crash = 'coredump-destroy'")), [
+        "g.cfg:4: on_crash = \"coredump-destroy\" is heeded without the core dump"
+    ]);
+    assert_eq!(warnings(&format!("{GOOD}vfb = [ 'type=vnc' ]")), ["g.cfg:4: `vfb` is not heeded: it does nothing for a PV guest here"]);
+}
+
+#[test]
+fn files_that_people_have() {
+    let read = |text: &str| parse_all("g.cfg", text, &[]).unwrap_or_else(|e| panic!("{e}"));
+
+    let (web, warnings) = read(include_str!("samples/xen-tools.cfg"));
+    assert_eq!((web.name.as_str(), web.memory, web.vcpus), ("web1", 2048, 2));
+    assert_eq!(web.cmdline, "root=/dev/xvda2 ro elevator=noop");
+    assert_eq!(web.disks.iter().map(|d| d.vdev.number()).collect::<Vec<_>>(), [51714, 51713]);
+    assert_eq!(web.networks[0].mac.unwrap().to_string(), "00:16:3e:12:34:56");
+    assert_eq!(warnings, ["g.cfg:33: `dhcp` is not heeded: it does nothing for a PV guest here"]);
+
+    let (mail, warnings) = read(include_str!("samples/crlf.cfg"));
+    assert_eq!((mail.name.as_str(), mail.memory), ("mail", 512));
+    assert_eq!(mail.disks.iter().map(|d| d.target.display().to_string()).collect::<Vec<_>>(), ["/srv/xen/mail \"old\".img", "/srv/xen/rescue.iso"]);
+    assert!(mail.disks[1].cdrom && !mail.disks[1].writable);
+    assert_eq!(mail.networks[0].ip.len(), 2);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+
+    let (db, warnings) = read(include_str!("samples/keys.cfg"));
+    assert_eq!((db.memory, db.max_memory, db.vcpus, db.max_vcpus), (1024, 4096, 2, 8));
+    assert_eq!(db.cmdline, "root=UUID=\"0f\" ro console=hvc0 quiet");
+    assert_eq!(db.cpus.of(0).unwrap().among(8).map(|map| ranges(&map)), Ok("3-7".into()));
+    assert_eq!(db.disks[1].target, Path::new("/srv/images/db,logs.img"));
+    assert_eq!(db.networks.iter().map(|n| (n.interface.as_deref(), n.mtu)).collect::<Vec<_>>(), [(Some("db-1.0"), None), (None, Some(9000))]);
+    assert_eq!(db.on_watchdog, Action::Restart);
+    let keys: Vec<&str> = warnings.iter().filter_map(|w| w.split('`').nth(1)).collect();
+    assert_eq!(keys, ["usb", "serial", "boot"]);
 }

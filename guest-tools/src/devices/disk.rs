@@ -85,6 +85,17 @@ pub fn check(store: &mut Store, disk: &Disk) -> Result<()> {
     Ok(())
 }
 
+/// Fails if one of the same domain's other disks is the same file or device, and one of both can be written.
+pub fn check_others(others: &[Disk], disk: &Disk) -> Result<()> {
+    let this = std::fs::metadata(&disk.target)?;
+    for other in others.iter().filter(|other| (other.writable || disk.writable) && !(other.shared || disk.shared)) {
+        if std::fs::metadata(&other.target).is_ok_and(|found| identity(&found) == identity(&this)) {
+            bail!("{} is the disk {} already; w! as access shares it", disk.target.display(), other.vdev);
+        }
+    }
+    Ok(())
+}
+
 /// A disk as a block device: the device's path and number, and what keeps a loop device alive until the back end has it.
 struct Opened {
     path: PathBuf,

@@ -31,7 +31,7 @@ use crate::nodes;
 use crate::xs::{Perms, Store, StoreError};
 
 /// How long a driver may take for a step.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 10_000 });
 /// How often the kernel's own files are looked at; they tell nobody when they change.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -349,8 +349,11 @@ fn load_backend(kind: Kind) -> Result<()> {
 
 /// Fails if a domain of this configuration could not get its devices: before there is one.
 pub fn check(store: &mut Store, config: &Config) -> Result<()> {
-    for disk in &config.disks {
-        disk::check(store, disk).with_context(|| format!("the disk {}", disk.vdev))?;
+    for (number, disk) in config.disks.iter().enumerate() {
+        let before = config.disks.get(..number).unwrap_or_default();
+        disk::check(store, disk)
+            .and_then(|()| disk::check_others(before, disk))
+            .with_context(|| format!("the disk {}", disk.vdev))?;
     }
     for network in &config.networks {
         network::check(store, network)?;
@@ -368,3 +371,6 @@ pub fn attach_all(store: &mut Store, domain: DomId, config: &Config) -> Result<(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

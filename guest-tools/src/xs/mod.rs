@@ -1,5 +1,7 @@
 //! A client of the store (xenstored): over its socket, or over the kernel's `/dev/xen/xenbus` where that is not there.
 
+#[cfg(test)]
+pub mod fake;
 mod wire;
 
 use std::collections::VecDeque;
@@ -103,6 +105,12 @@ impl Store {
             },
         };
         Ok(Store { connection, next_request: 1, transaction: 0, events: VecDeque::new() })
+    }
+
+    /// Over a connection that is there.
+    #[cfg(test)]
+    pub fn over(socket: UnixStream) -> Self {
+        Store { connection: File::from(OwnedFd::from(socket)), next_request: 1, transaction: 0, events: VecDeque::new() }
     }
 
     /// One message from the store.

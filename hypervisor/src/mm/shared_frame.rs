@@ -248,11 +248,49 @@ impl InfoPage {
         for i in 0..vcpu_info::SIZE / 8 {
             page.store_u64(offset + i * 8, self.word(i * 8).load(Ordering::Acquire));
         }
-        let to = page.at(offset, 8).ok_or(Errno::ENXIO)?;
-        self.registered.call_once(|| page);
+        self.adopt(page, offset)
+    }
+
+    /// From here on the vcpu_info stands at `offset` of `page`, unless another vCPU was faster to move it.
+    fn adopt(&self, page: SharedFrame, offset: usize) -> Result<(), Errno> {
+        let mut first = false;
+        let kept = self.registered.call_once(|| {
+            first = true;
+            page
+        });
+        // A page that came too late is given up: nothing may ever point into it.
+        if !first {
+            return Err(Errno::EINVAL);
+        }
+        let to = kept.at(offset, 8).ok_or(Errno::ENXIO)?;
         self.place.store(to, Ordering::SeqCst);
         self.select(u64::MAX);
         self.set_pending();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::testing;
+
+    #[test]
+    fn two_vcpus_that_move_a_vcpu_info_at_once_leave_one_page_in_use() {
+        testing::machine(64);
+        let mem = testing::domain(1, 16);
+        let shared = SharedFrame::try_new(mem.id).unwrap();
+        let info = InfoPage::in_shared_info(&shared, 0);
+        let (a, b) = (mem.allocate(0, u64::MAX).unwrap(), mem.allocate(0, u64::MAX).unwrap());
+        // Both have seen that it was not moved yet.
+        let (first, second) = (SharedFrame::of_guest(mem, a).unwrap(), SharedFrame::of_guest(mem, b).unwrap());
+        assert_eq!(info.adopt(first, 64), Ok(()));
+        assert_eq!(info.adopt(second, 128), Err(Errno::EINVAL));
+        assert_eq!(info.registered(), Some(a));
+        info.set_cr2(0x1234);
+        assert_eq!(info.registered.get().unwrap().load_u64(64 + 16), 0x1234, "it stands in the first page");
+        let late = frame::get(b).unwrap();
+        assert_eq!((late.references(), late.type_count()), (1, 0), "the second page is the guest's alone");
+        assert_eq!(info.relocate(mem, b, 0), Err(Errno::EINVAL), "it moves once");
     }
 }

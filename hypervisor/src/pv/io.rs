@@ -10,6 +10,7 @@ use super::trap;
 use crate::arch::regs::rflags as f;
 use crate::domain::Cx;
 use crate::mm::guest;
+use crate::platform::ports;
 
 /// Whether the mode the vCPU is in has the I/O privilege level.
 pub fn has_iopl(cx: &Cx) -> bool {
@@ -95,21 +96,16 @@ fn string(cx: &mut Cx, op: u8, port: u16, size: usize, p: &Prefixes, len: usize)
     Some(len)
 }
 
-/// Ports that are the hypervisor's: interrupt controllers, the system timer, its serial port.
-fn ours(port: u16) -> bool {
-    matches!(port, 0x20 | 0x21 | 0xa0 | 0xa1 | 0x40..=0x43 | 0x3f8..=0x3ff)
-}
-
 fn read(cx: &Cx, port: u16, size: usize) -> u32 {
     let ones = if size == 4 { u32::MAX } else { (1 << (size * 8)) - 1 };
-    if !cx.domain().privileged || ours(port) {
+    if !cx.domain().privileged || ports::guarded(port, size) {
         return ones;
     }
-    crate::platform::ports::read(port, size)
+    ports::read(port, size)
 }
 
 fn write(cx: &Cx, port: u16, size: usize, v: u32) {
-    if cx.domain().privileged && !ours(port) {
-        crate::platform::ports::write(port, size, v);
+    if cx.domain().privileged && !ports::guarded(port, size) {
+        ports::write(port, size, v);
     }
 }

@@ -34,7 +34,8 @@ enum Outcome {
 struct Workshop<'a> {
     root: PathBuf,
     copy: PathBuf,
-    /// Shared with everything else: what the workspace depends on is built once.
+    /// The copy's own: cargo takes packages at the same place of two workspaces for the same, and what was built from a
+    /// mutant must never be taken for the tree's.
     target: PathBuf,
     options: &'a Options,
     /// The test kernels, built from the tree as it is.
@@ -49,7 +50,9 @@ pub fn mutants(o: &Options) -> Result<bool, String> {
         return Err("harness: no such mutant".into());
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |t| root.join(t));
-    let mut shop = Workshop { copy: target.join("mutants"), root, target, options: o, kernels: None };
+    let mutants_dir = target.join("mutants");
+    let mut shop =
+        Workshop { copy: mutants_dir.join("tree"), root, target: mutants_dir.join("build"), options: o, kernels: None };
     if mutants.iter().any(|m| matches!(m.test, Test::Kernel(_))) {
         shop.kernels = Some(kernels::build(&shop.root)?);
     }

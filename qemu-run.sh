@@ -22,6 +22,8 @@ source "$SCRIPTS/build.sh"
 source "$SCRIPTS/initrd.sh"
 # shellcheck source=scripts/iso.sh
 source "$SCRIPTS/iso.sh"
+# shellcheck source=scripts/guest-grub.sh
+source "$SCRIPTS/guest-grub.sh"
 # shellcheck source=scripts/guest-image.sh
 source "$SCRIPTS/guest-image.sh"
 # shellcheck source=scripts/qemu.sh

@@ -37,7 +37,8 @@ guest_image() {
         forget_old "$CACHE/guest-images" 4
     fi
     touch "$made"
-    for part in key vmlinuz initrd grub; do cp --remove-destination "$made/$part" "$OPT_OUTPUT.$part"; done
+    guest_grub "$OPT_OUTPUT.grub"
+    for part in key vmlinuz initrd; do cp --remove-destination "$made/$part" "$OPT_OUTPUT.$part"; done
     cp --sparse=always --reflink=auto "$made/disk" "$OPT_OUTPUT.new" || die "cannot write $OPT_OUTPUT"
     mv "$OPT_OUTPUT.new" "$OPT_OUTPUT"
     say "the guest's disk is $OPT_OUTPUT; ssh takes the key $OPT_OUTPUT.key"
@@ -80,7 +81,6 @@ guest_image_build() {
             "$1/made/disk" "$4k"' bash "$work" "${OPT_SIZE}M" "$GUEST_ROOT_SECTOR" "$(guest_root_kib)" ||
         die "the root file system does not fit into --size $OPT_SIZE, or cannot be made (see above)"
     guest_image_partitions "$work/made/disk" "$work/swap"
-    guest_image_grub "$work/made/grub" "$work"
     mv "$work/made" "$1"
     rm -rf "$work"
     trap - EXIT
@@ -99,25 +99,6 @@ guest_image_partitions() {
     step mkswap -q -L swap "$2" || die "mkswap failed (see above)"
     # Only the header holds anything.
     dd if="$2" of="$1" bs=512 count=8 seek=$((GUEST_ROOT_SECTOR + root_sectors)) conv=notrunc status=none
-}
-
-# guest_image_grub FILE WORK: GRUB as a PV kernel, which reads the guest's own configuration from its first disk.
-guest_image_grub() {
-    mkdir -p "$2/grub"
-    cat >"$2/grub/grub.cfg" <<'END'
-for disk in xen/xvda,msdos1 xen/xvda,gpt1 xen/xvda; do
-    if [ -f ($disk)/boot/grub/grub.cfg ]; then
-        set root=$disk
-        set prefix=($disk)/boot/grub
-        configfile ($disk)/boot/grub/grub.cfg
-    fi
-done
-echo "There is no /boot/grub/grub.cfg on the first disk (xvda)."
-END
-    tar -C "$2/grub" -cf "$2/grub.tar" grub.cfg
-    step grub-mkimage -O x86_64-xen -o "$1" -m "$2/grub.tar" -c "$2/grub/grub.cfg" -p '(memdisk)' \
-        memdisk tar normal configfile echo test linux gzio part_msdos part_gpt ext2 search search_label reboot halt sleep ls cat ||
-        die "grub-mkimage failed (see above)"
 }
 
 # guest_image_customize WORK: what the new system finds in its files, as archives: before.tar before its packages are

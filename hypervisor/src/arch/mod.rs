@@ -25,6 +25,7 @@ pub mod fpu;
 pub mod layout;
 #[cfg(target_os = "none")]
 pub mod msr;
+pub mod nospec;
 #[cfg(target_os = "none")]
 pub mod paging;
 pub mod patch;

@@ -177,7 +177,7 @@ impl Domain {
     /// vCPU `id`.
     #[inline]
     pub fn vcpu(&self, id: VcpuId) -> Option<&Vcpu> {
-        self.vcpus().get(id.0 as usize)
+        crate::arch::nospec::get(self.vcpus(), id.0 as usize)
     }
 
     /// Gives the domain its vCPUs, all offline. Once.

@@ -237,7 +237,7 @@ impl VcpuRef {
     /// vCPU `id` of `domain`, if it exists.
     pub fn new(domain: &DomainRef, id: VcpuId) -> Option<VcpuRef> {
         let index = id.0 as usize;
-        domain.vcpus().get(index)?;
+        crate::arch::nospec::get(domain.vcpus(), index)?;
         Some(VcpuRef { domain: domain.clone(), index })
     }
 

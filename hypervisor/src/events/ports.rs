@@ -1,5 +1,6 @@
 //! The port table: pure data, tested on the host.
 
+use crate::arch::nospec;
 use crate::fallible::try_slice;
 use alloc::boxed::Box;
 use pv_abi::errno::Errno;
@@ -66,13 +67,13 @@ impl Ports {
     /// A port in use.
     #[inline(always)]
     pub fn get(&self, port: u32) -> Option<&Channel> {
-        let b = self.buckets.get(port as usize / SIZE)?.as_ref()?;
+        let b = nospec::get(&self.buckets, port as usize / SIZE)?.as_ref()?;
         b.get(port as usize % SIZE).filter(|c| c.kind != Kind::Free)
     }
 
     /// A port in use, to be changed.
     pub fn get_mut(&mut self, port: u32) -> Option<&mut Channel> {
-        let b = self.buckets.get_mut(port as usize / SIZE)?.as_mut()?;
+        let b = nospec::get_mut(&mut self.buckets, port as usize / SIZE)?.as_mut()?;
         b.get_mut(port as usize % SIZE).filter(|c| c.kind != Kind::Free)
     }
 

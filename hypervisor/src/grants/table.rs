@@ -4,6 +4,7 @@
 //! (flags reading and writing), and remembered here together with the frame it named at first use: what the granter
 //! writes there later changes nothing for those who use it.
 
+use crate::arch::nospec;
 use crate::fallible::{try_push, try_slice};
 use crate::mm::foreign::{PageUse, Unusable};
 use crate::mm::shared_frame::SharedFrame;
@@ -85,8 +86,8 @@ impl Table {
 
     fn at(&mut self, gref: u32) -> Option<(&SharedFrame, usize, &mut Active)> {
         let (i, j) = ((gref / ENTRIES_PER_FRAME) as usize, (gref % ENTRIES_PER_FRAME) as usize);
-        let active = self.active.get_mut(i)?.get_mut(j)?;
-        Some((self.frames.get(i)?, j * ENTRY_SIZE, active))
+        let active = nospec::get_mut(&mut self.active, i)?.get_mut(j)?;
+        Some((nospec::get(&self.frames, i)?, j * ENTRY_SIZE, active))
     }
 
     /// Begins a use of entry `gref` of `owner`'s table by `user`; marks the entry.

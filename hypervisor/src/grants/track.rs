@@ -1,5 +1,6 @@
 //! The maptrack: what a domain has mapped of others' grants, by handle.
 
+use crate::arch::nospec;
 use crate::fallible::{try_push, try_slice};
 use crate::mm::foreign::PageUse;
 use alloc::boxed::Box;
@@ -66,7 +67,7 @@ impl Tracks {
 
     fn slot(&mut self, handle: u32) -> Option<&mut Slot> {
         let i = handle as usize;
-        self.chunks.get_mut(i / CHUNK)?.get_mut(i % CHUNK)
+        nospec::get_mut(&mut self.chunks, i / CHUNK)?.get_mut(i % CHUNK)
     }
 
     /// Handles there are, used or not.

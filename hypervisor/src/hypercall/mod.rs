@@ -3,6 +3,7 @@
 //! [`dispatch`] looks the number up in a table made from `pv-abi`'s declarative list and applies the handler's
 //! [`Outcome`] to the guest's registers.
 
+use crate::arch::nospec;
 use crate::arch::percpu::this_cpu;
 use crate::arch::trace::Event;
 use crate::domain::current::Cx;
@@ -165,7 +166,7 @@ static TABLE: [Handler; NR_ENTRIES] = {
 /// Calls hypercall `number`.
 #[inline(always)]
 pub fn call(cx: &mut Cx, number: u64, args: Args) -> Outcome {
-    match usize::try_from(number).ok().and_then(|n| TABLE.get(n)) {
+    match usize::try_from(number).ok().and_then(|n| nospec::get(&TABLE, n)) {
         Some(handler) => handler(cx, args),
         // In the ABI's table, but behind its last entry here.
         None => Errno::ENOSYS.into(),

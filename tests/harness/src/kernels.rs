@@ -23,6 +23,8 @@ pub struct Kernel {
     pub ends: &'static [&'static str],
     /// Only with `--only`: it wants a special machine.
     pub named: bool,
+    /// Not on Xen.
+    pub ours: bool,
 }
 
 impl Kernel {
@@ -38,7 +40,7 @@ pub fn all() -> impl Iterator<Item = &'static Kernel> {
 }
 
 const fn kernel(name: &'static str, about: &'static str) -> Kernel {
-    Kernel { name, about, smp: 1, options: "", args: "", long: false, binary: "", ends: &[], named: false }
+    Kernel { name, about, smp: 1, options: "", args: "", long: false, binary: "", ends: &[], named: false, ours: false }
 }
 
 /// Every kernel that `run` runs.
@@ -83,6 +85,7 @@ pub const KERNELS: &[Kernel] = &[
     kernel("hostile_rw_va", "tables made writable by update_va_mapping"),
     kernel("hostile_rw_grant", "tables written through grants"),
     kernel("hostile_out_pointers", "results written into tables and nowhere"),
+    Kernel { options: "dom0_max_vcpus=3", args: "seconds=20", smp: 2, ours: true, long: true, ..kernel("fuzz", "random hypercalls and instructions on two vCPUs") },
 ];
 
 /// The kernel of `bench` and `profile`.

@@ -59,7 +59,7 @@ pub fn one(o: &Options, root: &Path, binaries: &Path, kernel: &Kernel, kind: Kin
     if kernel.long && !o.long {
         return (Result3::Skipped, format!("{head}skipped (--long runs it)\n"));
     }
-    if !kernel.ends.is_empty() && kind == Kind::Xen {
+    if (kernel.ours || !kernel.ends.is_empty()) && kind == Kind::Xen {
         return (Result3::Skipped, format!("{head}skipped (is about Hospes)\n"));
     }
     let machine = Machine { kind, image, binaries, kernel, audit: o.audit, icount: false, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
@@ -100,7 +100,7 @@ pub fn record(o: &Options) -> Result<bool, String> {
     let image = o.xen.as_deref().ok_or("harness: record wants real Xen: --xen IMAGE or HOSPES_XEN")?;
     let binaries = kernels::build(&root)?;
     let mut all = true;
-    for kernel in KERNELS.iter().filter(|k| o.wants(k.name)) {
+    for kernel in KERNELS.iter().filter(|k| o.wants(k.name) && !k.ours) {
         let machine = Machine { kind: Kind::Xen, image, binaries: &binaries, kernel, audit: false, icount: false, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
         let (log, again) = (machine.run()?, machine.run()?);
         keep(o, kernel, Kind::Xen, &log);

@@ -35,7 +35,7 @@ pub fn context(d: &DomainRef, v: &VcpuRef, arch: &VcpuArch, c: &mut VcpuGuestCon
     (c.gs_base_kernel, c.gs_base_user) =
         if arch.in_kernel { (s.gs_base_active, s.gs_base_inactive) } else { (s.gs_base_inactive, s.gs_base_active) };
 
-    for (to, from) in c.trap_ctxt.iter_mut().zip(&arch.traps) {
+    for (to, from) in c.trap_ctxt.iter_mut().zip(arch.traps.iter()) {
         *to = *from;
     }
     (c.ldt_base, c.ldt_ents) = (arch.tables.ldt_base, u64::from(arch.tables.ldt_entries));

@@ -11,6 +11,7 @@ pub mod current;
 pub mod lifecycle;
 pub mod setup;
 pub mod slots;
+pub mod traps;
 pub mod vcpu;
 
 pub use current::Cx;
@@ -247,5 +248,24 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits { max_pages: 0, max_ports: 4096, grant_frames: 64, maptrack_frames: 1024 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a small domain costs beside the pages it sees: at most 20 KiB.
+    #[test]
+    fn a_domain_with_one_vcpu_costs_less_than_20_kib() {
+        // Three tables of its window (GDT and LDT pages of its vCPUs), in pages.
+        let tables = 3 * 4096;
+        let vcpu = size_of::<Vcpu>() + size_of::<VcpuArch>() + crate::arch::fpu::area_size().max(832);
+        // 33 handlers, in steps of 8.
+        let traps = 40 * size_of::<pv_abi::arch::TrapInfo>();
+        let ports = crate::events::BUCKET as usize * size_of::<crate::events::Channel>();
+        let grants = 64 * 16;
+        let all = tables + size_of::<Domain>() + vcpu + traps + ports + grants;
+        assert!(all <= 20 << 10, "{all} bytes: domain {}, vCPU {vcpu}, ports {ports}", size_of::<Domain>());
     }
 }

@@ -6,7 +6,7 @@ use crate::arch::regs::rflags as f;
 use crate::mm::page_type::Refused;
 use crate::mm::tables::GDT_PAGES;
 use core::sync::atomic::Ordering;
-use pv_abi::arch::{VcpuGuestContext, vgcf};
+use pv_abi::arch::{TrapInfo, VcpuGuestContext, vgcf};
 use pv_abi::errno::Errno;
 use pv_abi::ids::Mfn;
 
@@ -73,9 +73,8 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
     arch.in_kernel = c.flags & vgcf::IN_KERNEL != 0;
     (s.gs_base_active, s.gs_base_inactive) =
         if arch.in_kernel { (c.gs_base_kernel, c.gs_base_user) } else { (c.gs_base_user, c.gs_base_kernel) };
-    for (slot, t) in arch.traps.iter_mut().zip(&c.trap_ctxt) {
-        *slot = *t;
-        slot.cs |= 3;
+    for (vector, t) in (0..=255).zip(&c.trap_ctxt) {
+        arch.traps.set(vector, TrapInfo { cs: t.cs | 3, ..*t })?;
     }
     arch.kernel_ss = c.kernel_ss & 0xffff | 3;
     arch.kernel_sp = c.kernel_sp;

@@ -6,6 +6,7 @@
 
 use crate::arch::fpu::FpuState;
 use crate::arch::regs::GuestRegs;
+use crate::domain::traps::TrapTable;
 use crate::domain::{Domain, DomainRef};
 use crate::fallible::{self, OutOfMemory};
 use crate::mm::shared_frame::InfoPage;
@@ -14,7 +15,6 @@ use crate::sync::{Lock, Rank};
 use alloc::boxed::Box;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use pv_abi::arch::TrapInfo;
 use pv_abi::ids::{GuestVirt, VcpuId};
 
 /// A place in the guest that the hypervisor calls: an event, failsafe or system-call entry.
@@ -54,7 +54,7 @@ pub struct VcpuArch {
     /// Guest-kernel (true) or guest-user mode.
     pub in_kernel: bool,
     /// `set_trap_table`: handler of each vector, address 0 = none.
-    pub traps: Box<[TrapInfo]>,
+    pub traps: TrapTable,
     /// `stack_switch`: where traps from guest user mode land.
     pub kernel_sp: u64,
     /// Selector given with it (recorded only).
@@ -100,7 +100,7 @@ impl VcpuArch {
             fpu: FpuState::try_new()?,
             tables: VcpuTables::new(),
             in_kernel: true,
-            traps: fallible::try_slice(256, |_| TrapInfo::default())?,
+            traps: TrapTable::new(),
             kernel_sp: 0,
             kernel_ss: 0,
             event_callback: Callback::default(),

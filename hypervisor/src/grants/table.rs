@@ -5,7 +5,7 @@
 //! writes there later changes nothing for those who use it.
 
 use crate::arch::nospec;
-use crate::fallible::{try_push, try_slice};
+use crate::fallible::{OutOfMemory, try_push, try_slice};
 use crate::mm::foreign::{PageUse, Unusable};
 use crate::mm::shared_frame::SharedFrame;
 use alloc::boxed::Box;
@@ -21,23 +21,29 @@ use pv_abi::ids::{DomId, Mfn};
 const ATTEMPTS: usize = 8;
 const ENTRY_SIZE: usize = 8;
 
-/// An entry somebody uses.
+/// An entry somebody uses. There may be very many of them, so they are small.
 #[derive(Clone, Copy, Debug, Default)]
 struct Active {
-    /// By whom.
-    user: DomId,
-    /// The frame it named when the use began.
-    frame: Mfn,
+    /// The frame it named when the use began, as the guest's entry has it: 32 bits.
+    frame: u32,
     /// Uses that only read.
     readers: u32,
     /// Uses that may write.
     writers: u32,
+    /// By whom.
+    user: DomId,
 }
+const _: () = assert!(size_of::<Active>() == 16);
+
+/// Entries whose uses are counted in one allocation, made when the first of them is used: most entries of most tables
+/// never are.
+const CHUNK: u32 = 64;
+const CHUNKS_PER_FRAME: u32 = ENTRIES_PER_FRAME / CHUNK;
 
 /// A domain's grant table, version 1.
 pub struct Table {
     frames: Vec<SharedFrame>,
-    active: Vec<Box<[Active]>>,
+    active: Vec<Option<Box<[Active]>>>,
     max: u32,
 }
 
@@ -66,10 +72,9 @@ impl Table {
             return Err(Errno::EINVAL);
         }
         while (self.frames.len() as u32) < n {
-            self.active.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            let active = try_slice(ENTRIES_PER_FRAME as usize, |_| Active::default())?;
+            self.active.try_reserve(CHUNKS_PER_FRAME as usize).map_err(|_| Errno::ENOMEM)?;
             try_push(&mut self.frames, SharedFrame::try_new(owner)?)?;
-            self.active.push(active);
+            self.active.resize_with(self.frames.len() * CHUNKS_PER_FRAME as usize, || None);
         }
         Ok(())
     }
@@ -84,10 +89,21 @@ impl Table {
         self.frames.iter().map(SharedFrame::mfn)
     }
 
+    /// Entry `gref`: its frame, the offset there, and its uses, if room for them was made.
     fn at(&mut self, gref: u32) -> Option<(&SharedFrame, usize, &mut Active)> {
-        let (i, j) = ((gref / ENTRIES_PER_FRAME) as usize, (gref % ENTRIES_PER_FRAME) as usize);
-        let active = nospec::get_mut(&mut self.active, i)?.get_mut(j)?;
-        Some((nospec::get(&self.frames, i)?, j * ENTRY_SIZE, active))
+        let active = nospec::get_mut(&mut self.active, (gref / CHUNK) as usize)?.as_mut()?.get_mut((gref % CHUNK) as usize)?;
+        let frame = nospec::get(&self.frames, (gref / ENTRIES_PER_FRAME) as usize)?;
+        Some((frame, (gref % ENTRIES_PER_FRAME) as usize * ENTRY_SIZE, active))
+    }
+
+    /// Makes room for the uses of entry `gref`, if the table has it.
+    fn make_room(&mut self, gref: u32) -> Result<(), OutOfMemory> {
+        if let Some(chunk) = nospec::get_mut(&mut self.active, (gref / CHUNK) as usize)
+            && chunk.is_none()
+        {
+            *chunk = Some(try_slice(CHUNK as usize, |_| Active::default())?);
+        }
+        Ok(())
     }
 
     /// Begins a use of entry `gref` of `owner`'s table by `user`; marks the entry.
@@ -96,6 +112,7 @@ impl Table {
     /// A `GNTST_*` status: bad reference, general error (not granted so), bad page.
     pub fn begin(&mut self, owner: DomId, gref: u32, user: DomId, write: bool) -> Result<PageUse, i16> {
         let known = gref / ENTRIES_PER_FRAME < self.len();
+        self.make_room(gref).map_err(|OutOfMemory| ST_GENERAL_ERROR)?;
         let Some((frame, offset, active)) = self.at(gref) else {
             // The first frame may not have been touched yet: all its entries are unused.
             return Err(if known { ST_GENERAL_ERROR } else { ST_BAD_GNTREF });
@@ -106,9 +123,9 @@ impl Table {
         }
         mark(frame, offset, user, write)?;
         if !in_use {
-            *active = Active { user, frame: Mfn(u64::from(frame.load_u32(offset + 4))), readers: 0, writers: 0 };
+            *active = Active { user, frame: frame.load_u32(offset + 4), readers: 0, writers: 0 };
         }
-        let page = PageUse::take(owner, active.frame, write).map_err(|e| match e {
+        let page = PageUse::take(owner, Mfn(u64::from(active.frame)), write).map_err(|e| match e {
             Unusable::NotAPage => ST_BAD_PAGE,
             Unusable::Busy => ST_GENERAL_ERROR,
         });
@@ -140,7 +157,7 @@ impl Table {
 
     /// Entries in use, for the audit and a table's end.
     pub fn in_use(&self) -> usize {
-        self.active.iter().flatten().filter(|a| a.readers != 0 || a.writers != 0).count()
+        self.active.iter().flatten().flatten().filter(|a| a.readers != 0 || a.writers != 0).count()
     }
 }
 

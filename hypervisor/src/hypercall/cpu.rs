@@ -17,7 +17,7 @@ use pv_abi::ids::{GuestHandle, Mfn};
 /// set_trap_table(table): entries until one with address 0; a null pointer clears all.
 pub fn set_trap_table(cx: &mut Cx, a: Args) -> Outcome {
     if a.a1() == 0 {
-        cx.arch.traps.fill(TrapInfo::default());
+        cx.arch.traps.clear();
         return Outcome::Return(0);
     }
     let table = GuestHandle::<TrapInfo>::new(a.a1());
@@ -30,8 +30,8 @@ pub fn set_trap_table(cx: &mut Cx, a: Args) -> Outcome {
             return Errno::EINVAL.into();
         }
         t.cs |= 3;
-        if let Some(slot) = cx.arch.traps.get_mut(usize::from(t.vector)) {
-            *slot = t;
+        if cx.arch.traps.set(t.vector, t).is_err() {
+            return Errno::ENOMEM.into();
         }
     }
     Outcome::Return(0)
@@ -84,8 +84,7 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
                 return Errno::EINVAL.into();
             }
             if r.kind == cb::TYPE_NMI {
-                set_nmi_handler(cx, r.address);
-                return Outcome::Return(0);
+                return set_nmi_handler(cx, r.address);
             }
             let Some(slot) = callback(cx.arch, r.kind) else { return Errno::ENOSYS.into() };
             *slot = Callback { address: r.address, mask_events: r.flags & cb::F_MASK_EVENTS != 0 };
@@ -99,10 +98,7 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
                 cb::TYPE_EVENT | cb::TYPE_FAILSAFE | cb::TYPE_SYSCALL | cb::TYPE_SYSCALL32 => Errno::EINVAL.into(),
                 // What has been registered once stays, as with the others; AMD-type CPUs never enter there.
                 cb::TYPE_SYSENTER => Errno::EINVAL.into(),
-                cb::TYPE_NMI => {
-                    set_nmi_handler(cx, 0);
-                    Outcome::Return(0)
-                }
+                cb::TYPE_NMI => set_nmi_handler(cx, 0),
                 _ => Errno::ENOSYS.into(),
             }
         }
@@ -111,10 +107,9 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
 }
 
 /// The handler of NMIs is the trap table's, by another door; 0 takes it away.
-fn set_nmi_handler(cx: &mut Cx, address: u64) {
-    if let Some(t) = cx.arch.traps.get_mut(2) {
-        *t = if address == 0 { TrapInfo::default() } else { TrapInfo { vector: 2, flags: 4, address, ..TrapInfo::default() } };
-    }
+fn set_nmi_handler(cx: &mut Cx, address: u64) -> Outcome {
+    let t = if address == 0 { TrapInfo::default() } else { TrapInfo { vector: 2, flags: 4, address, ..TrapInfo::default() } };
+    cx.arch.traps.set(2, t).map_err(Errno::from).into()
 }
 
 /// nmi_op(cmd, arg): the oldest way to say where NMIs go.
@@ -127,13 +122,9 @@ pub fn nmi_op(cx: &mut Cx, a: Args) -> Outcome {
             if !is_canonical(nmi.address) {
                 return Errno::EINVAL.into();
             }
-            set_nmi_handler(cx, nmi.address);
-            Outcome::Return(0)
+            set_nmi_handler(cx, nmi.address)
         }
-        cb::NMI_OP_UNREGISTER => {
-            set_nmi_handler(cx, 0);
-            Outcome::Return(0)
-        }
+        cb::NMI_OP_UNREGISTER => set_nmi_handler(cx, 0),
         _ => Errno::ENOSYS.into(),
     }
 }

@@ -77,6 +77,8 @@ pub const KERNELS: &[Kernel] = &[
     kernel("child", "a second domain: built, run, paused, destroyed"),
     Kernel { options: "xpti=1", ..kernel("xpti", "guests' page tables without the hypervisor") },
     kernel("ac", "every kind of entry with RFLAGS.AC set"),
+    Kernel { options: "dom0_max_vcpus=4", smp: 4, ..kernel("clock", "the clock never goes back, on four vCPUs at once") },
+    Kernel { options: "dom0_max_vcpus=4", smp: 2, binary: "clock", ..kernel("clock_shared", "the same with two vCPUs to a CPU") },
     kernel("fpu", "FPU state across everything"),
     Kernel { options: "dom0_max_vcpus=3", smp: 3, ..kernel("hostile_down", "vCPUs that take each other down") },
     kernel("version", "xen_version and vm_assist"),

@@ -88,6 +88,16 @@ pub const KERNELS: &[Kernel] = &[
     kernel("hostile_rw_grant", "tables written through grants"),
     kernel("hostile_out_pointers", "results written into tables and nowhere"),
     Kernel { options: "dom0_max_vcpus=3", args: "seconds=20", smp: 2, ours: true, long: true, ..kernel("fuzz", "random hypercalls and instructions on two vCPUs") },
+    kernel("hostile_desc", "descriptor pages that others write, system descriptors"),
+    kernel("hostile_ptwr", "bad entries by emulated stores"),
+    kernel("hostile_linear", "tables that lead to themselves and each other"),
+    kernel("hostile_partial", "long operations stopped and not gone on with"),
+    kernel("hostile_counts", "counts driven up"),
+    kernel("hostile_bits", "large pages, reserved bits, frames beyond the machine"),
+    kernel("hostile_addresses", "pointers into nothing in every memory call"),
+    kernel("hostile_m2p", "the machine-to-phys table written and taken"),
+    kernel("hostile_slots", "the hypervisor's slots of L4 tables"),
+    kernel("hostile_cr3", "page-table bases that are none"),
 ];
 
 /// The kernel of `bench` and `profile`.

@@ -7,6 +7,32 @@ pub const SYSCTL_AUDIT: u32 = 0x4800_0001;
 /// -ENOSYS.
 pub const SYSCTL_BREAK: u32 = 0x4800_0002;
 
+/// sysctl: lets one of the next allocations fail ([`Fault`]), made by whatever the calling CPU does. Debug builds only;
+/// others say -ENOSYS.
+pub const SYSCTL_FAULT: u32 = 0x4800_0003;
+
+/// sysctl: the longest time without a preemption point ([`Stretch`]). Debug builds only; others say -ENOSYS.
+pub const SYSCTL_STRETCH: u32 = 0x4800_0004;
+
+abi_struct! {
+    /// What [`SYSCTL_FAULT`] wants and tells.
+    pub struct Fault {
+        /// Which allocation from now fails, 1 = the next; 0: none.
+        pub nth: u64 = 0,
+        /// Result: allocations that have failed by this since boot.
+        pub failed: u64 = 8,
+    } size 16;
+    /// What [`SYSCTL_STRETCH`] tells.
+    pub struct Stretch {
+        /// TSC ticks; the record begins anew with each call.
+        pub ticks: u64 = 0,
+        /// In which hypercall.
+        pub hypercall: u64 = 8,
+        /// Its first argument.
+        pub argument: u64 = 16,
+    } size 24;
+}
+
 /// Ways to break.
 #[allow(missing_docs)]
 pub mod breaks {

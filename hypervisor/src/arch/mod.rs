@@ -22,6 +22,7 @@ pub mod entry;
 #[cfg(target_os = "none")]
 pub mod extable;
 pub mod fpu;
+pub mod instruments;
 pub mod layout;
 #[cfg(target_os = "none")]
 pub mod msr;

@@ -94,7 +94,11 @@ fn build(kernel: Module, initrd: Option<Module>, plan: &Plan) -> Result<(), Fail
     let limits = Limits { max_pages: plan.pages, ..Limits::default() };
     let d = Domain::try_new(DomId::DOM0, [0; 16], true, &limits).map_err(Failure::from)?;
     slots::insert(d.clone())?;
-    d.create_vcpus(plan.vcpus)?;
+    while let Err(e) = d.create_vcpus(plan.vcpus) {
+        if e != Errno::EAGAIN {
+            return Err(e.into());
+        }
+    }
     let mut memory = Dom0Memory::try_new(&d, plan.pages)?;
     let start = boot::builder::build(
         &image,

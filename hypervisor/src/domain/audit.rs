@@ -130,6 +130,15 @@ pub fn log(audit: &Audit) {
 
 /// The audit of a machine that is about to stop; no vCPU runs on this CPU.
 pub fn at_exit() {
+    let longest = crate::arch::instruments::longest();
+    if longest.ticks != 0 {
+        log::info!(
+            "longest time without a preemption point: {} ticks in hypercall {} ({:#x})",
+            longest.ticks,
+            longest.hypercall,
+            longest.argument
+        );
+    }
     match run(None) {
         Ok(a) => log(&a),
         Err(e) => log::warn!("audit: not done ({e})"),

@@ -46,6 +46,7 @@ impl<'a> Cx<'a> {
 /// See [`Cx::should_preempt`].
 #[inline(always)]
 pub fn should_preempt() -> bool {
+    crate::arch::instruments::point();
     use percpu::pending::{FLUSH, RESCHED, SOFTIRQ, TIMER};
     this_cpu().pending.load(Ordering::Relaxed) & (RESCHED | TIMER | FLUSH | SOFTIRQ) != 0
         || crate::arch::interrupt_waiting()

@@ -1,6 +1,7 @@
 //! How domains stop: shutdown, crash, destruction.
 
 use super::{Domain, DomainRef, Life, ShutdownReason, VcpuRef, audit, slots};
+use super::current::should_preempt;
 use crate::arch::percpu::{pending, this_cpu};
 use crate::events;
 use crate::sched;
@@ -133,7 +134,9 @@ pub fn destroy(d: &DomainRef) -> Result<(), Errno> {
                 events::end_poll(&v);
             }
         }
-        events::close_all(d);
+        if !events::close_all(d) {
+            return Err(Errno::EAGAIN);
+        }
         crate::time::watchdog::forget(d);
         d.pirqs.release(d.id);
         *progress = Teardown::Stopped;
@@ -146,7 +149,11 @@ pub fn destroy(d: &DomainRef) -> Result<(), Errno> {
             let taken = v.parked.lock().take();
             if let Some(mut arch) = taken {
                 arch.tables.clear(&d.mem, v.id);
-                *v.parked.lock() = Some(arch);
+                // It never runs again: its state goes here, one vCPU after the other.
+                drop(arch);
+                if should_preempt() {
+                    return Err(Errno::EAGAIN);
+                }
             }
         }
         *progress = Teardown::Memory;

@@ -18,7 +18,7 @@ pub use current::Cx;
 pub use vcpu::{Callback, Vcpu, VcpuArch, VcpuRef};
 
 use crate::events::Events;
-use crate::fallible::{OutOfMemory, Shared, try_slice_with};
+use crate::fallible::Shared;
 use crate::grants::Grants;
 use crate::mm::domain_memory::DomainMemory;
 use crate::mm::shared_frame::{InfoPage, SharedFrame};
@@ -99,6 +99,8 @@ pub struct Domain {
     /// UUID as the toolstack gave it.
     pub handle: Lock<[u8; 16]>,
     vcpus: Once<Box<[Vcpu]>>,
+    /// vCPUs that a stopped [`Domain::create_vcpus`] has made so far.
+    making: Lock<Vec<Vcpu>>,
     /// Frames, page-table windows, dirty CPUs.
     pub mem: DomainMemory,
     /// The shared_info page.
@@ -147,6 +149,7 @@ impl Domain {
             privileged,
             handle: Lock::new(Rank::Domain, handle),
             vcpus: Once::new(),
+            making: Lock::new(Rank::Domain, Vec::new()),
             mem,
             shared,
             events: Events::try_new(limits.max_ports)?,
@@ -184,7 +187,7 @@ impl Domain {
     /// Gives the domain its vCPUs, all offline. Once.
     ///
     /// # Errors
-    /// `EINVAL` for 0 or more than [`MAX_VCPUS`] or a second call with another count; `ENOMEM`.
+    /// `EINVAL` for 0 or more than [`MAX_VCPUS`] or a second call with another count; `ENOMEM`; `EAGAIN`: call again.
     pub fn create_vcpus(&self, count: u32) -> Result<(), Errno> {
         let n = count as usize;
         if n == 0 || n > MAX_VCPUS {
@@ -193,14 +196,23 @@ impl Domain {
         if let Some(v) = self.vcpus.get() {
             return if v.len() == n { Ok(()) } else { Err(Errno::EINVAL) };
         }
-        let made = try_slice_with(n, |i| {
-            let info = if i < LEGACY_VCPUS { InfoPage::in_shared_info(&self.shared, i) } else { InfoPage::absent() };
-            Vcpu::try_new(VcpuId(i as u32), info)
-        })
-        .map_err(|_: OutOfMemory| Errno::ENOMEM)?;
+        let mut made = core::mem::take(&mut *self.making.lock());
+        made.truncate(n);
+        made.try_reserve_exact(n.saturating_sub(made.len())).map_err(|_| Errno::ENOMEM)?;
         self.mem.window.try_reserve_vcpus(n)?;
+        let first = made.len();
+        for i in first..n {
+            if i > first && current::should_preempt() {
+                *self.making.lock() = made;
+                return Err(Errno::EAGAIN);
+            }
+            let info = if i < LEGACY_VCPUS { InfoPage::in_shared_info(&self.shared, i) } else { InfoPage::absent() };
+            let vcpu = Vcpu::try_new(VcpuId(i as u32), info)?;
+            self.mem.window.clear_gdt(i as u32);
+            made.push(vcpu);
+        }
         crate::sched::admit(count)?;
-        self.vcpus.call_once(|| made);
+        self.vcpus.call_once(|| made.into_boxed_slice());
         Ok(())
     }
 

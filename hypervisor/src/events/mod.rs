@@ -307,9 +307,14 @@ pub fn unmask(d: &DomainRef, port: u32) -> Result<(), Errno> {
 }
 
 /// Closes everything; for a domain that dies.
-pub fn close_all(d: &DomainRef) {
+///
+/// False when something more urgent is due: call again (closed ports are passed quickly).
+pub fn close_all(d: &DomainRef) -> bool {
     let max = d.events.ports.lock().limit();
     for port in 1..max {
-        let _ = close(d, port);
+        if close(d, port).is_ok() && crate::domain::current::should_preempt() {
+            return false;
+        }
     }
+    true
 }

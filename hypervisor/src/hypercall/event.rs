@@ -150,15 +150,17 @@ pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
             };
             Ok(())
         }),
-        e::OP_RESET => read(arg, |r: e::Reset| {
+        e::OP_RESET => match read(arg, |r: e::Reset| {
             let own = DomId(r.dom) == DomId::SELF || DomId(r.dom) == d.id;
             let target = find(cx, r.dom)?;
             if !own && !d.privileged {
                 return Err(Errno::EPERM);
             }
-            events::close_all(&target);
-            Ok(())
-        }),
+            if events::close_all(&target) { Ok(()) } else { Err(Errno::EAGAIN) }
+        }) {
+            Outcome::Return(v) if v == Errno::EAGAIN.as_ret() => Outcome::Restart(a),
+            done => done,
+        },
         // FIFO events are not offered yet; guests fall back to the 2-level ABI.
         e::OP_EXPAND_ARRAY => read(arg, |_: u32| Err(Errno::EOPNOTSUPP)),
         e::OP_INIT_CONTROL | e::OP_SET_PRIORITY | 14 => read(arg, |_: u32| Err(Errno::ENOSYS)),

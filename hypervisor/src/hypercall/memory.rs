@@ -7,7 +7,8 @@
 use super::{Args, Outcome};
 use crate::domain::{Cx, DomainRef, slots};
 use crate::fallible::try_push;
-use crate::mm::guest::{copy_element_from_guest, copy_element_to_guest, copy_from_guest, copy_to_guest};
+use crate::mm::guest::{copy_element_from_guest, copy_element_to_guest, copy_from_guest, copy_to_guest, write_bytes};
+use crate::domain::current::should_preempt;
 use crate::mm::page_type::Refused;
 use crate::mm::{alloc, exchange, init, m2p};
 use ::alloc::vec::Vec;
@@ -15,9 +16,12 @@ use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, GuestHandle, Mfn, PAGE_SHIFT, Pfn};
 use pv_abi::memory::*;
 use pv_abi::shared_info::ARCH;
+use zerocopy::IntoBytes;
 
 /// Largest block a domain without hardware rights may ask for: 2 MiB.
 const MAX_GUEST_ORDER: u32 = 9;
+/// In the command of a continued decrease: the third argument says how much of the extent is done.
+const INSIDE: u64 = 1 << 63;
 /// Most entries of a domain's memory map.
 const MAX_MAP_ENTRIES: u32 = 128;
 
@@ -94,18 +98,28 @@ fn max_order(cx: &Cx) -> u32 {
 
 fn reservation(cx: &mut Cx, a: Args, command: u64, start: u64, arg: GuestHandle<Reservation>) -> Outcome {
     let none = Outcome::Return(start as i64);
+    // (In the way of no extent's number: their count is limited below.)
+    let inside = command == OP_DECREASE_RESERVATION && a.a1() & INSIDE != 0;
+    let start = if inside { start & !(INSIDE >> CMD_BITS) } else { start };
     let Ok(r) = copy_from_guest(arg) else { return none };
     let Ok(d) = target(cx, DomId(r.domid)) else { return none };
     if r.extent_order > max_order(cx) || r.nr_extents >= 1 << (63 - CMD_BITS) || start > r.nr_extents {
         return none;
     }
     let list = GuestHandle::<u64>::new(r.extent_start);
+    // A large extent may have been stopped in the middle.
+    let mut within = if inside { a.a3() } else { 0 };
     for i in start..r.nr_extents {
         if i != start && cx.should_preempt() {
             return Outcome::Restart(a.with(0, command | i << CMD_BITS));
         }
         let done = match command {
-            OP_DECREASE_RESERVATION => decrease(&d, list, i, r.extent_order).map_err(Refused::Error),
+            OP_DECREASE_RESERVATION => match decrease(&d, list, i, r.extent_order, core::mem::take(&mut within)) {
+                Ok(n) if n >> r.extent_order == 0 => {
+                    return Outcome::Restart(a.with(0, command | i << CMD_BITS | INSIDE).with(2, n));
+                }
+                done => done.map(drop).map_err(Refused::Error),
+            },
             OP_POPULATE_PHYSMAP => populate(&d, list, i, &r),
             _ => increase(&d, list, i, &r),
         };
@@ -143,9 +157,16 @@ fn hand_out(d: &DomainRef, list: GuestHandle<u64>, i: u64, mfn: Mfn, order: u32)
     })
 }
 
-fn decrease(d: &DomainRef, list: GuestHandle<u64>, i: u64, order: u32) -> Result<(), Errno> {
+/// Gives back the pages of an extent, from the `from`th on; returns behind which page it stopped.
+fn decrease(d: &DomainRef, list: GuestHandle<u64>, i: u64, order: u32, from: u64) -> Result<u64, Errno> {
     let first: u64 = copy_element_from_guest(list, i)?;
-    (0..1u64 << order).try_for_each(|n| d.mem.give_back(Mfn(first.wrapping_add(n))))
+    for n in from..1u64 << order {
+        if n != from && n % 16 == 0 && should_preempt() {
+            return Ok(n);
+        }
+        d.mem.give_back(Mfn(first.wrapping_add(n)))?;
+    }
+    Ok(1 << order)
 }
 
 /// Exchange: chunks of as many pages as the larger of the two orders has.
@@ -221,14 +242,14 @@ fn exchange_chunk(d: &DomainRef, x: &Exchange, chunk: u64) -> Result<(), Refused
         try_push(&mut numbers, pfn)?;
     }
     let new = exchange::exchange(&d.mem, &old, outs as usize, to, limit(x.output.flags))?;
-    let mut told = Ok(());
-    for (j, (mfn, pfn)) in new.iter().zip(numbers).enumerate() {
+    // The page numbers give their places to the frame numbers.
+    for (place, mfn) in numbers.iter_mut().zip(new) {
         for n in 0..1u64 << to {
-            m2p::set(Mfn(mfn.0.wrapping_add(n)), Pfn(pfn.wrapping_add(n)));
+            m2p::set(Mfn(mfn.0.wrapping_add(n)), Pfn(place.wrapping_add(n)));
         }
-        told = told.and(copy_element_to_guest(list, first_out.saturating_add(j as u64), &mfn.0));
+        *place = mfn.0;
     }
-    Ok(told?)
+    Ok(write_bytes(list.offset(first_out).addr(), numbers.as_bytes())?)
 }
 
 /// Frames of the M2P itself, in blocks of 2 MiB, for tools that map it under `DOMID_XEN`.

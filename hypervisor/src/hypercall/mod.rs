@@ -5,6 +5,7 @@
 
 use crate::arch::nospec;
 use crate::arch::percpu::this_cpu;
+use crate::arch::instruments;
 use crate::arch::trace::Event;
 use crate::domain::current::Cx;
 use core::sync::atomic::Ordering;
@@ -185,7 +186,10 @@ pub fn dispatch(cx: &mut Cx) {
         n.store(n.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         cpu.trace.note(Event::Hypercall(number as u16), r.rip);
     }
+    instruments::begin(number, args.a1());
     let outcome = call(cx, number, args);
+    instruments::point();
+    instruments::forget();
     apply(cx, outcome);
 }
 

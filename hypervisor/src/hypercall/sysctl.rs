@@ -43,14 +43,42 @@ pub fn sysctl(cx: &mut Cx, a: Args) -> Outcome {
     if op.cmd == pv_abi::hospes::SYSCTL_BREAK {
         return payload::<pv_abi::hospes::Break>(&op).map(|b| crate::arch::sabotage::run(b.what, b.at)).into();
     }
+    #[cfg(all(debug_assertions, target_os = "none"))]
+    if let Some(r) = instruments(&mut op) {
+        return r.and_then(|()| guest::copy_to_guest(at, &op)).into();
+    }
     // Every operation tells something, so the structure always goes back.
     run(&mut op).and_then(|()| guest::copy_to_guest(at, &op)).into()
+}
+
+/// Ours: what steers and reads [`crate::arch::instruments`].
+#[cfg(all(debug_assertions, target_os = "none"))]
+fn instruments(op: &mut Sysctl) -> Option<Result<(), Errno>> {
+    use crate::arch::instruments;
+    match op.cmd {
+        pv_abi::hospes::SYSCTL_FAULT => Some(payload::<pv_abi::hospes::Fault>(op).map(|f| {
+            op.set_payload(&pv_abi::hospes::Fault { failed: instruments::fail_in(f.nth), ..f });
+        })),
+        pv_abi::hospes::SYSCTL_STRETCH => {
+            let l = instruments::longest();
+            instruments::reset();
+            op.set_payload(&pv_abi::hospes::Stretch {
+                ticks: l.ticks,
+                hypercall: u64::from(l.hypercall),
+                argument: l.argument,
+            });
+            Some(Ok(()))
+        }
+        _ => None,
+    }
 }
 
 /// Ours: everything the frame table says, counted again.
 fn recount(cx: &Cx, op: &mut Sysctl) -> Result<(), Errno> {
     let done = audit::run(Some((cx.vcpu, &cx.arch.tables)))?;
     audit::log(&done);
+    // An audit is long on purpose: a tool for tests.
+    crate::arch::instruments::forget();
     let r = &done.report;
     op.set_payload(&pv_abi::hospes::Audit {
         errors: r.total,

@@ -181,7 +181,7 @@ pub fn take(order: u32, below: u64) -> Option<Mfn> {
 
 /// [`take`] for a caller that zeroes the pages before anybody sees them.
 pub(super) fn take_unzeroed(order: u32, below: u64) -> Option<Mfn> {
-    if order > MAX_ORDER {
+    if order > MAX_ORDER || crate::arch::instruments::fails() {
         return None;
     }
     let mfn = LISTS.lock().take(order, below)?;
@@ -205,6 +205,16 @@ pub(super) fn take_unzeroed(order: u32, below: u64) -> Option<Mfn> {
 /// One zeroed page for the hypervisor.
 pub fn page() -> Option<Mfn> {
     take(0, u64::MAX)
+}
+
+/// Gives single pages back.
+///
+/// # Safety
+/// As for [`give_back`].
+pub unsafe fn give_back_pages(pages: &[Mfn]) {
+    let mut lists = LISTS.lock();
+    pages.iter().for_each(|&mfn| lists.free(mfn, 0));
+    FREE.fetch_add(pages.len() as u64, Ordering::Relaxed);
 }
 
 /// Gives a block back.

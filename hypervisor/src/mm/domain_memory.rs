@@ -283,30 +283,35 @@ impl DomainMemory {
         }
     }
 
-    /// Takes a page that nothing uses away from the domain, for an exchange; false when it is not one of those.
-    pub(super) fn detach(&self, mfn: Mfn) -> bool {
-        let Some(f) = frame::get(mfn).filter(|f| f.try_detach(self.id)) else { return false };
-        self.unlink(f);
+    /// Takes pages that nothing uses away from the domain, for an exchange; false, and nothing is changed, when one is not
+    /// of those.
+    pub(super) fn detach(&self, pages: &[Mfn]) -> bool {
+        let mut list = self.list.lock();
+        for (done, &mfn) in pages.iter().enumerate() {
+            match frame::get(mfn).filter(|f| f.try_detach(self.id)) {
+                Some(f) => list.unlink(f),
+                None => {
+                    // Back as they were, in the domain's list and with their old numbers.
+                    for f in pages.iter().take(done).filter_map(|m| frame::get(*m)) {
+                        list.push_front(f);
+                        f.reattach(self.id);
+                    }
+                    return false;
+                }
+            }
+        }
+        self.pages.fetch_sub(pages.len() as u64, Ordering::Relaxed);
         true
     }
 
-    /// Gives the domain a page of the hypervisor's.
-    pub(super) fn attach(&self, mfn: Mfn) {
-        self.add(mfn, |f| f.set_identity(Class::Domain, self.id, 1));
-    }
-
-    /// Gives the domain back what [`Self::detach`] took.
-    pub(super) fn reattach(&self, mfn: Mfn) {
-        self.add(mfn, |f| f.reattach(self.id));
-    }
-
-    fn add(&self, mfn: Mfn, identify: impl FnOnce(&Frame)) {
-        if let Some(f) = frame::get(mfn) {
-            let mut list = self.list.lock();
+    /// Gives the domain blocks of the hypervisor's, `n` pages each.
+    pub(super) fn attach(&self, blocks: &[Mfn], n: u64) {
+        let mut list = self.list.lock();
+        for f in blocks.iter().flat_map(|b| (0..n).filter_map(|i| frame::get(Mfn(b.0.wrapping_add(i))))) {
             list.push_front(f);
-            identify(f);
-            self.pages.fetch_add(1, Ordering::Relaxed);
+            f.set_identity(Class::Domain, self.id, 1);
         }
+        self.pages.fetch_add(n.saturating_mul(blocks.len() as u64), Ordering::Relaxed);
     }
 
     /// The domain gives page `mfn` back. Mappings that are left keep the page alive until they go.

@@ -28,30 +28,39 @@ pub fn exchange(mem: &DomainMemory, old: &[Mfn], count: usize, order: u32, below
     let mut new = Vec::new();
     new.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
     let mut blocks = mem.prepare(count as u64, order, below, true)?;
-    for (done, &mfn) in old.iter().enumerate() {
-        if !mem.detach(mfn) {
-            // Back as they were, in the domain's list and with their old numbers.
-            for &mfn in old.iter().take(done) {
-                mem.reattach(mfn);
-            }
-            return Err(Errno::EINVAL.into());
-        }
+    if !mem.detach(old) {
+        return Err(Errno::EINVAL.into());
     }
     while let Some(first) = blocks.pop() {
-        for i in 0..1u64 << order {
-            mem.attach(Mfn(first.0.wrapping_add(i)));
-        }
-        try_push(&mut new, first).map_err(|_| Errno::ENOMEM)?;
+        // There is room: reserved above.
+        try_push(&mut new, first)?;
     }
+    mem.attach(&new, 1 << order);
     for &mfn in old {
         super::m2p::clear(mfn);
         if let Some(f) = frame::get(mfn) {
             f.stamp.store(tlb::clock().max(f.stamp.load(Ordering::Relaxed)), Ordering::Release);
         }
-        // SAFETY: detached: nobody refers to it; stale translations are covered by the stamp.
-        unsafe { alloc::give_back(mfn, 0) };
+    }
+    // SAFETY: detached: nobody refers to them; stale translations are covered by the stamps.
+    unsafe {
+        match whole_block(old) {
+            Some((first, order)) => alloc::give_back(first, order),
+            None => alloc::give_back_pages(old),
+        }
     }
     Ok(new)
+}
+
+/// `pages` as the one block they make, if they do: first frame and order.
+fn whole_block(pages: &[Mfn]) -> Option<(Mfn, u32)> {
+    let first = *pages.first()?;
+    let n = pages.len() as u64;
+    let whole = n.is_power_of_two()
+        && n.ilog2() <= alloc::MAX_ORDER
+        && first.0 & (n - 1) == 0
+        && (first.0..).zip(pages).all(|(i, m)| m.0 == i);
+    whole.then_some((first, n.ilog2()))
 }
 
 #[cfg(test)]
@@ -99,5 +108,13 @@ mod tests {
             n += 1;
         });
         assert_eq!(n, 8);
+        // And back: a whole block for single pages.
+        let block: Vec<Mfn> = (0..8).map(|i| Mfn(new[0].0 + i)).collect();
+        assert_eq!(whole_block(&block), Some((new[0], 3)));
+        assert_eq!(whole_block(&block[1..]), None);
+        assert_eq!(whole_block(&block[4..6]), Some((block[4], 1)));
+        assert_eq!(whole_block(&[block[1], block[0]]), None);
+        let singles = exchange(mem, &block, 8, 0, u64::MAX).unwrap();
+        assert_eq!((singles.len(), mem.pages(), alloc::free_pages()), (8, 8, free));
     }
 }

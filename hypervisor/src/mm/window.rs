@@ -50,12 +50,14 @@ impl Window {
             let page = alloc::page().ok_or(Errno::ENOMEM)?;
             EMPTY.call_once(|| page);
         }
-        for vcpu in 0..n {
-            for page in 0..super::tables::GDT_PAGES {
-                self.set_gdt_page(vcpu as u32, page, None);
-            }
-        }
         Ok(())
+    }
+
+    /// vCPU `vcpu` has no GDT of its own yet: empty descriptors. The tables are made.
+    pub fn clear_gdt(&self, vcpu: u32) {
+        for page in 0..super::tables::GDT_PAGES {
+            self.set_gdt_page(vcpu, page, None);
+        }
     }
 
     /// What goes into slot 258 of the domain's L4 tables.

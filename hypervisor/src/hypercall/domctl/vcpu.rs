@@ -2,7 +2,7 @@
 
 use super::{Done, payload};
 use crate::arch::cpumask::CpuMask;
-use crate::domain::{DomainRef, VcpuArch, VcpuRef, capture, lifecycle, setup};
+use crate::domain::{DomainRef, Life, VcpuArch, VcpuRef, capture, lifecycle, setup};
 use crate::hypercall::bitmap;
 use crate::mm::guest;
 use crate::sched;
@@ -25,6 +25,8 @@ fn with_parked<R>(d: &DomainRef, v: &VcpuRef, f: impl FnOnce(&mut Box<VcpuArch>)
     let taken = v.parked.lock().take();
     // Another CPU may be doing the same: it puts the state back in a moment.
     let r = match taken {
+        // Or the domain is being taken apart.
+        None if d.life() != Life::Alive => Err(Errno::ESRCH),
         None => Err(Errno::EAGAIN),
         Some(mut arch) => {
             let r = f(&mut arch);

@@ -25,6 +25,8 @@ pub struct Kernel {
     pub named: bool,
     /// Not on Xen.
     pub ours: bool,
+    /// One tick of the clock is one instruction.
+    pub icount: bool,
 }
 
 impl Kernel {
@@ -40,7 +42,12 @@ pub fn all() -> impl Iterator<Item = &'static Kernel> {
 }
 
 const fn kernel(name: &'static str, about: &'static str) -> Kernel {
-    Kernel { name, about, smp: 1, options: "", args: "", long: false, binary: "", ends: &[], named: false, ours: false }
+    Kernel { name, about, smp: 1, options: "", args: "", long: false, binary: "", ends: &[], named: false, ours: false, icount: false }
+}
+
+/// A kernel that wants a second vCPU, on a CPU of its own.
+const fn two(name: &'static str, about: &'static str) -> Kernel {
+    Kernel { options: "dom0_max_vcpus=2", smp: 2, ..kernel(name, about) }
 }
 
 /// Every kernel that `run` runs.
@@ -98,6 +105,31 @@ pub const KERNELS: &[Kernel] = &[
     kernel("hostile_m2p", "the machine-to-phys table written and taken"),
     kernel("hostile_slots", "the hypervisor's slots of L4 tables"),
     kernel("hostile_cr3", "page-table bases that are none"),
+    kernel("hostile_reservation", "frames given back twice, huge counts and orders"),
+    kernel("hostile_exchange", "exchange of frames in use, of others, of nothing"),
+    kernel("hostile_zero", "what others left in memory"),
+    kernel("hostile_mmio", "dom0 maps the hypervisor, others, LAPIC and IOAPIC"),
+    kernel("hostile_domu", "a domU maps what is not its own"),
+    kernel("hostile_foreign", "frames of another domain while they change"),
+    kernel("hostile_dying_map", "a domain destroyed while its pages are mapped"),
+    kernel("hostile_death_pin", "death in the middle of page-table operations"),
+    kernel("hostile_death_balloon", "death in the middle of memory operations"),
+    kernel("hostile_death_grant", "grants whose owner dies"),
+    kernel("hostile_destroy", "double destroy, limits, use after death"),
+    kernel("hostile_balloon", "all memory taken"),
+    kernel("hostile_ldt", "LDT pages that are not, and that change"),
+    kernel("hostile_shared_areas", "areas the hypervisor writes, on tables"),
+    kernel("hostile_lists", "lists that lie in what they change"),
+    kernel("hostile_recursion", "trees larger than the memory they lie in"),
+    kernel("faults", "each allocation of each operation fails once"),
+    Kernel { icount: true, ..kernel("stretch", "the longest time without a preemption point") },
+    two("hostile_race_types", "one vCPU pins what another maps writable"),
+    two("hostile_race_desc", "one vCPU's GDT is another's data"),
+    two("hostile_race_partial", "two vCPUs at one large tree"),
+    two("hostile_race_cr3", "a base that another vCPU takes"),
+    two("hostile_stale_tlb", "writes through translations that are gone"),
+    two("hostile_race_balloon", "two vCPUs give back the same frames"),
+    two("hostile_race_list", "lists that change while they are read"),
 ];
 
 /// The kernel of `bench` and `profile`.

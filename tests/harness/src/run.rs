@@ -62,7 +62,7 @@ pub fn one(o: &Options, root: &Path, binaries: &Path, kernel: &Kernel, kind: Kin
     if (kernel.ours || !kernel.ends.is_empty()) && kind == Kind::Xen {
         return (Result3::Skipped, format!("{head}skipped (is about Hospes)\n"));
     }
-    let machine = Machine { kind, image, binaries, kernel, audit: o.audit, icount: false, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
+    let machine = Machine { kind, image, binaries, kernel, audit: o.audit, icount: kernel.icount, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
     let log = match machine.run() {
         Ok(l) => l,
         Err(e) => return (Result3::Failed, format!("{head}FAILED\n    {e}\n")),
@@ -101,7 +101,7 @@ pub fn record(o: &Options) -> Result<bool, String> {
     let binaries = kernels::build(&root)?;
     let mut all = true;
     for kernel in KERNELS.iter().filter(|k| o.wants(k.name) && !k.ours) {
-        let machine = Machine { kind: Kind::Xen, image, binaries: &binaries, kernel, audit: false, icount: false, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
+        let machine = Machine { kind: Kind::Xen, image, binaries: &binaries, kernel, audit: false, icount: kernel.icount, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
         let (log, again) = (machine.run()?, machine.run()?);
         keep(o, kernel, Kind::Xen, &log);
         let obs = transcript::observations(&log);

@@ -41,8 +41,10 @@ pub fn guards(page: u64) -> Option<&'static str> {
         _ => None,
     }
 }
-/// Offset of the TSS in the CPU's page of descriptors and TSS.
-const TSS_OFFSET: u64 = 0x800;
+/// Page of the idle GDT's room that holds the TSS: behind the limit. What lies below the limit is a descriptor to whoever
+/// loads its selector: the addresses in a TSS would make some.
+const TSS_PAGE: u64 = sel::RESERVED_PAGE as u64 + 1;
+const _: () = assert!(sel::GDT_LIMIT as u64 == TSS_PAGE * PAGE_SIZE - 1);
 
 /// Reserved-descriptor page of each CPU (frame number).
 static GDT_PAGE: [AtomicU64; layout::MAX_CPUS] = [const { AtomicU64::new(0) }; layout::MAX_CPUS];
@@ -72,9 +74,9 @@ pub const fn stub(cpu: CpuId) -> u64 {
     STUBS + cpu.0 as u64 * PAGE_SIZE
 }
 
-/// The page with the reserved descriptors and the TSS of `cpu`, where TR points.
+/// The page with the TSS of `cpu`, where TR points.
 pub const fn tss_page(cpu: CpuId) -> u64 {
-    idle_gdt(cpu) + sel::RESERVED_PAGE as u64 * PAGE_SIZE
+    idle_gdt(cpu) + TSS_PAGE * PAGE_SIZE
 }
 
 /// The IDT: one page.
@@ -105,10 +107,11 @@ pub fn create(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Res
 
     let gdt = alloc().ok_or(paging::NoTable)?;
     let page = paging::direct(gdt) as *mut u64;
-    let tss_va = idle_gdt(cpu) + sel::RESERVED_PAGE as u64 * PAGE_SIZE + TSS_OFFSET;
+    let tss_frame = alloc().ok_or(paging::NoTable)?;
+    let tss_va = tss_page(cpu);
     let set = |selector: u16, value: u64| {
         let index = (usize::from(selector & !7) - sel::RESERVED_PAGE * 4096) / 8;
-        // SAFETY: index < 256: the descriptors end below the TSS in the same page, which nobody else sees yet.
+        // SAFETY: index < 512: within the fresh page, which nobody else sees yet.
         unsafe { page.add(index).write(value) };
     };
     set(sel::HYP_CS, 0x00af_9b00_0000_ffff);
@@ -119,8 +122,8 @@ pub fn create(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Res
     let (lo, hi) = system_descriptor(tss_va, 103, 0x89);
     set(sel::TSS, lo);
     set(sel::TSS + 8, hi);
-    let tss = (paging::direct(gdt) + TSS_OFFSET) as *mut u8;
-    // SAFETY: the TSS lies in the same fresh page.
+    let tss = paging::direct(tss_frame) as *mut u8;
+    // SAFETY: a fresh page of its own.
     unsafe {
         tss.add(4).cast::<u64>().write_unaligned(block + LOCAL_OFFSET);
         for ist in 0..4u64 {
@@ -130,6 +133,7 @@ pub fn create(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Res
         // The I/O bitmap is beyond the limit: every port of ring 3 traps.
         tss.add(102).cast::<u16>().write_unaligned(104);
         paging::map(idle_gdt(cpu) + sel::RESERVED_PAGE as u64 * PAGE_SIZE, gdt.0, PAGE_SIZE, flag::DATA, &mut alloc)?;
+        paging::map(tss_va, tss_frame.0, PAGE_SIZE, flag::DATA, &mut alloc)?;
     }
     if let Some(slot) = GDT_PAGE.get(cpu.0 as usize) {
         slot.store(gdt.0, Ordering::Release);

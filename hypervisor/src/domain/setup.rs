@@ -37,6 +37,10 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
         // The tools mark a user base with bit 0.
         arch.tables.set_user_base(&d.mem, base_of(c.ctrlreg[1] & !1)).map_err(errno)?;
     }
+    // A vCPU runs on the tables of its mode; one that starts in user mode without any would run on nobody's.
+    if c.flags & vgcf::IN_KERNEL == 0 && arch.tables.user_base().is_none() {
+        return Err(Errno::EINVAL);
+    }
     let entries = u32::try_from(c.gdt_ents).map_err(|_| Errno::EINVAL)?;
     if entries > u32::from(pv_abi::arch::sel::FIRST_RESERVED_GDT_ENTRY) {
         return Err(Errno::EINVAL);

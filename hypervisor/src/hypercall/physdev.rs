@@ -69,7 +69,7 @@ pub fn physdev_op_compat(cx: &mut Cx, a: Args) -> Outcome {
 }
 
 fn known(cmd: u64) -> bool {
-    matches!(cmd, p::OP_APIC_READ..=p::OP_FREE_IRQ_VECTOR | p::OP_MAP_PIRQ..=p::OP_MANAGE_PCI_REMOVE)
+    matches!(cmd, p::OP_APIC_READ..=p::OP_ALLOC_IRQ_VECTOR | p::OP_MAP_PIRQ..=p::OP_MANAGE_PCI_REMOVE)
         || matches!(cmd, p::OP_RESTORE_MSI..=p::OP_SETUP_GSI | p::OP_GET_FREE_PIRQ..=p::OP_RELEASE_MSIX)
 }
 

@@ -16,7 +16,7 @@ use pv_abi::vcpu as v;
 /// Shortest period of a periodic timer, ns.
 const MIN_PERIOD: u64 = 1_000_000;
 /// Longest: what is beyond could overflow a deadline.
-const MAX_PERIOD: u64 = i64::MAX as u64 >> 2;
+const MAX_PERIOD: u64 = u64::MAX >> 2;
 
 /// vcpu_op(cmd, vcpu, arg).
 pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {

@@ -202,6 +202,7 @@ impl VcpuTables {
     pub fn load(&self, kernel_mode: bool, flush_global: bool) {
         use crate::arch::cr;
         let base = if kernel_mode { self.kernel } else { self.user };
+        debug_assert!(base.is_some(), "a vCPU runs on the tables of its mode");
         let Some(f) = base else { return };
         let v = f.mfn().0 << 12;
         // SAFETY: a validated L4 with the hypervisor's slots filled in; the reference held keeps it one.

@@ -62,10 +62,12 @@ pub fn prefixes(b: &Bytes, long: bool) -> Option<Prefixes> {
             x @ 0x40..=0x4f if long => {
                 p.rex = x;
                 p.opcode += 1;
-                return Some(p);
+                continue;
             }
             _ => return Some(p),
         }
+        // A REX counts only right before the opcode.
+        p.rex = 0;
         p.opcode += 1;
     }
 }
@@ -122,5 +124,8 @@ mod tests {
         assert_eq!(modrm(&Bytes::new(&[0xe0]), 0, 0x41).unwrap().rm_register, Some(8));
         assert_eq!(modrm(&Bytes::new(&[0x05, 0, 0, 0, 0]), 0, 0).unwrap().len, 5);
         assert_eq!(prefixes(&Bytes::new(&[0x66]), true), None);
+        let p = prefixes(&Bytes::new(&[0x48, 0x66, 0x0f]), true).unwrap();
+        assert!(p.rex == 0 && p.operand16 && p.opcode == 2);
+        assert_eq!(prefixes(&Bytes::new(&[0x66, 0x48, 0x41, 0x0f]), true).unwrap().rex, 0x41);
     }
 }

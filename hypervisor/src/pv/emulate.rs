@@ -2,7 +2,7 @@
 
 use crate::domain::capture::CR0;
 use super::decode::{Bytes, modrm, prefixes};
-use super::{cpuid, io, msr};
+use super::{cpuid, io, msr, trap};
 use crate::arch::layout::is_guest_range;
 use crate::arch::regs::{GuestRegs, rflags as f};
 use crate::domain::Cx;
@@ -102,17 +102,38 @@ fn advance(cx: &mut Cx, len: usize) -> bool {
     cx.regs.rip = cx.regs.rip.wrapping_add(len as u64);
     cx.regs.rflags &= !f::RF;
     cx.regs.force_iret();
-    true
+    step(cx)
 }
+
+/// There is no such instruction.
+fn undefined(cx: &mut Cx) -> bool {
+    trap::inject(cx, trap::vector::UD, 0).is_ok()
+}
+
+/// An instruction was done for a guest that steps through its code: the CPU's trap behind it is ours to raise, too.
+/// False when the guest cannot take it.
+pub(super) fn step(cx: &mut Cx) -> bool {
+    if cx.regs.rflags & f::TF == 0 {
+        return true;
+    }
+    cx.arch.debugreg[6] |= DR6_STEP;
+    trap::inject(cx, trap::vector::DB, 0).is_ok()
+}
+
+/// DR6: a single step.
+const DR6_STEP: u64 = 1 << 14;
 
 /// `ud2; .ascii "xen"; cpuid`: what kernels use where they want the hypervisor's view of CPUID.
 pub fn forced(cx: &mut Cx) -> bool {
     const PREFIX: [u8; 5] = [0x0f, 0x0b, 0x78, 0x65, 0x6e];
     let mut buf = [0u8; 7];
-    if guest::read_bytes(cx.regs.rip, &mut buf).is_err() || buf[..5] != PREFIX {
-        return false;
+    let rip = cx.regs.rip;
+    let (prefix, rest) = buf.split_at_mut(PREFIX.len());
+    if guest::read_bytes(rip, prefix).is_err() {
+        // Looked for, and not to be read: the guest's fault, at the page that is missing.
+        return trap::access_fault(cx, (rip | 0xfff).wrapping_add(1), false).is_ok();
     }
-    if buf[5..] != [0x0f, 0xa2] {
+    if *prefix != PREFIX || guest::read_bytes(rip.wrapping_add(PREFIX.len() as u64), rest).is_err() || *rest != [0x0f, 0xa2] {
         return false;
     }
     cpuid::emulate(cx);
@@ -126,8 +147,9 @@ pub fn privileged(cx: &mut Cx) -> bool {
     let Some(p) = prefixes(&b, long) else { return false };
     let Some(op) = b.at(p.opcode) else { return false };
     match op {
+        0x6c..=0x6f | 0xe4..=0xe7 | 0xec..=0xef if p.lock => return undefined(cx),
         0x6c..=0x6f | 0xe4..=0xe7 | 0xec..=0xef => {
-            return io::emulate(cx, &b, &p).is_some_and(|len| len == 0 || advance(cx, len));
+            return io::emulate(cx, &b, &p, long).is_some_and(|len| len == 0 || advance(cx, len));
         }
         // CLI, STI: nothing, for whoever has the I/O privilege level. (The guest masks events in its vcpu_info.)
         0xfa | 0xfb if io::has_iopl(cx) => return advance(cx, p.opcode + 1),
@@ -135,6 +157,10 @@ pub fn privileged(cx: &mut Cx) -> bool {
         _ => return false,
     }
     let Some(op2) = b.at(p.opcode + 1) else { return false };
+    // Nothing of what follows may be locked; on some CPUs it is another instruction then (MOV from CR8).
+    if p.lock && matches!(op2, 0x01 | 0x06 | 0x09 | 0x20..=0x23 | 0x30..=0x32 | 0xa2) {
+        return undefined(cx);
+    }
     // RDTSC and RDTSCP trap where the guest set CR4.TSD; its kernel may still use them.
     if op2 == 0x31 && cx.arch.in_kernel {
         let t = crate::platform::timer::tsc_now();
@@ -167,6 +193,9 @@ pub fn privileged(cx: &mut Cx) -> bool {
             let Some(m) = modrm(&b, p.opcode + 2, p.rex) else { return false };
             // The register form is the only one; the CPU ignores the mode bits.
             let Some(raw) = b.at(p.opcode + 2) else { return false };
+            if op2 & 1 != 0 && m.reg >= 8 {
+                return undefined(cx);
+            }
             let register = raw & 7 | (p.rex & 1) << 3;
             let done = match op2 {
                 0x20 => read_cr(cx, m.reg).map(|v| set_gpr(cx.regs, register, v)).is_some(),

@@ -7,10 +7,12 @@
 use super::decode::{Bytes, Prefixes};
 use super::emulate::gpr_sized;
 use super::trap;
+use crate::arch::layout::is_guest_range;
 use crate::arch::regs::rflags as f;
 use crate::domain::Cx;
 use crate::mm::guest;
 use crate::platform::ports;
+use pv_abi::ids::PAGE_SIZE;
 
 /// Whether the mode the vCPU is in has the I/O privilege level.
 pub fn has_iopl(cx: &Cx) -> bool {
@@ -35,7 +37,7 @@ fn allowed(cx: &Cx, port: u16, size: usize) -> bool {
 
 /// Does an IN, OUT, INS or OUTS; gives its length, or 0 when a repeated one is to be executed again, or `None` when
 /// it is not allowed.
-pub fn emulate(cx: &mut Cx, b: &Bytes, p: &Prefixes) -> Option<usize> {
+pub fn emulate(cx: &mut Cx, b: &Bytes, p: &Prefixes, long: bool) -> Option<usize> {
     let op = b.at(p.opcode)?;
     let size = if op & 1 == 0 {
         1
@@ -49,7 +51,7 @@ pub fn emulate(cx: &mut Cx, b: &Bytes, p: &Prefixes) -> Option<usize> {
         return None;
     }
     if op & 0xf0 == 0x60 {
-        return string(cx, op, port, size, p, len);
+        return string(cx, op, port, size, p, len, long);
     }
     if op & 2 == 0 {
         let v = read(cx, port, size);
@@ -63,31 +65,93 @@ pub fn emulate(cx: &mut Cx, b: &Bytes, p: &Prefixes) -> Option<usize> {
     Some(len)
 }
 
-/// One step of INS or OUTS; a repeated one comes back until RCX is 0.
-fn string(cx: &mut Cx, op: u8, port: u16, size: usize, p: &Prefixes, len: usize) -> Option<usize> {
+/// Where a string instruction's memory operand is, and how its index and count move.
+struct Operand {
+    /// Linear address.
+    at: u64,
+    /// The bits of index and count that count.
+    mask: u64,
+}
+
+impl Operand {
+    /// INS writes to ES:RDI; OUTS reads from DS:RSI, or another segment by a prefix. In 64-bit mode only FS and GS have
+    /// bases.
+    fn of(cx: &Cx, input: bool, p: &Prefixes, long: bool) -> Option<Operand> {
+        let mask = match (long, p.address32) {
+            (true, false) => u64::MAX,
+            (true, true) | (false, false) => 0xffff_ffff,
+            // 16-bit addresses: no kernel has such code.
+            (false, true) => return None,
+        };
+        let index = if input { cx.regs.rdi } else { cx.regs.rsi } & mask;
+        let base = match p.segment {
+            Some(FS) if !input => fs_base(),
+            Some(GS) if !input => gs_base(),
+            _ => 0,
+        };
+        Some(Operand { at: base.wrapping_add(index), mask })
+    }
+}
+
+/// Segment prefixes.
+const FS: u8 = 0x64;
+const GS: u8 = 0x65;
+
+#[cfg(target_os = "none")]
+use crate::arch::segments::{fs_base, gs_base};
+#[cfg(not(target_os = "none"))]
+fn fs_base() -> u64 {
+    0
+}
+#[cfg(not(target_os = "none"))]
+fn gs_base() -> u64 {
+    0
+}
+
+/// Copies page by page; on an error the address of the part that is missing.
+fn by_page(at: u64, buf: &mut [u8], copy: impl Fn(u64, &mut [u8]) -> bool) -> Result<(), u64> {
+    let here = ((PAGE_SIZE - at % PAGE_SIZE) as usize).min(buf.len());
+    let (first, second) = buf.split_at_mut(here);
+    if !copy(at, first) {
+        return Err(at);
+    }
+    let next = at.wrapping_add(here as u64);
+    if !second.is_empty() && !copy(next, second) {
+        return Err(next);
+    }
+    Ok(())
+}
+
+/// One step of INS or OUTS; a repeated one comes back until its count is 0.
+fn string(cx: &mut Cx, op: u8, port: u16, size: usize, p: &Prefixes, len: usize, long: bool) -> Option<usize> {
+    let input = op & 2 == 0;
+    let o = Operand::of(cx, input, p, long)?;
     let repeated = p.rep.is_some();
-    if repeated && cx.regs.rcx == 0 {
+    if repeated && cx.regs.rcx & o.mask == 0 {
         return Some(len);
     }
+    // What no guest may touch is no page fault: the instruction itself is at fault.
+    if !is_guest_range(o.at, size as u64) && !is_guest_range(o.at, 0) {
+        return None;
+    }
     let mut buf = [0u8; 4];
-    if op & 2 == 0 {
-        buf = read(cx, port, size).to_le_bytes();
-        if guest::write_bytes(cx.regs.rdi, buf.get(..size)?).is_err() {
-            let va = cx.regs.rdi;
+    let part = buf.get_mut(..size)?;
+    if input {
+        part.copy_from_slice(read(cx, port, size).to_le_bytes().get(..size)?);
+        if let Err(va) = by_page(o.at, part, |at, b| guest::write_bytes(at, b).is_ok()) {
             return trap::access_fault(cx, va, true).ok().map(|()| 0);
         }
     } else {
-        if guest::read_bytes(cx.regs.rsi, buf.get_mut(..size)?).is_err() {
-            let va = cx.regs.rsi;
+        if let Err(va) = by_page(o.at, part, |at, b| guest::read_bytes(at, b).is_ok()) {
             return trap::access_fault(cx, va, false).ok().map(|()| 0);
         }
         write(cx, port, size, u32::from_le_bytes(buf));
     }
     let step = if cx.regs.rflags & f::DF != 0 { (size as u64).wrapping_neg() } else { size as u64 };
-    let index = if op & 2 == 0 { &mut cx.regs.rdi } else { &mut cx.regs.rsi };
-    *index = index.wrapping_add(step);
+    let index = if input { &mut cx.regs.rdi } else { &mut cx.regs.rsi };
+    *index = index.wrapping_add(step) & o.mask;
     if repeated {
-        cx.regs.rcx = cx.regs.rcx.wrapping_sub(1);
+        cx.regs.rcx = (cx.regs.rcx & o.mask).wrapping_sub(1);
         if cx.regs.rcx != 0 {
             cx.regs.force_iret();
             return Some(0);

@@ -97,7 +97,7 @@ pub fn emulate(cx: &mut Cx, va: u64) -> bool {
     }
     cx.regs.rflags = flags & !f::RF;
     cx.regs.rip = cx.regs.rip.wrapping_add(len as u64);
-    true
+    super::emulate::step(cx)
 }
 
 fn b_rex(b: &Bytes) -> u8 {

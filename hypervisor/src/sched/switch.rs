@@ -150,7 +150,17 @@ fn load(v: &VcpuRef, arch: &mut VcpuArch) {
     cr::set_ts(arch.ts);
     crate::arch::debugreg::enter(&arch.debugreg);
     // Null selectors first: loading one clears the base on some CPUs, so bases come last.
-    let ok = s::load_ds(arch.seg.ds) & s::load_es(arch.seg.es) & s::load_fs(arch.seg.fs) & s::load_gs(arch.seg.gs);
+    // A load that fails leaves what was there: another vCPU's selector, or a descriptor that is gone.
+    let or_null = |load: fn(u16) -> bool, selector| {
+        load(selector) || {
+            load(0);
+            false
+        }
+    };
+    let ok = or_null(s::load_ds, arch.seg.ds)
+        & or_null(s::load_es, arch.seg.es)
+        & or_null(s::load_fs, arch.seg.fs)
+        & or_null(s::load_gs, arch.seg.gs);
     s::set_fs_base(arch.seg.fs_base);
     s::set_gs_base(arch.seg.gs_base_active);
     s::set_gs_base_inactive(arch.seg.gs_base_inactive);

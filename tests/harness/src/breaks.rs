@@ -2,7 +2,7 @@
 use crate::kernels::Kernel;
 
 const fn breaks(name: &'static str, args: &'static str, about: &'static str, ends: &'static [&'static str]) -> Kernel {
-    Kernel { name, about, smp: 1, options: "", args, long: false, binary: "breaks", ends, named: false, ours: true, icount: false }
+    Kernel { name, about, smp: 1, options: "", args, long: false, binary: "breaks", ends, named: false, ours: true, icount: false, hospes: "" }
 }
 
 /// All of them. Each ends with the hypervisor's last words, so a report that breaks off is a failure, too.

@@ -27,6 +27,8 @@ pub struct Kernel {
     pub ours: bool,
     /// One tick of the clock is one instruction.
     pub icount: bool,
+    /// Why only Hospes runs it: its verdict counts, and there is no record to compare with. Empty: Xen runs it, too.
+    pub hospes: &'static str,
 }
 
 impl Kernel {
@@ -42,7 +44,7 @@ pub fn all() -> impl Iterator<Item = &'static Kernel> {
 }
 
 const fn kernel(name: &'static str, about: &'static str) -> Kernel {
-    Kernel { name, about, smp: 1, options: "", args: "", long: false, binary: "", ends: &[], named: false, ours: false, icount: false }
+    Kernel { name, about, smp: 1, options: "", args: "", long: false, binary: "", ends: &[], named: false, ours: false, icount: false, hospes: "" }
 }
 
 /// A kernel that wants a second vCPU, on a CPU of its own.
@@ -87,6 +89,42 @@ pub const KERNELS: &[Kernel] = &[
     Kernel { options: "dom0_max_vcpus=4", smp: 4, ..kernel("clock", "the clock never goes back, on four vCPUs at once") },
     Kernel { options: "dom0_max_vcpus=4", smp: 2, binary: "clock", ..kernel("clock_shared", "the same with two vCPUs to a CPU") },
     kernel("fpu", "FPU state across everything"),
+    kernel("hostile_fetch", "privileged instructions that end where nothing is"),
+    kernel("hostile_prefixes", "prefixes before privileged instructions"),
+    Kernel { options: "dom0_max_vcpus=2", smp: 2, ..kernel("hostile_code_race", "an instruction that changes while it is emulated") },
+    kernel("hostile_string_io", "string I/O at hostile addresses"),
+    kernel("hostile_encodings", "unusual encodings, all registers, all second bytes"),
+    Kernel { options: "dom0_max_vcpus=2", smp: 2, ..kernel("hostile_iobitmap", "I/O bitmaps at bad places, and one that changes") },
+    kernel("hostile_debugreg", "breakpoints where the hypervisor trips over them"),
+    kernel("hostile_mov_ss", "what the shadow of MOV SS holds back"),
+    kernel("hostile_single_step", "single steps through the hypervisor's work"),
+    kernel("hostile_xcr0", "XCR0 and XSAVE images"),
+    Kernel { options: "dom0_max_vcpus=2", ..kernel("hostile_fpu_leak", "registers of another vCPU") },
+    Kernel { options: "dom0_max_vcpus=4", smp: 2, ..kernel("hostile_fpu_context", "FPU images of a new vCPU") },
+    kernel("hostile_iret_selectors", "every selector through iret"),
+    kernel("hostile_iret_frames", "iret with every flag and hostile addresses"),
+    kernel("hostile_sysret", "SYSCALL whose return address is none"),
+    kernel("hostile_msr", "every MSR read and written"),
+    kernel("hostile_cpuid", "every leaf of CPUID"),
+    kernel("hostile_trap_table", "trap tables without an end, odd entries"),
+    kernel("hostile_callbacks", "callbacks where no code can be"),
+    kernel("hostile_multicall", "multicalls that write over themselves"),
+    Kernel { options: "dom0_max_vcpus=2", smp: 2, ..kernel("hostile_multicall_race", "multicalls that change meanwhile") },
+    kernel("hostile_console", "console_io with lengths that are lies"),
+    kernel("hostile_death", "every way a domain dies"),
+    kernel("hostile_rights", "what only dom0 may do, tried by a domU"),
+    Kernel { options: "dom0_max_vcpus=2", smp: 2, ..kernel("hostile_evtchn_race", "channels closed while another sends") },
+    kernel("hostile_evtchn_bits", "event bitmaps written as no guest should"),
+    Kernel { options: "dom0_max_vcpus=4", ..kernel("hostile_vcpu_info", "vcpu_info where other things are") },
+    Kernel { options: "dom0_max_vcpus=3", smp: 2, ..kernel("hostile_poll_race", "polls that race with everything") },
+    kernel("hostile_timers", "timers at the ends of time"),
+    Kernel { options: "dom0_max_vcpus=2", ..kernel("hostile_areas", "runstate and time areas at hostile addresses") },
+    Kernel { options: "dom0_max_vcpus=4", smp: 2, ..kernel("hostile_bringup", "vCPUs started while they are filled in") },
+    kernel("hostile_contexts", "vCPUs that start with hostile registers"),
+    Kernel { options: "dom0_max_vcpus=2", smp: 2, hospes: "Xen tells its console of each bad entry, thousands of times", ..kernel("hostile_grant_race", "grants that change while they are used") },
+    Kernel { options: "dom0_max_vcpus=2", smp: 2, ..kernel("hostile_nmi", "NMIs in storms") },
+    kernel("hostile_padding", "what comes back beside the answer"),
+    Kernel { hospes: "Xen 4.17 does not survive prepare_msix of a function without MSI-X", ..kernel("hostile_msix", "MSI-X of devices without it") },
     Kernel { options: "dom0_max_vcpus=3", smp: 3, ..kernel("hostile_down", "vCPUs that take each other down") },
     kernel("version", "xen_version and vm_assist"),
     kernel("hostile_transitions", "a page used as two things at once"),

@@ -62,6 +62,9 @@ pub fn one(o: &Options, root: &Path, binaries: &Path, kernel: &Kernel, kind: Kin
     if (kernel.ours || !kernel.ends.is_empty()) && kind == Kind::Xen {
         return (Result3::Skipped, format!("{head}skipped (is about Hospes)\n"));
     }
+    if !kernel.hospes.is_empty() && kind == Kind::Xen {
+        return (Result3::Skipped, format!("{head}skipped ({})\n", kernel.hospes));
+    }
     let machine = Machine { kind, image, binaries, kernel, audit: o.audit, icount: kernel.icount, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
     let log = match machine.run() {
         Ok(l) => l,
@@ -69,7 +72,7 @@ pub fn one(o: &Options, root: &Path, binaries: &Path, kernel: &Kernel, kind: Kin
     };
     keep(o, kernel, kind, &log);
     let mut wrong = match kernel.ends {
-        [] => transcript::judge(root, kernel.name, kind, o.audit, &log),
+        [] => transcript::judge(root, kernel.name, kind, o.audit, kernel.hospes.is_empty(), &log),
         ends => transcript::judge_end(ends, &log),
     };
     wrong.extend(transcript::missing(kind, &o.expect, &log));
@@ -100,7 +103,7 @@ pub fn record(o: &Options) -> Result<bool, String> {
     let image = o.xen.as_deref().ok_or("harness: record wants real Xen: --xen IMAGE or HOSPES_XEN")?;
     let binaries = kernels::build(&root)?;
     let mut all = true;
-    for kernel in KERNELS.iter().filter(|k| o.wants(k.name) && !k.ours) {
+    for kernel in KERNELS.iter().filter(|k| o.wants(k.name) && !k.ours && k.hospes.is_empty()) {
         let machine = Machine { kind: Kind::Xen, image, binaries: &binaries, kernel, audit: false, icount: kernel.icount, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
         let (log, again) = (machine.run()?, machine.run()?);
         keep(o, kernel, Kind::Xen, &log);

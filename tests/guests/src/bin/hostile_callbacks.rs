@@ -1,0 +1,53 @@
+//! Entries for events, system calls and failsafe in places where no code can be.
+//!
+//! Attacks: callbacks at addresses of the hypervisor, unmapped, or not executable: the hypervisor sends the vCPU there
+//! itself. Must happen: the vCPU faults there as a guest, with a frame that shows the callback's own; never in the
+//! hypervisor.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+use guests::hostile::*;
+use guests::prelude::*;
+use pv_abi::callback::{F_MASK_EVENTS, TYPE_EVENT, TYPE_SYSCALL};
+
+guests::kernel!(run);
+
+fn run() {
+    user::init();
+    let data = Page::alloc();
+    paging::update_va(data.va, data.ma() | paging::KERNEL_RW | paging::NX).must("not executable");
+    let port = events::bind_ipi(0);
+    for (name, at) in [
+        ("unmapped", 0x10_0000u64),
+        ("the start of the hypervisor", 0xffff_8000_0000_0000),
+        ("the hypervisor's", 0xffff_8300_0000_0000),
+        ("the last byte below it", 0x7fff_ffff_ffff),
+        ("not executable", data.va),
+        ("the last byte", u64::MAX),
+    ] {
+        obs(f!("event entry, {name}"), trap::register(TYPE_EVENT, F_MASK_EVENTS, at));
+        events::quiet();
+        events::send(port).must("send");
+        events::mask().store(0, core::sync::atomic::Ordering::SeqCst);
+        let o = probe::kernel(code!("syscall"), &Gprs { rax: nr::XEN_VERSION as u64, ..Gprs::ZERO });
+        events::quiet();
+        events::port_clear(port);
+        show(f!("an event there, {name}"), o, at);
+        trap::register(TYPE_EVENT, 0, trap::event_entry()).must("event entry");
+        obs(f!("system-call entry, {name}"), trap::register(TYPE_SYSCALL, 0, at));
+        let o = user::run(code!("nop"), &Gprs::ZERO);
+        show(f!("a system call there, {name}"), o, at);
+        trap::register(TYPE_SYSCALL, F_MASK_EVENTS, trap::syscall_entry()).must("system-call entry");
+        obs(f!("trap entry, {name}"), trap::set(3, 3, 0xe033, at));
+        show(f!("a trap there, {name}"), probe::kernel(code!("int3"), &Gprs::ZERO), at);
+        show(f!("a trap of user mode there, {name}"), user::run(code!("int3"), &Gprs::ZERO), at);
+        trap::init();
+    }
+    events::close(port).must("close");
+    alive();
+}
+
+fn show(name: core::fmt::Arguments<'_>, o: Outcome, at: u64) {
+    match o {
+        Outcome::Trap(t) => obs(name, f!("{t} at the entry {} cs {:#x} cr2 is it {}", t.rip == at, t.cs & 0xffff, t.cr2 == at)),
+        Outcome::Done(_) => obs(name, "ran"),
+    }
+}

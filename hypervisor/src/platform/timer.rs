@@ -61,6 +61,12 @@ pub fn scale() -> Scale {
     Scale { mul: MUL.load(Ordering::Relaxed), shift: SHIFT.load(Ordering::Relaxed) }
 }
 
+/// One moment, a microsecond after the clocks started (a system time of 0 could pass for none), as TSC and system time.
+pub fn anchor() -> (u64, u64) {
+    let tsc = BOOT_TSC.load(Ordering::Relaxed).wrapping_add(tsc_khz() / 1000);
+    (tsc, ns_at(tsc))
+}
+
 /// Nanoseconds since boot at TSC value `tsc`.
 #[inline(always)]
 pub fn ns_at(tsc: u64) -> u64 {

@@ -15,13 +15,16 @@ pub fn now() -> u64 {
     timer::system_time()
 }
 
-/// Clock data as guests get it, taken now. Flag 0 (TSC_STABLE): all CPUs' TSCs run together.
+/// Clock data as guests get it. Flag 0 (TSC_STABLE): all CPUs' TSCs run together.
+///
+/// It is the same at every time and on every CPU. A pair taken anew now and then is rounded anew, and a guest that reads
+/// its clock on both sides of that sees it go back by a nanosecond.
 pub fn time_info() -> VcpuTimeInfo {
     let s = timer::scale();
-    let tsc = timer::tsc_now();
+    let (tsc_timestamp, system_time) = timer::anchor();
     VcpuTimeInfo {
-        tsc_timestamp: tsc,
-        system_time: timer::ns_at(tsc),
+        tsc_timestamp,
+        system_time,
         tsc_to_system_mul: s.mul,
         tsc_shift: s.shift,
         flags: 1,

@@ -105,13 +105,17 @@ guest_image_partitions() {
 # set up, after.tar when they are.
 guest_image_customize() {
     local before=$1/before after=$1/after
-    mkdir -p "$before/etc/initramfs-tools/conf.d" "$after"/{boot/grub,etc/systemd/network,etc/ssh/sshd_config.d,root/.ssh}
+    mkdir -p "$before/etc/initramfs-tools/conf.d" "$after"/{boot/grub,etc/systemd/{network,system.conf.d},etc/ssh/sshd_config.d,root/.ssh}
     # The few drivers a domU's root needs, instead of every disk controller's.
     printf 'MODULES=list\nRESUME=none\n' >"$before/etc/initramfs-tools/conf.d/guest"
     printf 'xen-blkfront\next4\ncrc32c_generic\n' >"$before/etc/initramfs-tools/modules"
     printf 'do_symlinks = yes\nimage_dest = /\n' >"$before/etc/kernel-img.conf"
 
-    printf '%s\n' '/dev/xvda1 / ext4 errors=remount-ro 0 1' '/dev/xvda2 none swap sw 0 0' >"$after/etc/fstab"
+    # On a slow machine (an emulator, or beside a hundred others) udev may need longer than systemd's 90 s to come to the
+    # swap partition, and services longer than that to start: the guest would come up without them, and say little.
+    printf '%s\n' '/dev/xvda1 / ext4 errors=remount-ro 0 1' '/dev/xvda2 none swap sw,x-systemd.device-timeout=infinity 0 0' \
+        >"$after/etc/fstab"
+    printf '[Manager]\nDefaultTimeoutStartSec=15min\n' >"$after/etc/systemd/system.conf.d/guest.conf"
     echo guest >"$after/etc/hostname"
     printf '127.0.0.1 localhost\n127.0.1.1 guest\n::1 localhost\n' >"$after/etc/hosts"
     # An address from the kernel's command line (ip=, by systemd-network-generator) comes first; otherwise DHCP.

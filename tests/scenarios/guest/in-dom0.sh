@@ -2,6 +2,9 @@
 # dom0 with real Debian guests: its first disk brings what starts them, the second one (an image like theirs) its tools,
 # the others are theirs: guest 1 has vdc and the address 10.9.0.2, guest 2 vdd and 10.9.0.3, and so on.
 
+# Whatever fails, what the guests said last may tell why.
+trap 'status=$?; [ $status -eq 0 ] || tail -n 12 /var/log/xen/console/guest-*.log >&2' EXIT
+
 tar -C /boot -xf /dev/vda
 mkdir -p /tools
 mount -t ext4 /dev/vdb1 /tools

@@ -2,7 +2,7 @@
 # For scenarios with real Debian guests, after lib.sh: the image, and machines that have it.
 
 GUEST_PACKAGES=(iperf3 fio pptpd pptp-linux ppp apache2 apache2-utils libapache2-mod-php php-cli php-mysql mariadb-server
-    wordpress wordpress-theme-twentytwentythree curl openssh-client)
+    wordpress wordpress-theme-twentytwentyone curl openssh-client)
 
 # guests NUMBER: makes the image (it comes from the cache, if it was ever made), and sets GUESTS, the options of a machine
 # with so many disks of it. They all start as the same image; what is written to them lives as long as the machine.

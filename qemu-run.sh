@@ -52,6 +52,7 @@ prepare() {
 }
 
 main() {
+    local lock
     options_parse "$@"
     log_open
     case $OPT_COMMAND in
@@ -68,6 +69,9 @@ main() {
         build) prepare ;;
         guest-image)
             host_install "${GUEST_IMAGE_NEEDS[@]}"
+            # One builds it, the others wait and take it from the cache.
+            exec {lock}>"$CACHE/guest-image.lock"
+            flock "$lock"
             guest_image
             ;;
         test) prepare; checks_run "$OPT_LONG" ;;

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # --exec: a command for dom0, over a channel of its own.
 #
-# A virtio-serial device has three ports. The command goes in through `hospes.control`, as one line in base64, and its
-# exit status comes back there as one line; its stdout and stderr have a port each. So nothing is framed or escaped, and
-# what the kernel prints meanwhile goes to the serial console, which nobody but the log file sees.
+# A virtio-serial device has three ports. When dom0 says on `hospes.control` that it is ready, the command goes in there,
+# as one line in base64, and its exit status comes back as one line; its stdout and stderr have a port each. So nothing
+# is framed or escaped, and what the kernel prints meanwhile goes to the serial console, which nobody but the log file
+# sees.
 #
 # The ports end in plain files, which never block QEMU, and the device works without ioeventfd: when a write returns in
 # dom0, its bytes are in the file. So when the status has arrived, everything has.
@@ -23,7 +24,12 @@ exec_in_dom0() {
     # A FIFO opened for both directions has none.
     mkfifo "$run/command"
     exec {input}<>"$run/command"
-    { printf '%s' "$OPT_EXEC" | base64 -w 0; echo; } >&"$input" &
+    {
+        # UEFI firmware reads from this device as from a console: nothing may stand there before dom0 does.
+        until grep -qax 'hospes ready' <(tr -d '\r' <"$run/control"); do sleep 0.1; done
+        printf '%s' "$OPT_EXEC" | base64 -w 0
+        echo
+    } >&"$input" &
     sender=$!
 
     qemu_command

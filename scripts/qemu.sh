@@ -26,7 +26,8 @@ qemu_command() {
     if [ "$(qemu_accel)" = kvm ]; then
         QEMU+=(-accel kvm -cpu host)
     elif [ -n "$OPT_ICOUNT" ]; then
-        QEMU+=(-accel tcg -icount "shift=0,sleep=off" -cpu max,-smap)
+        # Setting the timer of an x2APIC, which QEMU has since 9.0, ends it with "Bad icount read".
+        QEMU+=(-accel tcg -icount "shift=0,sleep=off" -cpu max,-smap,-x2apic)
     else
         # The emulator's SMAP does not go with a PV kernel's way of running in ring 3.
         QEMU+=(-accel tcg,thread=multi -cpu max,-smap)

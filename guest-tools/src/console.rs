@@ -54,7 +54,8 @@ impl RawTerminal {
         let before = tcgetattr(stdin).context("the terminal's settings cannot be read")?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(stdin, OptionalActions::Now, &raw).context("the terminal cannot be set to raw mode")?;
+        tcsetattr(stdin, OptionalActions::Now, &raw)
+            .context("the terminal cannot be set to raw mode")?;
         Ok(Some(RawTerminal { before }))
     }
 }
@@ -78,7 +79,8 @@ impl Console {
         // Bytes go through as they are.
         if let Ok(mut settings) = tcgetattr(&file) {
             settings.make_raw();
-            tcsetattr(&file, OptionalActions::Now, &settings).with_context(|| format!("{tty} cannot be set to raw mode"))?;
+            tcsetattr(&file, OptionalActions::Now, &settings)
+                .with_context(|| format!("{tty} cannot be set to raw mode"))?;
         }
         Ok(Console { tty: file, domain })
     }
@@ -106,7 +108,12 @@ impl Console {
                 }
             }
             let read_stdin = stdin_open && waiting.len() < MAX_WAITING;
-            let ready = wait(&self.tty, store.as_fd(), read_stdin.then_some(stdin), !waiting.is_empty())?;
+            let ready = wait(
+                &self.tty,
+                store.as_fd(),
+                read_stdin.then_some(stdin),
+                !waiting.is_empty(),
+            )?;
             if ready.tty && !self.copy_output()? {
                 // The console daemon has closed it: the domain is gone.
                 return Ok(End::Domain(self.ended(hypervisor)?.unwrap_or("gone")));
@@ -130,7 +137,8 @@ impl Console {
             if !waiting.is_empty() {
                 match self.tty.write(&waiting) {
                     Ok(count) => drop(waiting.drain(..count)),
-                    Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                    Err(e)
+                        if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                     Err(_) => return Ok(End::Domain(self.ended(hypervisor)?.unwrap_or("gone"))),
                 }
             }
@@ -141,7 +149,9 @@ impl Console {
     fn ended(&self, hypervisor: &Hypervisor) -> Result<Option<&'static str>> {
         Ok(match hypervisor.domain_info(self.domain)? {
             None => Some("destroyed"),
-            Some(info) => State(info.flags).shutdown_reason().map(|_| State(info.flags).word()),
+            Some(info) => State(info.flags)
+                .shutdown_reason()
+                .map(|_| State(info.flags).word()),
         })
     }
 
@@ -156,11 +166,15 @@ impl Console {
         let count = match self.tty.read(&mut bytes) {
             Ok(0) => return Ok(false),
             Ok(count) => count,
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(true),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return Ok(true);
+            }
             Err(_) => return Ok(false),
         };
         let mut out = std::io::stdout().lock();
-        out.write_all(bytes.get(..count).unwrap_or_default()).and_then(|()| out.flush()).context("stdout cannot be written")?;
+        out.write_all(bytes.get(..count).unwrap_or_default())
+            .and_then(|()| out.flush())
+            .context("stdout cannot be written")?;
         Ok(true)
     }
 }
@@ -172,14 +186,39 @@ struct Readiness {
     stdin: bool,
 }
 
-fn wait(tty: &File, store: BorrowedFd<'_>, stdin: Option<BorrowedFd<'_>>, write: bool) -> Result<Readiness> {
-    let tty_events = if write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-    let mut fds = vec![PollFd::new(tty, tty_events), PollFd::from_borrowed_fd(store, PollFlags::IN)];
+fn wait(
+    tty: &File,
+    store: BorrowedFd<'_>,
+    stdin: Option<BorrowedFd<'_>>,
+    write: bool,
+) -> Result<Readiness> {
+    let tty_events = if write {
+        PollFlags::IN | PollFlags::OUT
+    } else {
+        PollFlags::IN
+    };
+    let mut fds = vec![
+        PollFd::new(tty, tty_events),
+        PollFd::from_borrowed_fd(store, PollFlags::IN),
+    ];
     fds.extend(stdin.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
     match poll(&mut fds, None) {
-        Err(rustix::io::Errno::INTR) => return Ok(Readiness { tty: false, store: false, stdin: false }),
+        Err(rustix::io::Errno::INTR) => {
+            return Ok(Readiness {
+                tty: false,
+                store: false,
+                stdin: false,
+            });
+        }
         result => result.context("waiting for the console")?,
     };
-    let set = |index: usize| fds.get(index).is_some_and(|fd| fd.revents().intersects(!PollFlags::OUT));
-    Ok(Readiness { tty: set(0), store: set(1), stdin: set(2) })
+    let set = |index: usize| {
+        fds.get(index)
+            .is_some_and(|fd| fd.revents().intersects(!PollFlags::OUT))
+    };
+    Ok(Readiness {
+        tty: set(0),
+        store: set(1),
+        stdin: set(2),
+    })
 }

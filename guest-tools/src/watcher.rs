@@ -38,8 +38,12 @@ pub fn spawn(domain: DomId, config: &Config) -> Result<()> {
         .current_dir("/")
         .spawn()
         .context("the domain's watcher cannot be started")?;
-    let mut pipe = child.stdin.take().context("the watcher has no stdin (a bug of dom)")?;
-    pipe.write_all(&serde_json::to_vec(config)?).context("the domain's watcher has ended at once")?;
+    let mut pipe = child
+        .stdin
+        .take()
+        .context("the watcher has no stdin (a bug of dom)")?;
+    pipe.write_all(&serde_json::to_vec(config)?)
+        .context("the domain's watcher has ended at once")?;
     Ok(())
 }
 
@@ -49,7 +53,11 @@ pub fn log_path(name: &str) -> PathBuf {
 }
 
 fn log_file(name: &str) -> Option<File> {
-    OpenOptions::new().create(true).append(true).open(log_path(name)).ok()
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log_path(name))
+        .ok()
 }
 
 /// `dom watch ID`: watches until the domain is gone.
@@ -57,8 +65,11 @@ pub fn run(domain: DomId) -> Result<()> {
     // No terminal's signals; that it fails when we lead a session already is no harm.
     let _ = rustix::process::setsid();
     let mut text = Vec::new();
-    std::io::stdin().read_to_end(&mut text).context("the configuration cannot be read")?;
-    let config: Config = serde_json::from_slice(&text).context("the configuration makes no sense")?;
+    std::io::stdin()
+        .read_to_end(&mut text)
+        .context("the configuration cannot be read")?;
+    let config: Config =
+        serde_json::from_slice(&text).context("the configuration makes no sense")?;
     let hypervisor = Hypervisor::open()?;
     let mut store = Store::open()?;
     store.watch(RELEASE_DOMAIN, "watcher")?;
@@ -70,12 +81,22 @@ pub fn run(domain: DomId) -> Result<()> {
 }
 
 /// Watches one life of the domain; tells the id of the next one, if there is one.
-fn watch(hypervisor: &Hypervisor, store: &mut Store, domain: DomId, config: &Config) -> Result<Option<DomId>> {
+fn watch(
+    hypervisor: &Hypervisor,
+    store: &mut Store,
+    domain: DomId,
+    config: &Config,
+) -> Result<Option<DomId>> {
     let started = Instant::now();
-    let Some(uuid) = hypervisor.domain_info(domain)?.map(|info| info.handle) else { return Ok(None) };
+    let Some(uuid) = hypervisor.domain_info(domain)?.map(|info| info.handle) else {
+        return Ok(None);
+    };
     let ended = loop {
         // The id of a domain that is gone may be given to another one.
-        match hypervisor.domain_info(domain)?.filter(|info| info.handle == uuid) {
+        match hypervisor
+            .domain_info(domain)?
+            .filter(|info| info.handle == uuid)
+        {
             // Whoever destroyed it may have left what dom0 served it with.
             None => {
                 stored::forget(&uuid)?;
@@ -88,9 +109,15 @@ fn watch(hypervisor: &Hypervisor, store: &mut Store, domain: DomId, config: &Con
     // What has been attached, set and renamed meanwhile.
     let config = &stored::load(&uuid)?.unwrap_or_else(|| config.clone());
     let mut todo = action(config, &ended).unwrap_or(Action::Preserve);
-    eprintln!("domain {domain} has ended: {}; {todo:?}", State(ended.flags).word());
+    eprintln!(
+        "domain {domain} has ended: {}; {todo:?}",
+        State(ended.flags).word()
+    );
     if todo == Action::Restart && started.elapsed() < SHORTEST_LIFE {
-        eprintln!("it ended within {} s of its start: not restarted, and kept to be looked at", SHORTEST_LIFE.as_secs());
+        eprintln!(
+            "it ended within {} s of its start: not restarted, and kept to be looked at",
+            SHORTEST_LIFE.as_secs()
+        );
         todo = Action::Preserve;
     }
     match todo {
@@ -98,7 +125,10 @@ fn watch(hypervisor: &Hypervisor, store: &mut Store, domain: DomId, config: &Con
         Action::Destroy => lifecycle::destroy(hypervisor, store, domain).map(|()| None),
         Action::Restart => {
             lifecycle::destroy(hypervisor, store, domain)?;
-            let again = Config { uuid: Some(uuid), ..config.clone() };
+            let again = Config {
+                uuid: Some(uuid),
+                ..config.clone()
+            };
             let ready = build::create(hypervisor, store, &again, &Cancel::on_signals()?)?;
             hypervisor.unpause_domain(ready.domain)?;
             Ok(Some(ready.domain))
@@ -126,7 +156,15 @@ mod tests {
     #[test]
     fn each_reason_has_its_setting() {
         let config = Config::least("g");
-        let of = |flags| action(&config, &Getdomaininfo { flags, ..Default::default() });
+        let of = |flags| {
+            action(
+                &config,
+                &Getdomaininfo {
+                    flags,
+                    ..Default::default()
+                },
+            )
+        };
         let ended = |reason: u32| of(dominf::SHUTDOWN | reason << dominf::SHUTDOWN_SHIFT);
         assert_eq!(of(dominf::RUNNING), None);
         assert_eq!(ended(shutdown::POWEROFF), Some(Action::Destroy));

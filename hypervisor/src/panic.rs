@@ -16,7 +16,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 /// CPU that panics + 1.
 static PANICKING: AtomicU32 = AtomicU32::new(0);
 /// Where each other CPU was when it was stopped: its frame, on the NMI stack it never leaves.
-static STOPPED: [AtomicPtr<GuestRegs>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
+static STOPPED: [AtomicPtr<GuestRegs>; MAX_CPUS] =
+    [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
 /// How long the others may take to stop, ns.
 const PATIENCE: u64 = 500_000_000;
 /// Events shown of the CPU that panics, and of each other.
@@ -26,7 +27,9 @@ const EVENTS: (usize, usize) = (16, 4);
 pub fn panicked(info: &PanicInfo) -> ! {
     let (rbp, rip): (u64, u64);
     // SAFETY: reads registers.
-    unsafe { core::arch::asm!("mov {}, rbp", "lea {}, [rip]", out(reg) rbp, out(reg) rip, options(nomem, nostack)) };
+    unsafe {
+        core::arch::asm!("mov {}, rbp", "lea {}, [rip]", out(reg) rbp, out(reg) rip, options(nomem, nostack))
+    };
     let begun = begin();
     log::error!("PANIC on CPU {begun}: {}", info.message());
     if let Some(l) = info.location() {
@@ -39,7 +42,9 @@ pub fn panicked(info: &PanicInfo) -> ! {
 pub fn fault(regs: &GuestRegs, cr2: u64) -> ! {
     let begun = begin();
     match (regs.entry_vector, guard_page(cr2)) {
-        (8 | 14, Some(stack)) => log::error!("PANIC on CPU {begun}: the {stack} stack is used up (cr2 {cr2:#x})"),
+        (8 | 14, Some(stack)) => {
+            log::error!("PANIC on CPU {begun}: the {stack} stack is used up (cr2 {cr2:#x})")
+        }
         (14, None) => log::error!("PANIC on CPU {begun}: page fault in the hypervisor, {cr2:#x}"),
         (v, _) => log::error!("PANIC on CPU {begun}: exception {v} in the hypervisor"),
     }
@@ -60,7 +65,10 @@ pub fn nmi(regs: &GuestRegs) {
     }
     if let Some(away) = watchdog::stuck(timer::system_time()) {
         let begun = begin();
-        log::error!("PANIC on CPU {begun}: watchdog: stuck for {} s", away / 1_000_000_000);
+        log::error!(
+            "PANIC on CPU {begun}: watchdog: stuck for {} s",
+            away / 1_000_000_000
+        );
         log::error!("{}", Regs(regs));
         end(Backtrace(regs.rbp, regs.rip))
     }
@@ -86,7 +94,11 @@ fn begin() -> u32 {
         lapic::send_nmi(CpuId(c));
     }
     let until = timer::system_time() + PATIENCE;
-    let stopped = |c: u32| STOPPED.get(c as usize).is_none_or(|s| !s.load(Ordering::SeqCst).is_null());
+    let stopped = |c: u32| {
+        STOPPED
+            .get(c as usize)
+            .is_none_or(|s| !s.load(Ordering::SeqCst).is_null())
+    };
     while !others().all(stopped) && timer::system_time() < until {
         core::hint::spin_loop();
     }
@@ -98,7 +110,12 @@ fn begin() -> u32 {
 
 /// The rest of the report, and the end.
 fn end(backtrace: impl Display) -> ! {
-    log::error!("cr2 {:#x} cr3 {:#x} cr4 {:#x}", cr::read_cr2(), cr::read_cr3(), cr::read_cr4());
+    log::error!(
+        "cr2 {:#x} cr3 {:#x} cr4 {:#x}",
+        cr::read_cr2(),
+        cr::read_cr3(),
+        cr::read_cr4()
+    );
     log::error!("{backtrace}");
     let me = this_cpu().id;
     // SAFETY: this CPU's own data, whose owner (this very CPU) has stopped working.
@@ -115,7 +132,9 @@ fn end(backtrace: impl Display) -> ! {
 }
 
 fn others(c: CpuId) {
-    let frame = STOPPED.get(c.0 as usize).map_or(ptr::null_mut(), |s| s.load(Ordering::SeqCst));
+    let frame = STOPPED
+        .get(c.0 as usize)
+        .map_or(ptr::null_mut(), |s| s.load(Ordering::SeqCst));
     if frame.is_null() {
         log::error!("CPU {} could not be stopped", c.0);
         return;
@@ -123,7 +142,9 @@ fn others(c: CpuId) {
     // SAFETY: that CPU has stopped for ever, with its frame on its stack.
     let (regs, runs) = unsafe { (&*frame, percpu::runs(c)) };
     match runs {
-        Some((dom, vcpu)) if regs.cs & 3 != 0 => log::error!("CPU {} was in d{dom}v{vcpu} at {:#x}", c.0, regs.rip),
+        Some((dom, vcpu)) if regs.cs & 3 != 0 => {
+            log::error!("CPU {} was in d{dom}v{vcpu} at {:#x}", c.0, regs.rip)
+        }
         _ => log::error!("CPU {} was at {}", c.0, Symbol(regs.rip)),
     }
     events(c, EVENTS.1);

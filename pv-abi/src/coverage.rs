@@ -52,7 +52,9 @@ pub fn write(out: &mut dyn Write) -> fmt::Result {
         count(Status::Partial),
         count(Status::Absent)
     )?;
-    out.write_str("| nr | hypercall | there | operations there | note |\n|---:|---|---|---|---|\n")?;
+    out.write_str(
+        "| nr | hypercall | there | operations there | note |\n|---:|---|---|---|---|\n",
+    )?;
     for h in hypercall::LIST {
         write!(out, "| {} | {} | {} | ", h.number, h.name, status(h.status))?;
         if let Some(ops) = subops::of(h.number) {
@@ -63,9 +65,21 @@ pub fn write(out: &mut dyn Write) -> fmt::Result {
     }
     for f in subops::FAMILIES {
         let name = hypercall::name(f.hypercall).unwrap_or("?");
-        write!(out, "\n## {name}\n\n| op | name | who may | who needs it | there | note |\n|---:|---|---|---|---|---|\n")?;
+        write!(
+            out,
+            "\n## {name}\n\n| op | name | who may | who needs it | there | note |\n|---:|---|---|---|---|---|\n"
+        )?;
         for o in f.ops {
-            writeln!(out, "| {} | {} | {} | {} | {} | {} |", o.number, o.name, who(o.who), need(o.need), status(o.status), o.note)?;
+            writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {} |",
+                o.number,
+                o.name,
+                who(o.who),
+                need(o.need),
+                status(o.status),
+                o.note
+            )?;
         }
     }
     Ok(())

@@ -42,24 +42,49 @@ pub struct Vdev {
 impl Vdev {
     /// From its name; the error says what is wrong with it.
     pub fn parse(name: &str) -> Result<Self, String> {
-        let bad = || format!("`{name}` is no disk's name: there are xvda to xvdzz, sda to sdp and hda to hdd, with a partition's number if need be");
-        let (prefix, rest) = name.split_at_checked(3).filter(|(p, _)| *p == "xvd").or(name.split_at_checked(2)).ok_or_else(bad)?;
+        let bad = || {
+            format!(
+                "`{name}` is no disk's name: there are xvda to xvdzz, sda to sdp and hda to hdd, with a partition's number if need be"
+            )
+        };
+        let (prefix, rest) = name
+            .split_at_checked(3)
+            .filter(|(p, _)| *p == "xvd")
+            .or(name.split_at_checked(2))
+            .ok_or_else(bad)?;
         let letters: String = rest.chars().take_while(char::is_ascii_lowercase).collect();
         let digits = rest.get(letters.len()..).unwrap_or_default();
-        if letters.is_empty() || letters.len() > 2 || digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        if letters.is_empty()
+            || letters.len() > 2
+            || digits.starts_with('0')
+            || !digits.bytes().all(|b| b.is_ascii_digit())
+        {
             return Err(bad());
         }
-        let disk = letters.bytes().fold(0, |index, letter| index * 26 + u32::from(letter - b'a') + 1) - 1;
-        let partition: u32 = if digits.is_empty() { 0 } else { digits.parse().map_err(|_| bad())? };
+        let disk = letters
+            .bytes()
+            .fold(0, |index, letter| index * 26 + u32::from(letter - b'a') + 1)
+            - 1;
+        let partition: u32 = if digits.is_empty() {
+            0
+        } else {
+            digits.parse().map_err(|_| bad())?
+        };
         // vbd-interface.7: a major and a minor number, or, beyond those of xvd, the extended scheme.
         let number = match prefix {
             "xvd" if disk < 16 && partition < 16 => 202 << 8 | disk << 4 | partition,
             "xvd" if partition < 256 => 1 << 28 | disk << 8 | partition,
             "sd" if disk < 16 && partition < 16 => 8 << 8 | disk << 4 | partition,
-            "hd" if disk < 4 && partition < 64 => (if disk < 2 { 3 } else { 22 }) << 8 | (disk & 1) << 6 | partition,
+            "hd" if disk < 4 && partition < 64 => {
+                (if disk < 2 { 3 } else { 22 }) << 8 | (disk & 1) << 6 | partition
+            }
             _ => return Err(bad()),
         };
-        Ok(Vdev { name: name.to_owned(), number, place: (disk, partition) })
+        Ok(Vdev {
+            name: name.to_owned(),
+            number,
+            place: (disk, partition),
+        })
     }
 
     /// Its number in the store.
@@ -133,7 +158,8 @@ impl Parts {
         if path.as_os_str().is_empty() {
             return Err("its target is empty".into());
         }
-        let path = std::path::absolute(path).map_err(|e| format!("its target {} has no place: {e}", path.display()))?;
+        let path = std::path::absolute(path)
+            .map_err(|e| format!("its target {} has no place: {e}", path.display()))?;
         self.target = Some(path);
         Ok(())
     }
@@ -141,11 +167,18 @@ impl Parts {
     /// `phy:`, `file:` and what else stood before targets in the days of xm.
     fn first(&mut self, word: &str) -> Result<(), String> {
         let mut rest = word;
-        while let Some((prefix, after)) = rest.split_once(':').filter(|(p, _)| p.bytes().all(|b| b.is_ascii_alphanumeric())) {
+        while let Some((prefix, after)) = rest
+            .split_once(':')
+            .filter(|(p, _)| p.bytes().all(|b| b.is_ascii_alphanumeric()))
+        {
             match prefix {
                 "phy" | "file" | "tap" | "tap2" | "aio" => self.format = true,
                 "raw" | "qcow" | "qcow2" | "vhd" | "vhdx" | "qed" => self.format(prefix)?,
-                _ => return Err(format!("not supported: `{prefix}:`; make it a block device or a raw file in dom0 first")),
+                _ => {
+                    return Err(format!(
+                        "not supported: `{prefix}:`; make it a block device or a raw file in dom0 first"
+                    ));
+                }
             }
             rest = after;
             if prefix == "phy" && !rest.starts_with('/') {
@@ -164,7 +197,9 @@ impl Parts {
             _ if self.target.is_none() => self.first(word)?,
             _ if !self.format => {
                 if Vdev::parse(word).is_ok() {
-                    return Err(format!("where its format is expected there is `{word}`; write raw before it"));
+                    return Err(format!(
+                        "where its format is expected there is `{word}`; write raw before it"
+                    ));
                 }
                 self.format(word)?;
             }
@@ -184,17 +219,25 @@ impl Parts {
                 self.cdrom = true;
                 Ok(())
             }
-            ("devtype", "disk") | ("backendtype", "phy") | ("script", "block") | ("backend", "0" | "Domain-0") => Ok(()),
+            ("devtype", "disk")
+            | ("backendtype", "phy")
+            | ("script", "block")
+            | ("backend", "0" | "Domain-0") => Ok(()),
             ("devtype", _) => Err(format!("`devtype` is `{value}` and may be disk or cdrom")),
-            ("backendtype", "qdisk" | "tap" | "standalone" | "other") => {
-                Err(format!("not supported: backendtype={value}; without it the kernel's own back end (phy) serves the disk"))
-            }
+            ("backendtype", "qdisk" | "tap" | "standalone" | "other") => Err(format!(
+                "not supported: backendtype={value}; without it the kernel's own back end (phy) serves the disk"
+            )),
             ("backendtype", _) => Err(format!("`backendtype` is `{value}` and may be phy")),
-            ("script", _) => Err(format!("not supported: script={value}; make it a block device in dom0 first, and name that")),
-            ("backend", _) => Err(format!("not supported: backend={value}; disks come from dom0 only")),
-            ("colo" | "colo-host" | "colo-port" | "colo-export" | "active-disk" | "hidden-disk", _) => {
-                Err(format!("not supported: `{key}`; take it out"))
-            }
+            ("script", _) => Err(format!(
+                "not supported: script={value}; make it a block device in dom0 first, and name that"
+            )),
+            ("backend", _) => Err(format!(
+                "not supported: backend={value}; disks come from dom0 only"
+            )),
+            (
+                "colo" | "colo-host" | "colo-port" | "colo-export" | "active-disk" | "hidden-disk",
+                _,
+            ) => Err(format!("not supported: `{key}`; take it out")),
             _ => Err(format!(
                 "unknown key `{key}`; there are target, format, vdev, access, devtype, discard and no-discard"
             )),
@@ -205,9 +248,16 @@ impl Parts {
         match value {
             "" | "raw" => {}
             "qcow" | "qcow2" | "vhd" | "vhdx" | "qed" => {
-                return Err(format!("not supported: format {value}; make a raw file of it: qemu-img convert -O raw OLD NEW"));
+                return Err(format!(
+                    "not supported: format {value}; make a raw file of it: qemu-img convert -O raw OLD NEW"
+                ));
             }
-            "empty" => return Err("not supported: a drive without a medium (format empty); take the entry out".into()),
+            "empty" => {
+                return Err(
+                    "not supported: a drive without a medium (format empty); take the entry out"
+                        .into(),
+                );
+            }
             _ => return Err(format!("`{value}` is no format there is; raw is supported")),
         }
         self.format = true;
@@ -232,16 +282,31 @@ impl Parts {
             "" | "w" | "rw" => (true, false),
             "r" | "ro" => (false, false),
             "w!" => (true, true),
-            _ => return Err(format!("its access is `{value}` and may be r or w (ro or rw)")),
+            _ => {
+                return Err(format!(
+                    "its access is `{value}` and may be r or w (ro or rw)"
+                ));
+            }
         });
         Ok(())
     }
 
     fn into_disk(self) -> Result<Disk, String> {
-        let target = self.target.ok_or("it names no target: a raw file or a block device")?;
-        let vdev = self.vdev.ok_or("it names no vdev, the disk's name in the guest, such as xvda")?;
+        let target = self
+            .target
+            .ok_or("it names no target: a raw file or a block device")?;
+        let vdev = self
+            .vdev
+            .ok_or("it names no vdev, the disk's name in the guest, such as xvda")?;
         let (writable, shared) = self.access.unwrap_or((!self.cdrom, false));
-        Ok(Disk { target, vdev, writable: writable && !self.cdrom, shared, cdrom: self.cdrom, discard: !self.no_discard })
+        Ok(Disk {
+            target,
+            vdev,
+            writable: writable && !self.cdrom,
+            shared,
+            cdrom: self.cdrom,
+            discard: !self.no_discard,
+        })
     }
 }
 
@@ -296,10 +361,18 @@ mod tests {
         assert!(!disk("/i,raw,xvda,ro").writable);
         assert!(disk("/i,raw,xvda,w!").shared);
         assert!(!disk("/i,raw,xvda,w,no-discard").discard);
-        for text in ["/i,raw,hdc,devtype=cdrom", "/i,raw,hdc,cdrom", "file:/i,hdc:cdrom,r", "/i,,hdc,r,devtype=cdrom"] {
+        for text in [
+            "/i,raw,hdc,devtype=cdrom",
+            "/i,raw,hdc,cdrom",
+            "file:/i,hdc:cdrom,r",
+            "/i,,hdc,r,devtype=cdrom",
+        ] {
             assert!(disk(text).cdrom && !disk(text).writable, "{text}");
         }
-        assert_eq!(disk("vdev=xvda,target=/srv/a, b.img").target, Path::new("/srv/a, b.img"));
+        assert_eq!(
+            disk("vdev=xvda,target=/srv/a, b.img").target,
+            Path::new("/srv/a, b.img")
+        );
         assert!(disk("here.img,raw,xvda").target.is_absolute());
     }
 
@@ -317,25 +390,77 @@ mod tests {
         assert_eq!(number("sdb3"), 2067);
         assert_eq!(number("hda1"), 769);
         assert_eq!(number("hdd2"), 22 << 8 | 64 | 2);
-        for bad in ["", "x", "xvd", "xvd1", "xvda01", "xvda0", "sdq", "hde", "nvme0n1", "d0p1", "xvdA", "xvda1x", "xvda256", "xvdaaa", "vda", "xvda99999999999", "é"] {
+        for bad in [
+            "",
+            "x",
+            "xvd",
+            "xvd1",
+            "xvda01",
+            "xvda0",
+            "sdq",
+            "hde",
+            "nvme0n1",
+            "d0p1",
+            "xvdA",
+            "xvda1x",
+            "xvda256",
+            "xvdaaa",
+            "vda",
+            "xvda99999999999",
+            "é",
+        ] {
             assert!(Vdev::parse(bad).is_err(), "{bad}");
         }
-        assert!(Vdev::parse("sda").unwrap().same_place(&Vdev::parse("xvda").unwrap()));
+        assert!(
+            Vdev::parse("sda")
+                .unwrap()
+                .same_place(&Vdev::parse("xvda").unwrap())
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        assert_eq!(error(""), "it names no target: a raw file or a block device");
-        assert_eq!(error("/i"), "it names no vdev, the disk's name in the guest, such as xvda");
-        assert_eq!(error("/i,xvda,w"), "where its format is expected there is `xvda`; write raw before it");
-        assert_eq!(error("/i,qcow2,xvda"), "not supported: format qcow2; make a raw file of it: qemu-img convert -O raw OLD NEW");
-        assert_eq!(error("qcow2:/i,xvda"), "not supported: format qcow2; make a raw file of it: qemu-img convert -O raw OLD NEW");
-        assert_eq!(error("iscsi:x,xvda"), "not supported: `iscsi:`; make it a block device or a raw file in dom0 first");
-        assert_eq!(error("/i,raw,nvme0n1"), "`nvme0n1` is no disk's name: there are xvda to xvdzz, sda to sdp and hda to hdd, with a partition's number if need be");
-        assert_eq!(error("/i,raw,xvda,x"), "its access is `x` and may be r or w (ro or rw)");
+        assert_eq!(
+            error(""),
+            "it names no target: a raw file or a block device"
+        );
+        assert_eq!(
+            error("/i"),
+            "it names no vdev, the disk's name in the guest, such as xvda"
+        );
+        assert_eq!(
+            error("/i,xvda,w"),
+            "where its format is expected there is `xvda`; write raw before it"
+        );
+        assert_eq!(
+            error("/i,qcow2,xvda"),
+            "not supported: format qcow2; make a raw file of it: qemu-img convert -O raw OLD NEW"
+        );
+        assert_eq!(
+            error("qcow2:/i,xvda"),
+            "not supported: format qcow2; make a raw file of it: qemu-img convert -O raw OLD NEW"
+        );
+        assert_eq!(
+            error("iscsi:x,xvda"),
+            "not supported: `iscsi:`; make it a block device or a raw file in dom0 first"
+        );
+        assert_eq!(
+            error("/i,raw,nvme0n1"),
+            "`nvme0n1` is no disk's name: there are xvda to xvdzz, sda to sdp and hda to hdd, with a partition's number if need be"
+        );
+        assert_eq!(
+            error("/i,raw,xvda,x"),
+            "its access is `x` and may be r or w (ro or rw)"
+        );
         assert_eq!(error("/i,raw,xvda,w,w"), "`w` is one word too many");
-        assert_eq!(error("/i,raw,xvda,backendtype=qdisk"), "not supported: backendtype=qdisk; without it the kernel's own back end (phy) serves the disk");
-        assert_eq!(error("/i,raw,xvda,acces=w"), "unknown key `acces`; there are target, format, vdev, access, devtype, discard and no-discard");
+        assert_eq!(
+            error("/i,raw,xvda,backendtype=qdisk"),
+            "not supported: backendtype=qdisk; without it the kernel's own back end (phy) serves the disk"
+        );
+        assert_eq!(
+            error("/i,raw,xvda,acces=w"),
+            "unknown key `acces`; there are target, format, vdev, access, devtype, discard and no-discard"
+        );
         assert_eq!(error("/i,raw,xvda,target=/j"), "it names two targets");
     }
 

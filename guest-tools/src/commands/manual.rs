@@ -13,7 +13,9 @@ use crate::cli::CommandLine;
 /// Writes to stdout; a reader that has gone ends it quietly.
 fn print(bytes: &[u8]) -> Result<()> {
     match std::io::stdout().lock().write_all(bytes) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("stdout cannot be written"),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(e).context("stdout cannot be written")
+        }
         _ => Ok(()),
     }
 }
@@ -63,18 +65,32 @@ fn page() -> Result<Vec<u8>> {
         let usage = sub.clone().render_usage().to_string();
         let usage = usage.trim_start_matches("Usage: ");
         writeln!(page, ".SS {}", escape(usage))?;
-        writeln!(page, "{}.", escape(&sub.get_about().map(ToString::to_string).unwrap_or_default()))?;
-        for argument in sub.get_arguments().filter(|a| !a.is_global_set() && !a.is_hide_set() && a.get_id() != "help") {
+        writeln!(
+            page,
+            "{}.",
+            escape(&sub.get_about().map(ToString::to_string).unwrap_or_default())
+        )?;
+        for argument in sub
+            .get_arguments()
+            .filter(|a| !a.is_global_set() && !a.is_hide_set() && a.get_id() != "help")
+        {
             let mut name = match (argument.get_short(), argument.get_long()) {
                 (Some(short), Some(long)) => format!("-{short}, --{long}"),
                 (None, Some(long)) => format!("--{long}"),
                 _ => argument.get_id().as_str().to_uppercase(),
             };
             let takes_value = argument.get_action().takes_values() && argument.get_long().is_some();
-            if let Some(value) = argument.get_value_names().and_then(|names| names.first()).filter(|_| takes_value) {
+            if let Some(value) = argument
+                .get_value_names()
+                .and_then(|names| names.first())
+                .filter(|_| takes_value)
+            {
                 name.push_str(&format!(" {value}"));
             }
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            let help = argument
+                .get_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             writeln!(page, ".TP\n\\fB{}\\fR\n{}", escape(&name), escape(&help))?;
         }
     }
@@ -92,12 +108,18 @@ fn command() -> Command {
 /// For roff: a backslash, a hyphen, and what would be a request at a line's begin.
 fn escape(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
-    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+    if text.starts_with(['.', '\'']) {
+        format!("\\&{text}")
+    } else {
+        text
+    }
 }
 
 /// `dom man`.
 pub fn man(directory: Option<&Path>) -> Result<()> {
-    let Some(directory) = directory else { return print(&page()?) };
+    let Some(directory) = directory else {
+        return print(&page()?);
+    };
     std::fs::create_dir_all(directory)
         .and_then(|()| clap_mangen::generate_to(CommandLine::command(), directory))
         .with_context(|| format!("the pages cannot be written to {}", directory.display()))?;
@@ -119,8 +141,15 @@ mod tests {
         let page = String::from_utf8(page().unwrap()).unwrap();
         for sub in command().get_subcommands().filter(|sub| !sub.is_hide_set()) {
             let heading = format!(".SS dom {}", escape(sub.get_name()));
-            assert!(page.lines().any(|line| line.starts_with(&heading)), "{heading}");
-            assert!(sub.get_about().is_some(), "{} has no description", sub.get_name());
+            assert!(
+                page.lines().any(|line| line.starts_with(&heading)),
+                "{heading}"
+            );
+            assert!(
+                sub.get_about().is_some(),
+                "{} has no description",
+                sub.get_name()
+            );
         }
         assert!(page.contains(".SH CONFIGURATION") && !page.contains("watch ID"));
     }
@@ -130,7 +159,10 @@ mod tests {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut CommandLine::command(), "dom", &mut script);
-            assert!(String::from_utf8(script).unwrap().contains("block-attach"), "{shell}");
+            assert!(
+                String::from_utf8(script).unwrap().contains("block-attach"),
+                "{shell}"
+            );
         }
     }
 }

@@ -37,7 +37,11 @@ impl Listed {
             memory_mib: mib(info.tot_pages),
             memory_pages: info.tot_pages,
             max_memory_pages: info.max_pages,
-            vcpus: if info.max_vcpu_id == INVALID_MAX_VCPU_ID { 0 } else { info.max_vcpu_id + 1 },
+            vcpus: if info.max_vcpu_id == INVALID_MAX_VCPU_ID {
+                0
+            } else {
+                info.max_vcpu_id + 1
+            },
             online_vcpus: info.nr_online_vcpus,
             state: state.word(),
             flags: state.letters(),
@@ -48,16 +52,27 @@ impl Listed {
 }
 
 /// `dom list`: all domains, or one.
-pub fn list(hypervisor: &Hypervisor, store: &mut Store, which: Option<&str>, verbose: bool, json: bool) -> Result<()> {
+pub fn list(
+    hypervisor: &Hypervisor,
+    store: &mut Store,
+    which: Option<&str>,
+    verbose: bool,
+    json: bool,
+) -> Result<()> {
     let infos = match which {
         Some(name) => vec![find::domain(hypervisor, store, name)?],
         None => hypervisor.domains()?,
     };
-    let domains = infos.iter().map(|info| Listed::new(store, info)).collect::<Result<Vec<_>>>()?;
+    let domains = infos
+        .iter()
+        .map(|info| Listed::new(store, info))
+        .collect::<Result<Vec<_>>>()?;
     if json {
         return output::json(&domains);
     }
-    let mut header = vec!["NAME", "ID", "MEM(MiB)", "VCPUS", "FLAGS", "STATE", "TIME(s)"];
+    let mut header = vec![
+        "NAME", "ID", "MEM(MiB)", "VCPUS", "FLAGS", "STATE", "TIME(s)",
+    ];
     if verbose {
         header.extend(["PAGES", "MAXPAGES", "UUID"]);
     }
@@ -72,7 +87,11 @@ pub fn list(hypervisor: &Hypervisor, store: &mut Store, which: Option<&str>, ver
             seconds(d.cpu_time_ns),
         ];
         if verbose {
-            row.extend([d.memory_pages.to_string(), d.max_memory_pages.to_string(), d.uuid]);
+            row.extend([
+                d.memory_pages.to_string(),
+                d.max_memory_pages.to_string(),
+                d.uuid,
+            ]);
         }
         row
     });
@@ -93,7 +112,12 @@ struct ListedVcpu {
 }
 
 /// `dom vcpu-list`: vCPUs of all domains, or of one.
-pub fn vcpu_list(hypervisor: &Hypervisor, store: &mut Store, which: Option<&str>, json: bool) -> Result<()> {
+pub fn vcpu_list(
+    hypervisor: &Hypervisor,
+    store: &mut Store,
+    which: Option<&str>,
+    json: bool,
+) -> Result<()> {
     let infos = match which {
         Some(name) => vec![find::domain(hypervisor, store, name)?],
         None => hypervisor.domains()?,
@@ -107,7 +131,9 @@ pub fn vcpu_list(hypervisor: &Hypervisor, store: &mut Store, which: Option<&str>
             continue;
         }
         for vcpu in 0..=info.max_vcpu_id {
-            let Some(state) = hypervisor.vcpu_info(id, vcpu)? else { continue };
+            let Some(state) = hypervisor.vcpu_info(id, vcpu)? else {
+                continue;
+            };
             let online = state.online != 0;
             vcpus.push(ListedVcpu {
                 name: name.clone(),
@@ -130,10 +156,22 @@ pub fn vcpu_list(hypervisor: &Hypervisor, store: &mut Store, which: Option<&str>
     }
     let row = |v: ListedVcpu| {
         let cpu = v.cpu.map_or("-".into(), |cpu| cpu.to_string());
-        vec![v.name, v.id.to_string(), v.vcpu.to_string(), cpu, v.state.to_owned(), seconds(v.cpu_time_ns), v.affinity]
+        vec![
+            v.name,
+            v.id.to_string(),
+            v.vcpu.to_string(),
+            cpu,
+            v.state.to_owned(),
+            seconds(v.cpu_time_ns),
+            v.affinity,
+        ]
     };
     let header = ["NAME", "ID", "VCPU", "CPU", "STATE", "TIME(s)", "AFFINITY"];
-    output::line(&table(&header, &[1, 2, 3, 5], vcpus.into_iter().map(row).collect()));
+    output::line(&table(
+        &header,
+        &[1, 2, 3, 5],
+        vcpus.into_iter().map(row).collect(),
+    ));
     Ok(())
 }
 
@@ -192,7 +230,11 @@ pub fn info(hypervisor: &Hypervisor, json: bool) -> Result<()> {
         threads_per_core: machine.threads_per_core,
         nodes: machine.nr_nodes,
         cpu_khz: machine.cpu_khz,
-        guest_kinds: kinds.into_iter().filter(|(bit, _)| machine.capabilities & bit != 0).map(|(_, kind)| kind).collect(),
+        guest_kinds: kinds
+            .into_iter()
+            .filter(|(bit, _)| machine.capabilities & bit != 0)
+            .map(|(_, kind)| kind)
+            .collect(),
         total_memory_pages: machine.total_pages,
         free_memory_pages: free,
         total_memory_mib: mib(machine.total_pages),
@@ -210,10 +252,22 @@ pub fn info(hypervisor: &Hypervisor, json: bool) -> Result<()> {
         ("cpus", info.cpus.to_string()),
         ("cpu MHz", (info.cpu_khz / 1000).to_string()),
         ("memory", format!("{} MiB", info.total_memory_mib)),
-        ("free memory", format!("{} MiB ({} pages)", info.free_memory_mib, info.free_memory_pages)),
+        (
+            "free memory",
+            format!(
+                "{} MiB ({} pages)",
+                info.free_memory_mib, info.free_memory_pages
+            ),
+        ),
         ("domains", info.domains.to_string()),
         ("command line", info.hypervisor_command_line),
-        ("compiled", [info.compiler, info.compile_date].join(" ").trim().to_owned()),
+        (
+            "compiled",
+            [info.compiler, info.compile_date]
+                .join(" ")
+                .trim()
+                .to_owned(),
+        ),
         ("changeset", info.changeset),
     ];
     let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
@@ -248,10 +302,24 @@ struct Audited {
 
 /// `dom debug audit`: recounts all frames.
 pub fn audit(hypervisor: &Hypervisor, json: bool) -> Result<()> {
-    let audit = hypervisor.audit()?.context("this hypervisor has no audit; only Hospes has one")?;
+    let audit = hypervisor
+        .audit()?
+        .context("this hypervisor has no audit; only Hospes has one")?;
     if json {
-        let pv_abi::hospes::Audit { errors, frames_checked, domains, page_tables, free_frames } = audit;
-        output::json(&Audited { errors, frames_checked, page_tables, free_frames, domains })?;
+        let pv_abi::hospes::Audit {
+            errors,
+            frames_checked,
+            domains,
+            page_tables,
+            free_frames,
+        } = audit;
+        output::json(&Audited {
+            errors,
+            frames_checked,
+            page_tables,
+            free_frames,
+            domains,
+        })?;
     } else {
         output::line(&format!(
             "{} frames checked ({} free, {} page tables) in {} domains: {} errors",
@@ -259,7 +327,10 @@ pub fn audit(hypervisor: &Hypervisor, json: bool) -> Result<()> {
         ));
     }
     if audit.errors != 0 {
-        bail!("the audit found {} errors; `dom dmesg` tells which", audit.errors);
+        bail!(
+            "the audit found {} errors; `dom dmesg` tells which",
+            audit.errors
+        );
     }
     Ok(())
 }
@@ -288,8 +359,9 @@ pub fn domname(hypervisor: &Hypervisor, store: &mut Store, which: &str, json: bo
 /// `dom config`: the configuration of a domain as it is now, with what was attached and set since its start.
 pub fn config(hypervisor: &Hypervisor, store: &mut Store, which: &str, json: bool) -> Result<()> {
     let info = super::guest(hypervisor, store, which, "it has no configuration")?;
-    let config = stored::load(&info.handle)?
-        .with_context(|| format!("domain `{which}` was not made by dom: whoever made it knows its configuration"))?;
+    let config = stored::load(&info.handle)?.with_context(|| {
+        format!("domain `{which}` was not made by dom: whoever made it knows its configuration")
+    })?;
     if json {
         return output::json(&config);
     }
@@ -317,7 +389,12 @@ fn age(seconds: u64) -> String {
 }
 
 /// `dom uptime`: since when domains have been running.
-pub fn uptime(hypervisor: &Hypervisor, store: &mut Store, which: Option<&str>, json: bool) -> Result<()> {
+pub fn uptime(
+    hypervisor: &Hypervisor,
+    store: &mut Store,
+    which: Option<&str>,
+    json: bool,
+) -> Result<()> {
     let infos = match which {
         Some(name) => vec![find::domain(hypervisor, store, name)?],
         None => hypervisor.domains()?,
@@ -325,13 +402,21 @@ pub fn uptime(hypervisor: &Hypervisor, store: &mut Store, which: Option<&str>, j
     let mut all = Vec::new();
     for info in infos {
         let id = DomId(info.domain);
-        all.push(Uptime { name: find::name(store, id)?, id: id.0, seconds: nodes::uptime(store, id)? });
+        all.push(Uptime {
+            name: find::name(store, id)?,
+            id: id.0,
+            seconds: nodes::uptime(store, id)?,
+        });
     }
     if json {
         return output::json(&all);
     }
     let row = |u: Uptime| vec![u.name, u.id.to_string(), u.seconds.map_or("-".into(), age)];
-    output::line(&table(&["NAME", "ID", "UPTIME"], &[1, 2], all.into_iter().map(row).collect()));
+    output::line(&table(
+        &["NAME", "ID", "UPTIME"],
+        &[1, 2],
+        all.into_iter().map(row).collect(),
+    ));
     Ok(())
 }
 

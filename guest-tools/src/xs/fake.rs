@@ -22,7 +22,10 @@ pub struct Nodes {
 impl Nodes {
     /// None yet, and so many transactions that others get in the way of.
     pub fn with_conflicts(conflicts: u32) -> Self {
-        Nodes { conflicts, ..Nodes::default() }
+        Nodes {
+            conflicts,
+            ..Nodes::default()
+        }
     }
 
     /// Writes a node and makes those above it.
@@ -38,7 +41,12 @@ impl Nodes {
 
     fn remove(&mut self, path: &str) -> bool {
         let below = format!("{path}/");
-        let gone: Vec<String> = self.values.keys().filter(|key| *key == path || key.starts_with(&below)).cloned().collect();
+        let gone: Vec<String> = self
+            .values
+            .keys()
+            .filter(|key| *key == path || key.starts_with(&below))
+            .cloned()
+            .collect();
         for key in &gone {
             self.values.remove(key);
             self.perms.remove(key);
@@ -50,14 +58,24 @@ impl Nodes {
     fn children(&self, path: &str) -> Option<Vec<u8>> {
         let below = format!("{path}/");
         self.values.contains_key(path).then(|| {
-            let names = self.values.keys().filter_map(|key| key.strip_prefix(&below)).filter(|name| !name.contains('/'));
-            names.flat_map(|name| [name.as_bytes(), b"\0"].concat()).collect()
+            let names = self
+                .values
+                .keys()
+                .filter_map(|key| key.strip_prefix(&below))
+                .filter(|name| !name.contains('/'));
+            names
+                .flat_map(|name| [name.as_bytes(), b"\0"].concat())
+                .collect()
         })
     }
 
     /// All paths that contain the text.
     pub fn with(&self, text: &str) -> Vec<&str> {
-        self.values.keys().filter(|key| key.contains(text)).map(String::as_str).collect()
+        self.values
+            .keys()
+            .filter(|key| key.contains(text))
+            .map(String::as_str)
+            .collect()
     }
 }
 
@@ -74,8 +92,15 @@ pub fn store(nodes: Nodes, driver: Driver) -> (Store, Arc<Mutex<Nodes>>) {
 }
 
 fn send(socket: &mut UnixStream, kind: u32, request: u32, payload: &[u8]) {
-    let header = Header { kind, request, transaction: 0, len: payload.len() as u32 };
-    socket.write_all(&[&header.encode()[..], payload].concat()).unwrap();
+    let header = Header {
+        kind,
+        request,
+        transaction: 0,
+        len: payload.len() as u32,
+    };
+    socket
+        .write_all(&[&header.encode()[..], payload].concat())
+        .unwrap();
 }
 
 fn serve(mut socket: UnixStream, nodes: &Mutex<Nodes>, driver: Driver) {
@@ -89,14 +114,26 @@ fn serve(mut socket: UnixStream, nodes: &Mutex<Nodes>, driver: Driver) {
         let mut payload = vec![0; header.len as usize];
         socket.read_exact(&mut payload).unwrap();
         let mut nodes = nodes.lock().unwrap();
-        let path = wire::strings(&payload).into_iter().next().unwrap_or_default();
+        let path = wire::strings(&payload)
+            .into_iter()
+            .next()
+            .unwrap_or_default();
         let second = || wire::strings(&payload).get(1).cloned().unwrap_or_default();
         let answer: Result<Vec<u8>, &str> = match header.kind {
             1 => nodes.children(&path).ok_or("ENOENT"),
-            2 => nodes.values.get(&path).map(|value| value.clone().into_bytes()).ok_or("ENOENT"),
+            2 => nodes
+                .values
+                .get(&path)
+                .map(|value| value.clone().into_bytes())
+                .ok_or("ENOENT"),
             4 => {
                 watches.push((path.clone(), second()));
-                send(&mut socket, wire::WATCH_EVENT, 0, format!("{path}\0{}\0", second()).as_bytes());
+                send(
+                    &mut socket,
+                    wire::WATCH_EVENT,
+                    0,
+                    format!("{path}\0{}\0", second()).as_bytes(),
+                );
                 Ok(b"OK\0".to_vec())
             }
             5 => {
@@ -112,7 +149,10 @@ fn serve(mut socket: UnixStream, nodes: &Mutex<Nodes>, driver: Driver) {
                 Ok(b"OK\0".to_vec())
             }
             7 if nodes.conflicts > 0 => {
-                *nodes = Nodes { conflicts: nodes.conflicts - 1, ..before.clone() };
+                *nodes = Nodes {
+                    conflicts: nodes.conflicts - 1,
+                    ..before.clone()
+                };
                 Err("EAGAIN")
             }
             7..=9 => Ok(b"OK\0".to_vec()),
@@ -127,7 +167,13 @@ fn serve(mut socket: UnixStream, nodes: &Mutex<Nodes>, driver: Driver) {
                 nodes.set(&path, &value);
                 Ok(b"OK\0".to_vec())
             }
-            13 => if nodes.remove(&path) { Ok(b"OK\0".to_vec()) } else { Err("ENOENT") },
+            13 => {
+                if nodes.remove(&path) {
+                    Ok(b"OK\0".to_vec())
+                } else {
+                    Err("ENOENT")
+                }
+            }
             14 => {
                 let perms = wire::strings(&payload)[1..].join(" ");
                 nodes.perms.insert(path.clone(), perms);
@@ -137,12 +183,22 @@ fn serve(mut socket: UnixStream, nodes: &Mutex<Nodes>, driver: Driver) {
         };
         match answer {
             Ok(payload) => send(&mut socket, header.kind, header.request, &payload),
-            Err(name) => send(&mut socket, wire::ERROR, header.request, format!("{name}\0").as_bytes()),
+            Err(name) => send(
+                &mut socket,
+                wire::ERROR,
+                header.request,
+                format!("{name}\0").as_bytes(),
+            ),
         }
         for changed in std::mem::take(&mut nodes.changed) {
             for (path, token) in &watches {
                 if changed == *path || changed.starts_with(&format!("{path}/")) {
-                    send(&mut socket, wire::WATCH_EVENT, 0, format!("{changed}\0{token}\0").as_bytes());
+                    send(
+                        &mut socket,
+                        wire::WATCH_EVENT,
+                        0,
+                        format!("{changed}\0{token}\0").as_bytes(),
+                    );
                 }
             }
         }

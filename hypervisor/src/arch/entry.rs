@@ -76,7 +76,13 @@ macro_rules! enter {
     () => {
         concat!(
             alternative!(xpti, "mov rax, [rsp + {regs} + {full_cr3}]", "mov cr3, rax"),
-            alternative!(ibrs, "mov ecx, 0x48", "mov eax, [rsp + {regs} + {spec_ctrl}]", "xor edx, edx", "wrmsr"),
+            alternative!(
+                ibrs,
+                "mov ecx, 0x48",
+                "mov eax, [rsp + {regs} + {spec_ctrl}]",
+                "xor edx, edx",
+                "wrmsr"
+            ),
             fill_rsb!()
         )
     };
@@ -85,11 +91,21 @@ macro_rules! enter {
 macro_rules! enter_anywhere {
     () => {
         concat!(
-            alternative!(xpti, "mov rax, rsp", "and rax, {mask}", "mov rax, [rax + {local} + {full_cr3}]", "mov cr3, rax"),
+            alternative!(
+                xpti,
+                "mov rax, rsp",
+                "and rax, {mask}",
+                "mov rax, [rax + {local} + {full_cr3}]",
+                "mov cr3, rax"
+            ),
             alternative!(
                 ibrs,
-                "mov rax, rsp", "and rax, {mask}", "mov eax, [rax + {local} + {spec_ctrl}]",
-                "mov ecx, 0x48", "xor edx, edx", "wrmsr"
+                "mov rax, rsp",
+                "and rax, {mask}",
+                "mov eax, [rax + {local} + {spec_ctrl}]",
+                "mov ecx, 0x48",
+                "xor edx, edx",
+                "wrmsr"
             )
         )
     };
@@ -100,9 +116,17 @@ macro_rules! fill_rsb {
         alternative!(
             rsb,
             "mov ecx, 16",
-            "774: call 775f", "776: pause", "lfence", "jmp 776b",
-            "775: call 777f", "778: pause", "lfence", "jmp 778b",
-            "777: dec ecx", "jnz 774b", "add rsp, 256"
+            "774: call 775f",
+            "776: pause",
+            "lfence",
+            "jmp 776b",
+            "775: call 777f",
+            "778: pause",
+            "lfence",
+            "jmp 778b",
+            "777: dec ecx",
+            "jnz 774b",
+            "add rsp, 256"
         )
     };
 }
@@ -112,7 +136,11 @@ macro_rules! leave {
     () => {
         concat!(
             alternative!(verw, "verw word ptr [rsp + {regs} + {verw}]"),
-            alternative!(xpti, "mov rax, [rsp + {regs} + {exposed_cr3}]", "mov cr3, rax")
+            alternative!(
+                xpti,
+                "mov rax, [rsp + {regs} + {exposed_cr3}]",
+                "mov cr3, rax"
+            )
         )
     };
 }
@@ -267,7 +295,12 @@ pub extern "C" fn exit_to_guest() {
         verw = const L_VERW,
     )
 }
-const _: () = assert!(R_RIP == R_ERROR + 8 && R_RFLAGS == R_ERROR + 24 && R_RSP == R_ERROR + 32 && R_SS == R_ERROR + 40);
+const _: () = assert!(
+    R_RIP == R_ERROR + 8
+        && R_RFLAGS == R_ERROR + 24
+        && R_RSP == R_ERROR + 32
+        && R_SS == R_ERROR + 40
+);
 
 /// First entry of a CPU into the exit path: an empty frame, and whatever is pending makes the scheduler run.
 ///
@@ -466,7 +499,8 @@ extern "C" fn fault_in_hypervisor(frame: *mut GuestRegs) -> u64 {
         // SAFETY: `place` is this CPU's guest frame; the words at its end were pushed by the exit path.
         unsafe {
             let old = place.read();
-            (guest.rip, guest.cs, guest.rflags, guest.rsp, guest.ss) = (old.rip, old.cs, old.rflags, old.rsp, old.ss);
+            (guest.rip, guest.cs, guest.rflags, guest.rsp, guest.ss) =
+                (old.rip, old.cs, old.rflags, old.rsp, old.ss);
             let (vector, error) = (u64::from(f.entry_vector), u64::from(f.error_code));
             guest.entry_vector = 0;
             guest.error_code = 0;

@@ -36,7 +36,9 @@ mod on {
     /// Whether the allocation that is about to be made fails.
     #[inline]
     pub fn fails() -> bool {
-        let Some(f) = FAIL_IN.get(this_cpu().id.0 as usize) else { return false };
+        let Some(f) = FAIL_IN.get(this_cpu().id.0 as usize) else {
+            return false;
+        };
         let n = f.load(Relaxed);
         if n == 0 {
             return false;
@@ -55,8 +57,13 @@ mod on {
     }
 
     /// What each CPU is at.
-    static NOW: [Now; MAX_CPUS] =
-        [const { Now { since: AtomicU64::new(0), hypercall: AtomicU32::new(0), argument: AtomicU64::new(0) } }; MAX_CPUS];
+    static NOW: [Now; MAX_CPUS] = [const {
+        Now {
+            since: AtomicU64::new(0),
+            hypercall: AtomicU32::new(0),
+            argument: AtomicU64::new(0),
+        }
+    }; MAX_CPUS];
     static LONGEST: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
     fn now() -> u64 {
@@ -77,7 +84,9 @@ mod on {
     /// A preemption point, or the end of a hypercall.
     #[inline]
     pub fn point() {
-        let Some(n) = NOW.get(this_cpu().id.0 as usize) else { return };
+        let Some(n) = NOW.get(this_cpu().id.0 as usize) else {
+            return;
+        };
         let (since, now) = (n.since.load(Relaxed), now());
         n.since.store(now, Relaxed);
         let [ticks, hypercall, argument] = &LONGEST;
@@ -99,7 +108,11 @@ mod on {
     /// The longest stretch so far.
     pub fn longest() -> Stretch {
         let [ticks, hypercall, argument] = &LONGEST;
-        Stretch { ticks: ticks.load(Relaxed), hypercall: hypercall.load(Relaxed) as u32, argument: argument.load(Relaxed) }
+        Stretch {
+            ticks: ticks.load(Relaxed),
+            hypercall: hypercall.load(Relaxed) as u32,
+            argument: argument.load(Relaxed),
+        }
     }
 
     /// Begins the record anew.

@@ -73,7 +73,8 @@ pub struct CpuLocal {
 pub static NO_UPCALL: [u8; 2] = [0, 1];
 
 /// Every online CPU's data, for other CPUs (atomic fields only).
-static CPUS: [AtomicPtr<CpuLocal>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
+static CPUS: [AtomicPtr<CpuLocal>; MAX_CPUS] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 static NR_CPUS: AtomicU32 = AtomicU32::new(0);
 
 /// Bytes from the start of a stack block to its `CpuLocal`: in the block's last page, behind the guest's registers and the
@@ -81,7 +82,10 @@ static NR_CPUS: AtomicU32 = AtomicU32::new(0);
 pub const LOCAL_OFFSET: u64 = STACK_SIZE - 4096 + 576;
 /// Bytes from the start of a stack block to the guest's register frame.
 pub const REGS_OFFSET: u64 = LOCAL_OFFSET - size_of::<GuestRegs>() as u64;
-const _: () = assert!(LOCAL_OFFSET.is_multiple_of(align_of::<CpuLocal>() as u64) && REGS_OFFSET % 4096 >= 2 * size_of::<GuestRegs>() as u64);
+const _: () = assert!(
+    LOCAL_OFFSET.is_multiple_of(align_of::<CpuLocal>() as u64)
+        && REGS_OFFSET % 4096 >= 2 * size_of::<GuestRegs>() as u64
+);
 const _: () = assert!(LOCAL_OFFSET + size_of::<CpuLocal>() as u64 <= STACK_SIZE);
 
 impl CpuLocal {
@@ -122,7 +126,9 @@ pub fn this_cpu() -> &'static CpuLocal {
     let rsp: u64;
     // SAFETY: reads a register. `pure`, so that the compiler keeps the result: RSP changes inside a function, but not the
     // block it points into.
-    unsafe { core::arch::asm!("mov {}, rsp", out(reg) rsp, options(pure, nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("mov {}, rsp", out(reg) rsp, options(pure, nomem, nostack, preserves_flags))
+    };
     let local = (rsp & !(STACK_SIZE - 1)) + LOCAL_OFFSET;
     // SAFETY: every stack of the hypervisor lies in a block whose top holds an initialised CpuLocal (arch::stack
     // builds it before the CPU switches to the block), and blocks are never freed.

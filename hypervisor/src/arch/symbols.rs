@@ -24,7 +24,9 @@ fn find<'a>(table: &'a [u8], addr: u64) -> Option<(u64, &'a str)> {
     let mut best = None;
     for line in table.get(..end)?.split(|&b| b == b'\n') {
         let text = core::str::from_utf8(line).ok()?;
-        let Some((number, name)) = text.split_once(' ') else { break };
+        let Some((number, name)) = text.split_once(' ') else {
+            break;
+        };
         let start = IMAGE + u64::from_str_radix(number, 16).ok()?;
         if start > addr {
             break;

@@ -1,8 +1,8 @@
 //! The fault-recovering accesses to guest memory: the only instructions of the hypervisor that touch addresses a
 //! guest named. `mm::guest` checks the range first and is the only caller.
 
-use core::arch::asm;
 use super::patch::alternative;
+use core::arch::asm;
 
 /// Lets ring 0 reach the guest's pages, until [`close`], where SMAP is in use.
 #[inline(always)]

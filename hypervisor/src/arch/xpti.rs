@@ -15,7 +15,7 @@
 //! Global translations would outlive the change of tables, so CR4.PGE stays off.
 
 use super::entry;
-use super::layout::{FIRST_SLOT, LAST_SLOT, M2P_RO, DOMAIN_WINDOW, STACK_SIZE};
+use super::layout::{DOMAIN_WINDOW, FIRST_SLOT, LAST_SLOT, M2P_RO, STACK_SIZE};
 use super::paging::{self, NoTable, flag, slot_of};
 use super::percpu::{CpuId, CpuLocal, REGS_OFFSET, pending, this_cpu};
 use super::spec;
@@ -28,7 +28,10 @@ use pv_abi::ids::{MachineAddr, PAGE_SIZE};
 ///
 /// # Errors
 /// When `alloc` runs out.
-pub fn build(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Result<Option<MachineAddr>, NoTable> {
+pub fn build(
+    cpu: CpuId,
+    mut alloc: impl FnMut() -> Option<MachineAddr>,
+) -> Result<Option<MachineAddr>, NoTable> {
     if !spec::policy().xpti() {
         return Ok(None);
     }
@@ -118,7 +121,10 @@ fn differs(cpu: &CpuLocal, va: u64) -> bool {
     }
     // SAFETY: as in `refresh`.
     let (live, copy) = unsafe {
-        ((*entries(from).add(i).cast::<AtomicU64>()).load(Ordering::Relaxed), ptr::read_volatile(entries(to).add(i)))
+        (
+            (*entries(from).add(i).cast::<AtomicU64>()).load(Ordering::Relaxed),
+            ptr::read_volatile(entries(to).add(i)),
+        )
     };
     // The CPU sets accessed bits in the copy only.
     let differs = (live ^ copy) & !(flag::A | flag::D) != 0;

@@ -1,6 +1,6 @@
 //! Giving a vCPU its first state: VCPUOP_initialise and the toolstack's setvcpucontext.
 
-use super::{DomainRef, VcpuArch, VcpuRef, Callback};
+use super::{Callback, DomainRef, VcpuArch, VcpuRef};
 use crate::arch::layout::{is_canonical, is_guest_range};
 use crate::arch::regs::rflags as f;
 use crate::mm::page_type::Refused;
@@ -19,10 +19,23 @@ pub const fn base_of(ctrlreg: u64) -> Mfn {
 ///
 /// # Errors
 /// `EINVAL` for a bad page-table base, descriptor page or address; `EAGAIN`: there was more urgent work, repeat.
-pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestContext) -> Result<(), Errno> {
+pub fn apply(
+    d: &DomainRef,
+    v: &VcpuRef,
+    arch: &mut VcpuArch,
+    c: &VcpuGuestContext,
+) -> Result<(), Errno> {
     let u = &c.user_regs;
-    let callbacks = [c.event_callback_eip, c.failsafe_callback_eip, c.syscall_callback_eip];
-    if !callbacks.iter().chain([&u.rip, &c.fs_base, &c.gs_base_kernel, &c.gs_base_user]).all(|&a| is_canonical(a)) {
+    let callbacks = [
+        c.event_callback_eip,
+        c.failsafe_callback_eip,
+        c.syscall_callback_eip,
+    ];
+    if !callbacks
+        .iter()
+        .chain([&u.rip, &c.fs_base, &c.gs_base_kernel, &c.gs_base_user])
+        .all(|&a| is_canonical(a))
+    {
         return Err(Errno::EINVAL);
     }
     if !c.trap_ctxt.iter().all(|t| is_canonical(t.address)) {
@@ -32,10 +45,15 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
         Refused::Error(_) => Errno::EINVAL,
         Refused::Preempted => Errno::EAGAIN,
     };
-    arch.tables.set_kernel_base(&d.mem, base_of(c.ctrlreg[3])).map_err(errno)?.give_up(&d.mem);
+    arch.tables
+        .set_kernel_base(&d.mem, base_of(c.ctrlreg[3]))
+        .map_err(errno)?
+        .give_up(&d.mem);
     if c.ctrlreg[1] != 0 {
         // The tools mark a user base with bit 0.
-        arch.tables.set_user_base(&d.mem, base_of(c.ctrlreg[1] & !1)).map_err(errno)?;
+        arch.tables
+            .set_user_base(&d.mem, base_of(c.ctrlreg[1] & !1))
+            .map_err(errno)?;
     }
     // A vCPU runs on the tables of its mode; one that starts in user mode without any would run on nobody's.
     if c.flags & vgcf::IN_KERNEL == 0 && arch.tables.user_base().is_none() {
@@ -50,7 +68,8 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
     for (m, g) in frames.iter_mut().zip(&c.gdt_frames).take(n) {
         *m = Mfn(*g);
     }
-    arch.tables.set_gdt(&d.mem, v.id, frames.get(..n).unwrap_or(&[]), entries)?;
+    arch.tables
+        .set_gdt(&d.mem, v.id, frames.get(..n).unwrap_or(&[]), entries)?;
     let no_ldt = c.ldt_ents == 0;
     if c.ldt_ents > 8192 || !(no_ldt || c.ldt_base & 0xfff == 0 && is_guest_range(c.ldt_base, 0)) {
         return Err(Errno::EINVAL);
@@ -67,7 +86,9 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
     r.rip = u.rip;
     r.cs = u64::from(u.cs | 3);
     r.ss = u64::from(u.ss | 3);
-    r.rflags = u.rflags & !(f::IOPL | f::VM | f::VIF | f::VIP | f::RF | f::NT | f::TF) & 0x3f_7fd5 | f::IF | f::FIXED;
+    r.rflags = u.rflags & !(f::IOPL | f::VM | f::VIF | f::VIP | f::RF | f::NT | f::TF) & 0x3f_7fd5
+        | f::IF
+        | f::FIXED;
     r.entry_vector = 0;
     // The IOPL in the flags is the virtual one.
     arch.iopl = (u.rflags >> 12 & 3) as u8;
@@ -75,18 +96,28 @@ pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestConte
     (s.ds, s.es, s.fs, s.gs) = (u.ds, u.es, u.fs, u.gs);
     s.fs_base = c.fs_base;
     arch.in_kernel = c.flags & vgcf::IN_KERNEL != 0;
-    (s.gs_base_active, s.gs_base_inactive) =
-        if arch.in_kernel { (c.gs_base_kernel, c.gs_base_user) } else { (c.gs_base_user, c.gs_base_kernel) };
+    (s.gs_base_active, s.gs_base_inactive) = if arch.in_kernel {
+        (c.gs_base_kernel, c.gs_base_user)
+    } else {
+        (c.gs_base_user, c.gs_base_kernel)
+    };
     for (vector, t) in (0..=255).zip(&c.trap_ctxt) {
         arch.traps.set(vector, TrapInfo { cs: t.cs | 3, ..*t })?;
     }
     arch.kernel_ss = c.kernel_ss & 0xffff | 3;
     arch.kernel_sp = c.kernel_sp;
-    arch.event_callback = Callback { address: c.event_callback_eip, mask_events: true };
-    arch.failsafe_callback =
-        Callback { address: c.failsafe_callback_eip, mask_events: c.flags & vgcf::FAILSAFE_DISABLES_EVENTS != 0 };
-    arch.syscall_callback =
-        Callback { address: c.syscall_callback_eip, mask_events: c.flags & vgcf::SYSCALL_DISABLES_EVENTS != 0 };
+    arch.event_callback = Callback {
+        address: c.event_callback_eip,
+        mask_events: true,
+    };
+    arch.failsafe_callback = Callback {
+        address: c.failsafe_callback_eip,
+        mask_events: c.flags & vgcf::FAILSAFE_DISABLES_EVENTS != 0,
+    };
+    arch.syscall_callback = Callback {
+        address: c.syscall_callback_eip,
+        mask_events: c.flags & vgcf::SYSCALL_DISABLES_EVENTS != 0,
+    };
     if c.flags & vgcf::I387_VALID != 0 {
         arch.fpu.set_fxsave(&c.fpu);
     } else {

@@ -62,7 +62,13 @@ pub struct Tracks {
 impl Tracks {
     /// None; at most `max` handles.
     pub const fn new(max: u32) -> Self {
-        Tracks { swept: 0, chunks: Vec::new(), free: NONE, max, used: 0 }
+        Tracks {
+            swept: 0,
+            chunks: Vec::new(),
+            free: NONE,
+            max,
+            used: 0,
+        }
     }
 
     fn slot(&mut self, handle: u32) -> Option<&mut Slot> {
@@ -92,13 +98,19 @@ impl Tracks {
             }
             let last = first + CHUNK as u32 - 1;
             let next = |i: usize| first + i as u32 + 1;
-            let chunk = try_slice(CHUNK, |i| Slot::Free(if next(i) > last { NONE } else { next(i) }))?;
+            let chunk = try_slice(CHUNK, |i| {
+                Slot::Free(if next(i) > last { NONE } else { next(i) })
+            })?;
             try_push(&mut self.chunks, chunk)?;
             self.free = first;
         }
         let handle = self.free;
-        let Some(slot) = self.slot(handle) else { return Err(Errno::ENOSPC) };
-        let Slot::Free(next) = *slot else { return Err(Errno::ENOSPC) };
+        let Some(slot) = self.slot(handle) else {
+            return Err(Errno::ENOSPC);
+        };
+        let Slot::Free(next) = *slot else {
+            return Err(Errno::ENOSPC);
+        };
         *slot = Slot::Busy;
         self.free = next;
         self.used += 1;
@@ -166,7 +178,14 @@ mod tests {
 
     fn mapping(mfn: Mfn) -> Mapping {
         let page = PageUse::take(DomId(1), mfn, false).unwrap();
-        Mapping { granter: DomId(1), gref: 9, host: true, by_entry: false, device: false, page }
+        Mapping {
+            granter: DomId(1),
+            gref: 9,
+            host: true,
+            by_entry: false,
+            device: false,
+            page,
+        }
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub fn console_io(cx: &mut Cx, a: Args) -> Outcome {
                 done += n;
                 if done < count && cx.should_preempt() {
                     return Outcome::Restart(
-                        a.with(1, (count - done) as u64).with(2, a.a3().wrapping_add(done as u64)),
+                        a.with(1, (count - done) as u64)
+                            .with(2, a.a3().wrapping_add(done as u64)),
                     );
                 }
             }
@@ -39,7 +40,9 @@ pub fn console_io(cx: &mut Cx, a: Args) -> Outcome {
         CONSOLEIO_READ => {
             let mut buf = [0u8; CHUNK];
             let n = count.min(CHUNK);
-            let Some(part) = buf.get_mut(..n) else { return Outcome::Return(0) };
+            let Some(part) = buf.get_mut(..n) else {
+                return Outcome::Return(0);
+            };
             let got = console::take_input(part);
             if got == 0 {
                 return Outcome::Return(0);

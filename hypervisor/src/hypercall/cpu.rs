@@ -2,8 +2,8 @@
 
 use super::{Args, Outcome};
 use crate::arch::layout::is_canonical;
-use crate::domain::{Cx, VcpuArch};
 use crate::domain::vcpu::Callback;
+use crate::domain::{Cx, VcpuArch};
 use crate::mm::descriptor::sanitise;
 use crate::mm::guest;
 use crate::mm::tables::GDT_PAGES;
@@ -22,7 +22,9 @@ pub fn set_trap_table(cx: &mut Cx, a: Args) -> Outcome {
     }
     let table = GuestHandle::<TrapInfo>::new(a.a1());
     for i in 0..=256 {
-        let Ok(mut t) = guest::copy_element_from_guest(table, i) else { return Errno::EFAULT.into() };
+        let Ok(mut t) = guest::copy_element_from_guest(table, i) else {
+            return Errno::EFAULT.into();
+        };
         if t.address == 0 {
             break;
         }
@@ -77,7 +79,8 @@ fn callback(arch: &mut VcpuArch, kind: u16) -> Option<&mut Callback> {
 pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
     match a.int(0) {
         cb::OP_REGISTER => {
-            let Ok(r) = guest::copy_from_guest(GuestHandle::<cb::CallbackRegister>::new(a.a2())) else {
+            let Ok(r) = guest::copy_from_guest(GuestHandle::<cb::CallbackRegister>::new(a.a2()))
+            else {
                 return Errno::EFAULT.into();
             };
             if !is_canonical(r.address) {
@@ -86,16 +89,24 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
             if r.kind == cb::TYPE_NMI {
                 return set_nmi_handler(cx, r.address);
             }
-            let Some(slot) = callback(cx.arch, r.kind) else { return Errno::ENOSYS.into() };
-            *slot = Callback { address: r.address, mask_events: r.flags & cb::F_MASK_EVENTS != 0 };
+            let Some(slot) = callback(cx.arch, r.kind) else {
+                return Errno::ENOSYS.into();
+            };
+            *slot = Callback {
+                address: r.address,
+                mask_events: r.flags & cb::F_MASK_EVENTS != 0,
+            };
             Outcome::Return(0)
         }
         cb::OP_UNREGISTER => {
-            let Ok(r) = guest::copy_from_guest(GuestHandle::<cb::CallbackUnregister>::new(a.a2())) else {
+            let Ok(r) = guest::copy_from_guest(GuestHandle::<cb::CallbackUnregister>::new(a.a2()))
+            else {
                 return Errno::EFAULT.into();
             };
             match r.kind {
-                cb::TYPE_EVENT | cb::TYPE_FAILSAFE | cb::TYPE_SYSCALL | cb::TYPE_SYSCALL32 => Errno::EINVAL.into(),
+                cb::TYPE_EVENT | cb::TYPE_FAILSAFE | cb::TYPE_SYSCALL | cb::TYPE_SYSCALL32 => {
+                    Errno::EINVAL.into()
+                }
                 // What has been registered once stays, as with the others; AMD-type CPUs never enter there.
                 cb::TYPE_SYSENTER => Errno::EINVAL.into(),
                 cb::TYPE_NMI => set_nmi_handler(cx, 0),
@@ -108,7 +119,16 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
 
 /// The handler of NMIs is the trap table's, by another door; 0 takes it away.
 fn set_nmi_handler(cx: &mut Cx, address: u64) -> Outcome {
-    let t = if address == 0 { TrapInfo::default() } else { TrapInfo { vector: 2, flags: 4, address, ..TrapInfo::default() } };
+    let t = if address == 0 {
+        TrapInfo::default()
+    } else {
+        TrapInfo {
+            vector: 2,
+            flags: 4,
+            address,
+            ..TrapInfo::default()
+        }
+    };
     cx.arch.traps.set(2, t).map_err(Errno::from).into()
 }
 
@@ -116,7 +136,8 @@ fn set_nmi_handler(cx: &mut Cx, address: u64) -> Outcome {
 pub fn nmi_op(cx: &mut Cx, a: Args) -> Outcome {
     match a.int(0) {
         cb::NMI_OP_REGISTER => {
-            let Ok(nmi) = guest::copy_from_guest(GuestHandle::<cb::NmiCallback>::new(a.a2())) else {
+            let Ok(nmi) = guest::copy_from_guest(GuestHandle::<cb::NmiCallback>::new(a.a2()))
+            else {
                 return Errno::EFAULT.into();
             };
             if !is_canonical(nmi.address) {
@@ -163,7 +184,11 @@ pub fn set_segment_base(cx: &mut Cx, a: Args) -> Outcome {
             _ => false,
         };
         let _ = &cx;
-        if ok { Outcome::Return(0) } else { Errno::EINVAL.into() }
+        if ok {
+            Outcome::Return(0)
+        } else {
+            Errno::EINVAL.into()
+        }
     }
     #[cfg(not(target_os = "none"))]
     {
@@ -182,7 +207,11 @@ pub fn read_debugreg(cx: &Cx, n: u64) -> Result<u64, Errno> {
         5 => 7,
         n => n,
     };
-    usize::try_from(n).ok().and_then(|n| cx.arch.debugreg.get(n)).copied().ok_or(Errno::ENODEV)
+    usize::try_from(n)
+        .ok()
+        .and_then(|n| cx.arch.debugreg.get(n))
+        .copied()
+        .ok_or(Errno::ENODEV)
 }
 
 /// Sets a debug register.
@@ -257,7 +286,10 @@ pub fn set_gdt(cx: &mut Cx, a: Args) -> Outcome {
         }
     }
     let mem = &cx.domain().mem;
-    let r = cx.arch.tables.set_gdt(mem, cx.vcpu.id, frames.get(..n).unwrap_or(&[]), entries);
+    let r = cx
+        .arch
+        .tables
+        .set_gdt(mem, cx.vcpu.id, frames.get(..n).unwrap_or(&[]), entries);
     reload_descriptors(cx);
     r.into()
 }
@@ -279,7 +311,13 @@ pub fn update_descriptor(cx: &mut Cx, a: Args) -> Outcome {
         Ok(d) => d,
         Err(e) => return e.into(),
     };
-    crate::mm::update::write_descriptor(&cx.domain().mem, Mfn(address >> 12), (address as usize & 0xfff) / 8, desc).into()
+    crate::mm::update::write_descriptor(
+        &cx.domain().mem,
+        Mfn(address >> 12),
+        (address as usize & 0xfff) / 8,
+        desc,
+    )
+    .into()
 }
 
 /// vm_assist(cmd, type).
@@ -300,7 +338,10 @@ pub fn vm_assist(cx: &mut Cx, a: Args) -> Outcome {
     }
     match a.int(0) {
         m::VMASST_CMD_ENABLE => cx.domain().vm_assist.fetch_or(1 << kind, Ordering::AcqRel),
-        m::VMASST_CMD_DISABLE => cx.domain().vm_assist.fetch_and(!(1 << kind), Ordering::AcqRel),
+        m::VMASST_CMD_DISABLE => cx
+            .domain()
+            .vm_assist
+            .fetch_and(!(1 << kind), Ordering::AcqRel),
         _ => return Errno::ENOSYS.into(),
     };
     Outcome::Return(0)

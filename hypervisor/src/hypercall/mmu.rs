@@ -7,10 +7,10 @@ use crate::arch::percpu::CpuId;
 use crate::domain::{Cx, DomainRef, slots};
 use crate::mm::guest;
 use crate::mm::page_type::{Kind, Refused};
+use crate::mm::pin;
 use crate::mm::pte::Pte;
 use crate::mm::unfinished;
 use crate::mm::update::{self, Store, Table};
-use crate::mm::pin;
 use crate::platform::tlb::{self, Flush};
 use core::sync::atomic::Ordering;
 use pv_abi::errno::Errno;
@@ -34,7 +34,11 @@ impl Frames {
             DomId::XEN if cx.domain().privileged => Ok(Frames::Io),
             id => {
                 let d = slots::find(id).ok_or(Errno::ESRCH)?;
-                if cx.domain().privileged { Ok(Frames::Other(d)) } else { Err(Errno::EPERM) }
+                if cx.domain().privileged {
+                    Ok(Frames::Other(d))
+                } else {
+                    Err(Errno::EPERM)
+                }
             }
         }
     }
@@ -58,14 +62,21 @@ fn refused(e: Refused) -> Errno {
 /// mmu_update(list, count, done, foreign domain).
 pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
     let list = GuestHandle::<m::MmuUpdate>::new(a.a1());
-    let (mut count, resumed) = ((a.a2() & 0xffff_ffff) as u32, a.a2() as u32 & m::UPDATE_PREEMPTED != 0);
+    let (mut count, resumed) = (
+        (a.a2() & 0xffff_ffff) as u32,
+        a.a2() as u32 & m::UPDATE_PREEMPTED != 0,
+    );
     count &= !m::UPDATE_PREEMPTED;
     if !is_guest_range(a.a1(), 0) {
         return Errno::EFAULT.into();
     }
     let done_at = GuestHandle::<u32>::new(a.a3());
     // A continued call goes on counting where it stopped.
-    let before = if resumed { guest::copy_from_guest(done_at).unwrap_or(0) } else { 0 };
+    let before = if resumed {
+        guest::copy_from_guest(done_at).unwrap_or(0)
+    } else {
+        0
+    };
     let finish = |done: u32, r: Result<(), Errno>| -> Outcome {
         if !done_at.is_null() {
             let _ = guest::copy_to_guest(done_at, &before.wrapping_add(done));
@@ -91,7 +102,13 @@ pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
     let mut table: Option<Table> = None;
     for i in 0..count {
         if i != 0 && i % 32 == 0 && cx.should_preempt() {
-            return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
+            return preempted(
+                a,
+                list.offset(u64::from(i)).addr(),
+                count - i,
+                done_at,
+                before.wrapping_add(i),
+            );
         }
         let Ok(req) = guest::copy_element_from_guest(list, u64::from(i)) else {
             return finish(i, Err(Errno::EFAULT));
@@ -105,9 +122,18 @@ pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
                         Err(e) => return finish(i, Err(e)),
                     }
                 }
-                let store = if cmd == m::PT_UPDATE_PRESERVE_AD { Store::PreserveAd } else { Store::Plain };
+                let store = if cmd == m::PT_UPDATE_PRESERVE_AD {
+                    Store::PreserveAd
+                } else {
+                    Store::Plain
+                };
                 match &table {
-                    Some(t) => t.update((req.ptr as usize & 0xfff) / 8, Pte(req.val), frames_of, store),
+                    Some(t) => t.update(
+                        (req.ptr as usize & 0xfff) / 8,
+                        Pte(req.val),
+                        frames_of,
+                        store,
+                    ),
                     None => Err(Errno::EINVAL.into()),
                 }
             }
@@ -124,7 +150,13 @@ pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
         match result {
             Ok(()) => {}
             Err(Refused::Preempted) => {
-                return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
+                return preempted(
+                    a,
+                    list.offset(u64::from(i)).addr(),
+                    count - i,
+                    done_at,
+                    before.wrapping_add(i),
+                );
             }
             Err(Refused::Error(e)) => return finish(i, Err(e)),
         }
@@ -161,7 +193,9 @@ pub fn update_va_mapping_otherdomain(cx: &mut Cx, a: Args) -> Outcome {
 #[inline]
 fn update_va(cx: &mut Cx, a: Args, frames_of: DomId) -> Outcome {
     let va = a.a1();
-    let Some(l4) = cx.arch.tables.kernel_base() else { return Errno::EINVAL.into() };
+    let Some(l4) = cx.arch.tables.kernel_base() else {
+        return Errno::EINVAL.into();
+    };
     if !is_canonical(va) || is_hypervisor(va) {
         return Errno::EINVAL.into();
     }
@@ -229,13 +263,20 @@ pub fn new_baseptr(cx: &mut Cx, mfn: Mfn) -> Result<(), Errno> {
 /// mmuext_op(list, count, done, foreign domain).
 pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
     let list = GuestHandle::<m::MmuextOp>::new(a.a1());
-    let (mut count, resumed) = ((a.a2() & 0xffff_ffff) as u32, a.a2() as u32 & m::UPDATE_PREEMPTED != 0);
+    let (mut count, resumed) = (
+        (a.a2() & 0xffff_ffff) as u32,
+        a.a2() as u32 & m::UPDATE_PREEMPTED != 0,
+    );
     count &= !m::UPDATE_PREEMPTED;
     if !is_guest_range(a.a1(), 0) {
         return Errno::EFAULT.into();
     }
     let done_at = GuestHandle::<u32>::new(a.a3());
-    let before = if resumed { guest::copy_from_guest(done_at).unwrap_or(0) } else { 0 };
+    let before = if resumed {
+        guest::copy_from_guest(done_at).unwrap_or(0)
+    } else {
+        0
+    };
     let finish = |done: u32, r: Result<(), Errno>| -> Outcome {
         if !done_at.is_null() {
             let _ = guest::copy_to_guest(done_at, &before.wrapping_add(done));
@@ -252,10 +293,22 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
     };
     for i in 0..count {
         if tables_of.mem.unfinished.any() && unfinished::finish(&tables_of.mem).is_err() {
-            return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
+            return preempted(
+                a,
+                list.offset(u64::from(i)).addr(),
+                count - i,
+                done_at,
+                before.wrapping_add(i),
+            );
         }
         if i != 0 && cx.should_preempt() {
-            return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
+            return preempted(
+                a,
+                list.offset(u64::from(i)).addr(),
+                count - i,
+                done_at,
+                before.wrapping_add(i),
+            );
         }
         let Ok(op) = guest::copy_element_from_guest(list, u64::from(i)) else {
             return finish(i, Err(Errno::EFAULT));
@@ -263,7 +316,13 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
         match extended(cx, &frames, &tables_of, &op) {
             Ok(()) => {}
             Err(Refused::Preempted | Refused::Error(Errno::EAGAIN)) => {
-                return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
+                return preempted(
+                    a,
+                    list.offset(u64::from(i)).addr(),
+                    count - i,
+                    done_at,
+                    before.wrapping_add(i),
+                );
             }
             Err(Refused::Error(e)) => return finish(i, Err(e)),
         }
@@ -271,11 +330,21 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
     finish(count, Ok(()))
 }
 
-fn extended(cx: &mut Cx, frames: &Frames, owner: &DomainRef, op: &m::MmuextOp) -> Result<(), Refused> {
+fn extended(
+    cx: &mut Cx,
+    frames: &Frames,
+    owner: &DomainRef,
+    op: &m::MmuextOp,
+) -> Result<(), Refused> {
     let mfn = Mfn(op.arg1);
     // Device memory has no tables.
     if let Frames::Io = frames {
-        return Err(if op.cmd <= m::EXT_UNPIN_TABLE { Errno::EINVAL } else { Errno::EPERM }.into());
+        return Err(if op.cmd <= m::EXT_UNPIN_TABLE {
+            Errno::EINVAL
+        } else {
+            Errno::EPERM
+        }
+        .into());
     }
     match op.cmd {
         m::EXT_PIN_L1_TABLE => pin::pin(&owner.mem, mfn, Kind::L1),
@@ -303,7 +372,11 @@ fn extended(cx: &mut Cx, frames: &Frames, owner: &DomainRef, op: &m::MmuextOp) -
         }
         m::EXT_TLB_FLUSH_MULTI | m::EXT_INVLPG_MULTI => {
             let mask = vcpu_cpus(cx, op.arg2).map_err(|_| Errno::EINVAL)?;
-            let what = if op.cmd == m::EXT_INVLPG_MULTI && !is_hypervisor(op.arg1) { Flush::Page(op.arg1) } else { Flush::All };
+            let what = if op.cmd == m::EXT_INVLPG_MULTI && !is_hypervisor(op.arg1) {
+                Flush::Page(op.arg1)
+            } else {
+                Flush::All
+            };
             tlb::flush_cpus(mask, what);
             Ok(())
         }
@@ -318,11 +391,18 @@ fn extended(cx: &mut Cx, frames: &Frames, owner: &DomainRef, op: &m::MmuextOp) -
             Ok(())
         }
         m::EXT_FLUSH_CACHE | m::EXT_FLUSH_CACHE_GLOBAL => {
-            if cx.domain().privileged { Ok(()) } else { Err(Errno::EACCES.into()) }
+            if cx.domain().privileged {
+                Ok(())
+            } else {
+                Err(Errno::EACCES.into())
+            }
         }
         m::EXT_SET_LDT => {
             let (base, entries) = (op.arg1, op.arg2);
-            if entries > 8192 || (entries != 0 && (base & 0xfff != 0 || !is_canonical(base) || is_hypervisor(base))) {
+            if entries > 8192
+                || (entries != 0
+                    && (base & 0xfff != 0 || !is_canonical(base) || is_hypervisor(base)))
+            {
                 return Err(Errno::EINVAL.into());
             }
             let (old, old_entries) = (cx.arch.tables.ldt_base, cx.arch.tables.ldt_entries);
@@ -340,4 +420,3 @@ fn extended(cx: &mut Cx, frames: &Frames, owner: &DomainRef, op: &m::MmuextOp) -
         _ => Err(Errno::ENOSYS.into()),
     }
 }
-

@@ -19,7 +19,9 @@ pub fn multicall(cx: &mut Cx, a: Args) -> Outcome {
     }
     for i in 0..count {
         let at = list.offset(i);
-        let Ok(e) = guest::copy_from_guest(at) else { return Errno::EFAULT.into() };
+        let Ok(e) = guest::copy_from_guest(at) else {
+            return Errno::EFAULT.into();
+        };
         let args = Args([e.args[0], e.args[1], e.args[2], e.args[3], e.args[4]]);
         // Neither a nested multicall nor one that replaces the register frame makes sense here.
         let outcome = if e.op == nr::MULTICALL as u64 || e.op == nr::IRET as u64 {
@@ -44,12 +46,21 @@ pub fn multicall(cx: &mut Cx, a: Args) -> Outcome {
             }
             other @ (Outcome::Resume | Outcome::CrashDomain(_)) => return other,
         };
-        let result_at = GuestHandle::<i64>::new(at.addr().wrapping_add(offset_of!(MulticallEntry, result) as u64));
+        let result_at = GuestHandle::<i64>::new(
+            at.addr()
+                .wrapping_add(offset_of!(MulticallEntry, result) as u64),
+        );
         if guest::copy_to_guest(result_at, &result).is_err() {
             return Errno::EFAULT.into();
         }
         if i + 1 < count && cx.should_preempt() {
-            return Outcome::Restart(Args([list.offset(i + 1).addr(), count - i - 1, a.a3(), a.a4(), a.a5()]));
+            return Outcome::Restart(Args([
+                list.offset(i + 1).addr(),
+                count - i - 1,
+                a.a3(),
+                a.a4(),
+                a.a5(),
+            ]));
         }
     }
     Outcome::Return(0)

@@ -28,29 +28,36 @@ pub fn sched_op(cx: &mut Cx, a: Args) -> Outcome {
             };
             shutdown(cx, r.reason)
         }
-        s::OP_SHUTDOWN_CODE => match guest::copy_from_guest(GuestHandle::<s::Shutdown>::new(a.a2())) {
-            Ok(r) => {
-                cx.domain().shutdown_code.store(r.reason, Ordering::Release);
-                Outcome::Return(0)
+        s::OP_SHUTDOWN_CODE => {
+            match guest::copy_from_guest(GuestHandle::<s::Shutdown>::new(a.a2())) {
+                Ok(r) => {
+                    cx.domain().shutdown_code.store(r.reason, Ordering::Release);
+                    Outcome::Return(0)
+                }
+                Err(e) => e.into(),
             }
-            Err(e) => e.into(),
-        },
+        }
         s::OP_POLL => match guest::copy_from_guest(GuestHandle::<s::Poll>::new(a.a2())) {
             Ok(p) => poll(cx, p),
             Err(e) => e.into(),
         },
         s::OP_REMOTE_SHUTDOWN => {
-            let Ok(r) = guest::copy_from_guest(GuestHandle::<s::RemoteShutdown>::new(a.a2())) else {
+            let Ok(r) = guest::copy_from_guest(GuestHandle::<s::RemoteShutdown>::new(a.a2()))
+            else {
                 return Errno::EFAULT.into();
             };
             if !cx.domain().privileged {
                 return Errno::EPERM.into();
             }
-            let Some(d) = slots::find(DomId(r.domid)) else { return Errno::ESRCH.into() };
+            let Some(d) = slots::find(DomId(r.domid)) else {
+                return Errno::ESRCH.into();
+            };
             if d.id == cx.domain().id {
                 return Errno::EINVAL.into();
             }
-            let Some(reason) = ShutdownReason::from_abi(r.reason & 0xff) else { return Errno::EINVAL.into() };
+            let Some(reason) = ShutdownReason::from_abi(r.reason & 0xff) else {
+                return Errno::EINVAL.into();
+            };
             lifecycle::shutdown(&d, reason);
             Outcome::Return(0)
         }
@@ -59,10 +66,12 @@ pub fn sched_op(cx: &mut Cx, a: Args) -> Outcome {
             Err(e) => e.into(),
         },
         s::OP_PIN_OVERRIDE if !cx.domain().privileged => Errno::EPERM.into(),
-        s::OP_PIN_OVERRIDE => match guest::copy_from_guest(GuestHandle::<s::PinOverride>::new(a.a2())) {
-            Ok(p) => pin_override(cx, p.pcpu),
-            Err(e) => e.into(),
-        },
+        s::OP_PIN_OVERRIDE => {
+            match guest::copy_from_guest(GuestHandle::<s::PinOverride>::new(a.a2())) {
+                Ok(p) => pin_override(cx, p.pcpu),
+                Err(e) => e.into(),
+            }
+        }
         _ => Errno::ENOSYS.into(),
     }
 }
@@ -112,7 +121,9 @@ fn pin_override(cx: &mut Cx, pcpu: i32) -> Outcome {
         Ok(cpu) if cpu >= percpu::online() => Errno::EINVAL.into(),
         Ok(_) if pinned => Errno::EBUSY.into(),
         Ok(cpu) => {
-            v.sched.pin_override.store(cpu.saturating_add(1), Ordering::Relaxed);
+            v.sched
+                .pin_override
+                .store(cpu.saturating_add(1), Ordering::Relaxed);
             // If it is on another CPU, it moves on the way out.
             Outcome::Deschedule(0)
         }
@@ -120,7 +131,9 @@ fn pin_override(cx: &mut Cx, pcpu: i32) -> Outcome {
 }
 
 fn shutdown(cx: &mut Cx, reason: u32) -> Outcome {
-    let Some(reason) = ShutdownReason::from_abi(reason) else { return Errno::EINVAL.into() };
+    let Some(reason) = ShutdownReason::from_abi(reason) else {
+        return Errno::EINVAL.into();
+    };
     if reason == ShutdownReason::Crash {
         log::error!("domain {} reports a crash", cx.domain().id);
         super::log_registers(cx);
@@ -153,7 +166,9 @@ fn poll(cx: &mut Cx, p: s::Poll) -> Outcome {
     let mut first = 0;
     let mut ports = [0u32; 128];
     for (i, slot) in ports.iter_mut().take(p.nr_ports as usize).enumerate() {
-        let Ok(port) = guest::copy_element_from_guest(list, i as u64) else { return Errno::EFAULT.into() };
+        let Ok(port) = guest::copy_element_from_guest(list, i as u64) else {
+            return Errno::EFAULT.into();
+        };
         if cx.domain().events.ports.lock().get(port).is_none() {
             return Errno::EINVAL.into();
         }
@@ -165,10 +180,16 @@ fn poll(cx: &mut Cx, p: s::Poll) -> Outcome {
     // From here on events end the poll; then look whether one is there already.
     events::begin_poll(v, if p.nr_ports == 1 { first } else { 0 });
     let pending = |port: u32| {
-        let w = cx.domain().shared.load_u64(EVTCHN_PENDING + (port / 64) as usize * 8);
+        let w = cx
+            .domain()
+            .shared
+            .load_u64(EVTCHN_PENDING + (port / 64) as usize * 8);
         w >> (port % 64) & 1 != 0
     };
-    let any = ports.iter().take(p.nr_ports as usize).any(|&port| pending(port));
+    let any = ports
+        .iter()
+        .take(p.nr_ports as usize)
+        .any(|&port| pending(port));
     let late = p.timeout != 0 && p.timeout <= now();
     if any || late || (v.info.pending() && !v.info.masked()) {
         events::end_poll(v);

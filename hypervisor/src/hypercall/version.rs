@@ -43,7 +43,8 @@ pub fn features(dom0: bool) -> u32 {
         feat::MEMORY_OP_VNODE_SUPPORTED,
         feat::DIRECT_MAPPED,
     ];
-    bits.iter().fold(if dom0 { 1 << feat::DOM0 } else { 0 }, |m, b| m | 1 << b)
+    bits.iter()
+        .fold(if dom0 { 1 << feat::DOM0 } else { 0 }, |m, b| m | 1 << b)
 }
 
 /// A fixed-size string: copied with its NUL and zeroes behind.
@@ -110,7 +111,9 @@ pub fn xen_version(cx: &mut Cx, a: Args) -> Outcome {
         }
         v::OP_GET_FEATURES => {
             let h = GuestHandle::<v::FeatureInfo>::new(to);
-            let Ok(mut i) = guest::copy_from_guest(h) else { return Errno::EFAULT.into() };
+            let Ok(mut i) = guest::copy_from_guest(h) else {
+                return Errno::EFAULT.into();
+            };
             if i.submap_idx != 0 {
                 return Errno::EINVAL.into();
             }
@@ -121,7 +124,11 @@ pub fn xen_version(cx: &mut Cx, a: Args) -> Outcome {
             }
         }
         v::OP_PAGESIZE => {
-            if to == 0 { Outcome::Return(PAGE as i64) } else { Errno::EINVAL.into() }
+            if to == 0 {
+                Outcome::Return(PAGE as i64)
+            } else {
+                Errno::EINVAL.into()
+            }
         }
         v::OP_GUEST_HANDLE => {
             let h = *cx.domain().handle.lock();

@@ -16,8 +16,13 @@ struct Guarded {
     read_only: ArrayVec<u64, 32>,
 }
 
-static GUARDED: Lock<Guarded> =
-    Lock::new(Rank::Memory, Guarded { hidden: ArrayVec::new_const(), read_only: ArrayVec::new_const() });
+static GUARDED: Lock<Guarded> = Lock::new(
+    Rank::Memory,
+    Guarded {
+        hidden: ArrayVec::new_const(),
+        read_only: ArrayVec::new_const(),
+    },
+);
 /// End of the machine's E820 RAM, in frames: what is beyond is a device's.
 static RAM_END: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
 

@@ -61,7 +61,11 @@ pub fn zero_domain_page(mem: &domain_memory::DomainMemory, mfn: Mfn) -> Result<(
     })
 }
 
-fn on_data_page(mem: &domain_memory::DomainMemory, mfn: Mfn, f: impl FnOnce()) -> Result<(), Errno> {
+fn on_data_page(
+    mem: &domain_memory::DomainMemory,
+    mfn: Mfn,
+    f: impl FnOnce(),
+) -> Result<(), Errno> {
     let frame = page_type::get_page_and_type(mfn, page_type::Kind::Writable, mem.owner(), false)
         .map_err(|_| Errno::EINVAL)?;
     f();

@@ -135,7 +135,8 @@ pub struct Owner {
 /// Whether type word `w` is that of a frame fully validated as `kind`.
 #[inline(always)]
 const fn is_valid(w: u64, kind: Kind) -> bool {
-    w & COUNT != 0 && w & (KIND | STATE) == (kind as u64) << KIND_SHIFT | (State::Valid as u64) << STATE_SHIFT
+    w & COUNT != 0
+        && w & (KIND | STATE) == (kind as u64) << KIND_SHIFT | (State::Valid as u64) << STATE_SHIFT
 }
 
 impl Frame {
@@ -153,7 +154,11 @@ impl Frame {
     #[inline(always)]
     pub fn kind(&self) -> Kind {
         let w = self.type_word.load(Ordering::Acquire);
-        if w & COUNT == 0 { Kind::None } else { Kind::from_word(w) }
+        if w & COUNT == 0 {
+            Kind::None
+        } else {
+            Kind::from_word(w)
+        }
     }
 
     /// Whether it is fully validated as `kind`.
@@ -208,11 +213,16 @@ impl Frame {
     fn finish(&self, state: State, progress: usize) {
         let mut w = self.type_word.load(Ordering::Relaxed);
         loop {
-            let mut new = w & !(STATE | PROGRESS) | (state as u64) << STATE_SHIFT | (progress as u64) << PROGRESS_SHIFT;
+            let mut new = w & !(STATE | PROGRESS)
+                | (state as u64) << STATE_SHIFT
+                | (progress as u64) << PROGRESS_SHIFT;
             if state == State::None {
                 new &= !COUNT;
             }
-            match self.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Relaxed) {
+            match self
+                .type_word
+                .compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Relaxed)
+            {
                 Ok(_) => return,
                 Err(now) => w = now,
             }
@@ -261,13 +271,22 @@ impl Drop for TableLock<'_> {
 ///
 /// # Errors
 /// `EBUSY` when the frame is used as something else, the error of the entry that is not allowed, or `Preempted`.
-pub(super) fn get_type(f: &Frame, kind: Kind, owner: Owner, preemptible: bool) -> Result<(), Refused> {
+pub(super) fn get_type(
+    f: &Frame,
+    kind: Kind,
+    owner: Owner,
+    preemptible: bool,
+) -> Result<(), Refused> {
     let mut w = f.type_word.load(Ordering::Acquire);
     loop {
         let (state, new, fresh) = if w & COUNT == 0 {
             // Data of another kind before is nobody's to use until the flush is done.
             let at_once = kind == Kind::Writable && Kind::from_word(w) == kind;
-            let state = if at_once { State::Valid } else { State::Validating };
+            let state = if at_once {
+                State::Valid
+            } else {
+                State::Validating
+            };
             let new = w & LOCK | 1 | (kind as u64) << KIND_SHIFT | (state as u64) << STATE_SHIFT;
             (state, new, true)
         } else if Kind::from_word(w) != kind {
@@ -276,9 +295,11 @@ pub(super) fn get_type(f: &Frame, kind: Kind, owner: Owner, preemptible: bool) -
             match Frame::state(w) {
                 State::Valid if w & COUNT < COUNT_MAX => (State::Valid, w + 1, false),
                 State::Valid => return Err(Errno::EBUSY.into()),
-                State::Partial => {
-                    (State::Validating, w & !STATE | (State::Validating as u64) << STATE_SHIFT, false)
-                }
+                State::Partial => (
+                    State::Validating,
+                    w & !STATE | (State::Validating as u64) << STATE_SHIFT,
+                    false,
+                ),
                 // Another CPU is at it, perhaps with a large tree and nothing more urgent to do: whoever has something
                 // does not wait for that.
                 State::Validating | State::Releasing | State::None => {
@@ -293,7 +314,10 @@ pub(super) fn get_type(f: &Frame, kind: Kind, owner: Owner, preemptible: bool) -
                 }
             }
         };
-        if let Err(now) = f.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire) {
+        if let Err(now) =
+            f.type_word
+                .compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire)
+        {
             w = now;
             continue;
         }
@@ -327,7 +351,11 @@ pub(super) fn get_type(f: &Frame, kind: Kind, owner: Owner, preemptible: bool) -
 pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
     let mut w = f.type_word.load(Ordering::Acquire);
     loop {
-        debug_assert!(w & COUNT != 0, "type reference of frame {:#x} dropped too often", f.mfn());
+        debug_assert!(
+            w & COUNT != 0,
+            "type reference of frame {:#x} dropped too often",
+            f.mfn()
+        );
         let kind = Kind::from_word(w);
         if !kind.is_table() {
             // Each drop stamps, not only the last: another CPU may drop to zero with a clock it read before we came and
@@ -336,9 +364,10 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
         }
         let (new, releasing) = match Frame::state(w) {
             _ if w & COUNT > 1 => (w - 1, None),
-            State::Valid if kind.is_table() => {
-                (w & !STATE | (State::Releasing as u64) << STATE_SHIFT, Some(ENTRIES))
-            }
+            State::Valid if kind.is_table() => (
+                w & !STATE | (State::Releasing as u64) << STATE_SHIFT,
+                Some(ENTRIES),
+            ),
             State::Partial => (
                 w & !STATE | (State::Releasing as u64) << STATE_SHIFT,
                 Some(((w & PROGRESS) >> PROGRESS_SHIFT) as usize),
@@ -361,7 +390,10 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
             w = f.type_word.load(Ordering::Acquire);
             continue;
         }
-        if let Err(now) = f.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire) {
+        if let Err(now) =
+            f.type_word
+                .compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire)
+        {
             w = now;
             continue;
         }
@@ -376,8 +408,11 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
 #[inline(always)]
 fn get_writable(f: &Frame, owner: Owner) -> Result<(), Refused> {
     let w = f.type_word.load(Ordering::Acquire);
-    if w & (KIND | STATE) == DATA && (w & COUNT).wrapping_sub(1) < COUNT_MAX - 1
-        && f.type_word.compare_exchange(w, w + 1, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    if w & (KIND | STATE) == DATA
+        && (w & COUNT).wrapping_sub(1) < COUNT_MAX - 1
+        && f.type_word
+            .compare_exchange(w, w + 1, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     {
         return Ok(());
     }
@@ -390,7 +425,10 @@ fn put_writable(f: &Frame, owner: Owner) {
     let w = f.type_word.load(Ordering::Acquire);
     if w & (KIND | STATE) == DATA && w & COUNT > 1 {
         f.stamp_now();
-        if f.type_word.compare_exchange(w, w - 1, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        if f.type_word
+            .compare_exchange(w, w - 1, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+        {
             return;
         }
     }
@@ -411,7 +449,10 @@ pub(super) fn resume_release(f: &Frame, owner: Owner, preemptible: bool) -> Resu
             return Ok(());
         }
         let new = w & !STATE | (State::Releasing as u64) << STATE_SHIFT;
-        match f.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire) {
+        match f
+            .type_word
+            .compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire)
+        {
             Ok(_) => break ((w & PROGRESS) >> PROGRESS_SHIFT) as usize,
             Err(now) => w = now,
         }
@@ -421,7 +462,13 @@ pub(super) fn resume_release(f: &Frame, owner: Owner, preemptible: bool) -> Resu
     Ok(())
 }
 
-fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool) -> Result<(), Refused> {
+fn validate(
+    f: &Frame,
+    kind: Kind,
+    from: usize,
+    owner: Owner,
+    preemptible: bool,
+) -> Result<(), Refused> {
     let mfn = f.mfn();
     // Shared frames (grant tables, shared_info) are the hypervisor's to write, without a type reference: neither page
     // tables nor descriptors may be there.
@@ -432,7 +479,11 @@ fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool)
     if kind == Kind::SegDesc {
         let ok = super::descriptor::validate_page(mfn);
         f.finish(if ok { State::Valid } else { State::None }, 0);
-        return if ok { Ok(()) } else { Err(Errno::EINVAL.into()) };
+        return if ok {
+            Ok(())
+        } else {
+            Err(Errno::EINVAL.into())
+        };
     }
     if kind == Kind::L1 {
         return validate_l1(f, owner);
@@ -517,7 +568,10 @@ fn validate_l1(f: &Frame, owner: Owner) -> Result<(), Refused> {
 #[inline(always)]
 fn any_present(four: &[AtomicU64; 4]) -> bool {
     let [a, b, c, d] = four;
-    let all = a.load(Ordering::Relaxed) | b.load(Ordering::Relaxed) | c.load(Ordering::Relaxed) | d.load(Ordering::Relaxed);
+    let all = a.load(Ordering::Relaxed)
+        | b.load(Ordering::Relaxed)
+        | c.load(Ordering::Relaxed)
+        | d.load(Ordering::Relaxed);
     all & bit::P != 0
 }
 
@@ -525,13 +579,20 @@ fn any_present(four: &[AtomicU64; 4]) -> bool {
 fn release_l1(f: &Frame, n: usize, owner: Owner) {
     // SAFETY: as in `release`.
     let table = unsafe { phys::table(f.mfn()) };
-    for (chunk, four) in table.as_chunks::<4>().0.iter().enumerate().take(n.div_ceil(4)) {
+    for (chunk, four) in table
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .enumerate()
+        .take(n.div_ceil(4))
+    {
         if !any_present(four) {
             continue;
         }
         for (i, slot) in four.iter().enumerate() {
             let pte = Pte(slot.load(Ordering::Relaxed));
-            if chunk * 4 + i < n && pte.present()
+            if chunk * 4 + i < n
+                && pte.present()
                 && let Some(f) = frame::get(pte.mfn())
             {
                 put_l1_entry(pte, f, owner);
@@ -542,7 +603,13 @@ fn release_l1(f: &Frame, n: usize, owner: Owner) {
     f.finish(State::None, 0);
 }
 
-fn release(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
+fn release(
+    f: &Frame,
+    kind: Kind,
+    from: usize,
+    owner: Owner,
+    preemptible: bool,
+) -> Result<(), Preempted> {
     if kind == Kind::L1 {
         release_l1(f, from, owner);
         return Ok(());
@@ -565,7 +632,8 @@ fn release(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool) 
             return Err(Preempted);
         }
     }
-    f.stamp.store(crate::platform::tlb::clock(), Ordering::Release);
+    f.stamp
+        .store(crate::platform::tlb::clock(), Ordering::Release);
     f.finish(State::None, 0);
     Ok(())
 }
@@ -587,9 +655,13 @@ pub(super) fn get_entry(
     if !pte.present() {
         return Ok(pte);
     }
-    let Some(child) = kind.child() else { return get_l1_entry(pte, owner, frames_of) };
+    let Some(child) = kind.child() else {
+        return get_l1_entry(pte, owner, frames_of);
+    };
     pte.check_upper()?;
-    let f = frame::get(pte.mfn()).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
+    let f = frame::get(pte.mfn())
+        .filter(|f| f.get_ref(owner.id))
+        .ok_or(Errno::EINVAL)?;
     match get_type(f, child, owner, preemptible) {
         Ok(()) => Ok(pte.adjust_upper()),
         Err(Refused::Preempted) => Err(Refused::Preempted),
@@ -603,7 +675,9 @@ pub(super) fn get_entry(
 /// [`get_entry`] of a present L1 entry.
 #[inline(always)]
 pub(super) fn get_l1_entry(pte: Pte, owner: Owner, frames_of: DomId) -> Result<Pte, Refused> {
-    let Some(f) = frame::get(pte.mfn()) else { return super::device::map_entry(pte, owner) };
+    let Some(f) = frame::get(pte.mfn()) else {
+        return super::device::map_entry(pte, owner);
+    };
     // Device memory (DomId::IO) owns no frames.
     if pte.cache_bits() != 0 || !f.get_ref(frames_of) {
         return get_unusual_l1_entry(pte, f, owner, frames_of);
@@ -615,7 +689,13 @@ pub(super) fn get_l1_entry(pte: Pte, owner: Owner, frames_of: DomId) -> Result<P
 #[inline(always)]
 fn take_l1_entry(pte: Pte, f: &Frame, owner: Owner, frames_of: DomId) -> Result<Pte, Refused> {
     if pte.writable() {
-        if let Err(e) = get_writable(f, Owner { id: frames_of, hardware: false }) {
+        if let Err(e) = get_writable(
+            f,
+            Owner {
+                id: frames_of,
+                hardware: false,
+            },
+        ) {
             domain_memory::put_frame(f);
             return Err(e);
         }
@@ -628,7 +708,12 @@ fn take_l1_entry(pte: Pte, f: &Frame, owner: Owner, frames_of: DomId) -> Result<
 
 /// Device memory, cache attributes, and what is wrong with an entry that may not be.
 #[cold]
-fn get_unusual_l1_entry(pte: Pte, f: &Frame, owner: Owner, frames_of: DomId) -> Result<Pte, Refused> {
+fn get_unusual_l1_entry(
+    pte: Pte,
+    f: &Frame,
+    owner: Owner,
+    frames_of: DomId,
+) -> Result<Pte, Refused> {
     if f.class() == Class::None {
         return super::device::map_entry(pte, owner);
     }
@@ -645,11 +730,18 @@ fn get_unusual_l1_entry(pte: Pte, f: &Frame, owner: Owner, frames_of: DomId) -> 
 }
 
 /// Drops the references a stored entry stands for.
-pub(super) fn put_entry(pte: Pte, kind: Kind, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
+pub(super) fn put_entry(
+    pte: Pte,
+    kind: Kind,
+    owner: Owner,
+    preemptible: bool,
+) -> Result<(), Preempted> {
     if !pte.present() {
         return Ok(());
     }
-    let Some(f) = frame::get(pte.mfn()) else { return Ok(()) };
+    let Some(f) = frame::get(pte.mfn()) else {
+        return Ok(());
+    };
     if kind == Kind::L1 {
         put_l1_entry(pte, f, owner);
         return Ok(());
@@ -693,8 +785,15 @@ fn flush_before_retype(f: &Frame, owner: DomId) {
 }
 
 /// The frame of `mfn` with a general and a type reference of `owner`.
-pub(super) fn get_page_and_type(mfn: Mfn, kind: Kind, owner: Owner, preemptible: bool) -> Result<&'static Frame, Refused> {
-    let f = frame::get(mfn).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
+pub(super) fn get_page_and_type(
+    mfn: Mfn,
+    kind: Kind,
+    owner: Owner,
+    preemptible: bool,
+) -> Result<&'static Frame, Refused> {
+    let f = frame::get(mfn)
+        .filter(|f| f.get_ref(owner.id))
+        .ok_or(Errno::EINVAL)?;
     match get_type(f, kind, owner, preemptible) {
         Ok(()) => Ok(f),
         Err(Refused::Preempted) => Err(Refused::Preempted),
@@ -706,7 +805,11 @@ pub(super) fn get_page_and_type(mfn: Mfn, kind: Kind, owner: Owner, preemptible:
 }
 
 /// Drops both. On `Preempted` the partial frame has kept them.
-pub(super) fn put_page_and_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
+pub(super) fn put_page_and_type(
+    f: &Frame,
+    owner: Owner,
+    preemptible: bool,
+) -> Result<(), Preempted> {
     put_type(f, owner, preemptible)?;
     domain_memory::put_frame(f);
     Ok(())
@@ -728,7 +831,8 @@ mod tests {
         let get = || get_type(f, Kind::Writable, mem.owner(), false);
         get().unwrap();
         let word = f.type_word.load(Ordering::Relaxed);
-        f.type_word.store((word & !COUNT) | COUNT_MAX, Ordering::Relaxed);
+        f.type_word
+            .store((word & !COUNT) | COUNT_MAX, Ordering::Relaxed);
         assert_eq!(get(), Err(Errno::EBUSY.into()));
         assert_eq!(f.type_count(), COUNT_MAX as u32, "nothing was counted");
         f.type_word.store(word, Ordering::Relaxed);
@@ -736,7 +840,10 @@ mod tests {
         assert!(f.get_ref(mem.id));
         assert!(!f.get_ref(mem.id) && !f.get_another(), "the limit");
         let pte = Pte(f.mfn().0 << 12 | bit::P);
-        assert_eq!(get_entry(pte, Kind::L1, mem.owner(), mem.id, false), Err(Errno::EBUSY.into()));
+        assert_eq!(
+            get_entry(pte, Kind::L1, mem.owner(), mem.id, false),
+            Err(Errno::EBUSY.into())
+        );
         f.set_identity(Class::Domain, mem.id, 2);
         put_page_and_type(f, mem.owner(), false).unwrap();
     }

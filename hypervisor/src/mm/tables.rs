@@ -4,7 +4,7 @@ use super::domain_memory::{self, DomainMemory};
 use super::frame::{self, Frame};
 use super::page_type::{self, Kind, Refused};
 use super::phys;
-use crate::arch::layout::{FIRST_SLOT, LAST_SLOT, M2P_RO, DOMAIN_WINDOW};
+use crate::arch::layout::{DOMAIN_WINDOW, FIRST_SLOT, LAST_SLOT, M2P_RO};
 use core::sync::atomic::Ordering;
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, Mfn, VcpuId};
@@ -69,8 +69,17 @@ impl VcpuTables {
 
     /// The references held, for the audit: (frame, kind).
     pub fn references(&self) -> impl Iterator<Item = (Mfn, Kind)> + '_ {
-        let bases = self.kernel.iter().chain(self.user.iter()).map(|f| (f.mfn(), Kind::L4));
-        let pages = self.gdt.iter().chain(self.ldt.iter()).flatten().map(|f| (f.mfn(), Kind::SegDesc));
+        let bases = self
+            .kernel
+            .iter()
+            .chain(self.user.iter())
+            .map(|f| (f.mfn(), Kind::L4));
+        let pages = self
+            .gdt
+            .iter()
+            .chain(self.ldt.iter())
+            .flatten()
+            .map(|f| (f.mfn(), Kind::SegDesc));
         bases.chain(pages)
     }
 
@@ -97,7 +106,11 @@ impl VcpuTables {
         if self.user.is_some_and(|f| f.mfn() == mfn) {
             return Ok(());
         }
-        let new = if mfn.0 == 0 { None } else { Some(base_ref(mem, mfn)?) };
+        let new = if mfn.0 == 0 {
+            None
+        } else {
+            Some(base_ref(mem, mfn)?)
+        };
         let old = core::mem::replace(&mut self.user, new);
         Self::drop_base(mem, old);
         Ok(())
@@ -116,7 +129,13 @@ impl VcpuTables {
     ///
     /// # Errors
     /// `EINVAL` when a frame is not the domain's, is writable somewhere, or holds a descriptor guests may not have.
-    pub fn set_gdt(&mut self, mem: &DomainMemory, vcpu: VcpuId, frames: &[Mfn], entries: u32) -> Result<(), Errno> {
+    pub fn set_gdt(
+        &mut self,
+        mem: &DomainMemory,
+        vcpu: VcpuId,
+        frames: &[Mfn],
+        entries: u32,
+    ) -> Result<(), Errno> {
         let mut new = [None; GDT_PAGES];
         for (slot, &mfn) in new.iter_mut().zip(frames) {
             match page_type::get_page_and_type(mfn, Kind::SegDesc, mem.owner(), false) {
@@ -161,9 +180,15 @@ impl VcpuTables {
         if page >= (self.ldt_entries as usize * 8).div_ceil(4096) {
             return false;
         }
-        let Some(l4) = self.kernel_base() else { return false };
-        let Some(pte) = walk(l4, self.ldt_base.wrapping_add(page as u64 * 4096)) else { return false };
-        let Ok(f) = page_type::get_page_and_type(pte, Kind::SegDesc, mem.owner(), false) else { return false };
+        let Some(l4) = self.kernel_base() else {
+            return false;
+        };
+        let Some(pte) = walk(l4, self.ldt_base.wrapping_add(page as u64 * 4096)) else {
+            return false;
+        };
+        let Ok(f) = page_type::get_page_and_type(pte, Kind::SegDesc, mem.owner(), false) else {
+            return false;
+        };
         match self.ldt.get_mut(page) {
             Some(slot) if slot.is_none() => {
                 *slot = Some(f);
@@ -263,7 +288,11 @@ pub(super) fn fill_hypervisor_slots(l4: Mfn, domain: DomId) {
 }
 
 fn show_m2p(l4: Mfn, show: bool) {
-    let v = if show { root_entry(slot_of(M2P_RO)) & !2 | super::pte::bit::NX } else { 0 };
+    let v = if show {
+        root_entry(slot_of(M2P_RO)) & !2 | super::pte::bit::NX
+    } else {
+        0
+    };
     // SAFETY: a validated L4; its hypervisor slots are ours.
     unsafe { phys::entry(l4, slot_of(M2P_RO)) }.store(v, Ordering::Relaxed);
 }
@@ -301,9 +330,15 @@ pub fn walk_to_l1(l4: Mfn, va: u64) -> Option<(Mfn, usize)> {
             if e & 1 == 0 {
                 return None;
             }
-            e = phys::load(Mfn((e & super::pte::bit::ADDR) >> 12), (va >> shift) as usize & 511);
+            e = phys::load(
+                Mfn((e & super::pte::bit::ADDR) >> 12),
+                (va >> shift) as usize & 511,
+            );
         }
-        (e & 1 != 0).then_some((Mfn((e & super::pte::bit::ADDR) >> 12), (va >> 12) as usize & 511))
+        (e & 1 != 0).then_some((
+            Mfn((e & super::pte::bit::ADDR) >> 12),
+            (va >> 12) as usize & 511,
+        ))
     }
 }
 

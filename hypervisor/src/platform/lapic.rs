@@ -66,7 +66,9 @@ pub fn init() {
         let pa = base & 0x000f_ffff_ffff_f000;
         // SAFETY: device registers into the window kept for them.
         let mapped = unsafe {
-            paging::map(IOREMAP, pa, 4096, flag::DEVICE, || mm::alloc::page().and_then(|m| m.to_addr()))
+            paging::map(IOREMAP, pa, 4096, flag::DEVICE, || {
+                mm::alloc::page().and_then(|m| m.to_addr())
+            })
         };
         assert!(mapped.is_ok(), "no memory to map the local APIC");
     }
@@ -76,7 +78,11 @@ pub fn init() {
 
 /// Sets up this CPU's APIC.
 pub fn init_cpu() {
-    let id = if X2APIC.load(Ordering::Relaxed) { read(ID) } else { read(ID) >> 24 };
+    let id = if X2APIC.load(Ordering::Relaxed) {
+        read(ID)
+    } else {
+        read(ID) >> 24
+    };
     this_cpu().apic_id.set(id);
     if let Some(slot) = APIC_ID.get(this_cpu().id.0 as usize) {
         slot.store(id, Ordering::Relaxed);
@@ -124,7 +130,9 @@ fn icr(apic: u32, low: u32) {
 
 /// Interrupts CPU `cpu`.
 pub fn send_ipi(cpu: CpuId, vector: u8) {
-    let Some(apic) = APIC_ID.get(cpu.0 as usize) else { return };
+    let Some(apic) = APIC_ID.get(cpu.0 as usize) else {
+        return;
+    };
     icr(apic.load(Ordering::Relaxed), 0x4000 | u32::from(vector));
 }
 
@@ -147,7 +155,9 @@ pub fn send_sipi(apic: u32, page: u8) {
 
 /// This CPU's APIC id.
 pub fn id_of(cpu: CpuId) -> u32 {
-    APIC_ID.get(cpu.0 as usize).map_or(0, |a| a.load(Ordering::Relaxed))
+    APIC_ID
+        .get(cpu.0 as usize)
+        .map_or(0, |a| a.load(Ordering::Relaxed))
 }
 
 /// Reads and clears this CPU's error register.

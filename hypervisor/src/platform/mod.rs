@@ -9,11 +9,11 @@ pub mod ioremap;
 pub mod irq;
 #[cfg(target_os = "none")]
 pub mod lapic;
-#[cfg(target_os = "none")]
-pub mod pic;
 pub mod machine;
 pub mod msi;
 pub mod pci;
+#[cfg(target_os = "none")]
+pub mod pic;
 pub mod ports;
 pub mod reset;
 pub mod rtc;

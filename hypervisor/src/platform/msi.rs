@@ -87,7 +87,9 @@ fn table(c: &impl Config, f: Function, table_base: u64) -> Option<(u64, u16)> {
     let entries = (c.read16(f, cap + 2) & 0x7ff) + 1;
     let place = c.read32(f, cap + 4);
     // A virtual function's BARs read as zero: there dom0's word counts.
-    let base = c.bar(f, (place & 7) as u8).or(Some(table_base).filter(|b| *b != 0))?;
+    let base = c
+        .bar(f, (place & 7) as u8)
+        .or(Some(table_base).filter(|b| *b != 0))?;
     Some((base.checked_add(u64::from(place & !7))?, entries))
 }
 
@@ -100,14 +102,23 @@ impl Msi {
     pub fn set_up(c: &impl Config, maps: &mut Maps, r: Request) -> Result<Msi, Errno> {
         let function = r.function;
         let msi = if r.table_base == 0 {
-            Msi::Plain { function, cap: c.capability(function, CAP_MSI).ok_or(Errno::ENODEV)? }
+            Msi::Plain {
+                function,
+                cap: c.capability(function, CAP_MSI).ok_or(Errno::ENODEV)?,
+            }
         } else {
             let (pa, entries) = table(c, function, r.table_base).ok_or(Errno::ENODEV)?;
             if r.entry >= entries {
                 return Err(Errno::EINVAL);
             }
-            let base = maps.get(pa, u64::from(entries) * ENTRY).ok_or(Errno::ENOMEM)?;
-            Msi::Table { function, entry: r.entry, va: base + u64::from(r.entry) * ENTRY }
+            let base = maps
+                .get(pa, u64::from(entries) * ENTRY)
+                .ok_or(Errno::ENOMEM)?;
+            Msi::Table {
+                function,
+                entry: r.entry,
+                va: base + u64::from(r.entry) * ENTRY,
+            }
         };
         msi.set_mask(c, true);
         Ok(msi)
@@ -117,7 +128,9 @@ impl Msi {
     pub fn is(&self, r: &Request) -> bool {
         match *self {
             Msi::Plain { function, .. } => function == r.function && r.table_base == 0,
-            Msi::Table { function, entry, .. } => function == r.function && entry == r.entry && r.table_base != 0,
+            Msi::Table {
+                function, entry, ..
+            } => function == r.function && entry == r.entry && r.table_base != 0,
         }
     }
 
@@ -181,7 +194,9 @@ fn table_write(va: u64, v: u32) {
 /// Whether a write of `size` bytes at `offset` would touch a message or a mask: everything of the MSI capability behind
 /// its control word. (The tables' BARs and MSI-X' control word are dom0's.)
 pub fn is_ours(c: &impl Config, f: Function, offset: u16, size: usize) -> bool {
-    let Some(cap) = c.capability(f, CAP_MSI) else { return false };
+    let Some(cap) = c.capability(f, CAP_MSI) else {
+        return false;
+    };
     let control = c.read16(f, cap + 2);
     let mut end = cap + if control & MSI_64 != 0 { 14 } else { 10 };
     if control & MSI_MASKABLE != 0 {
@@ -202,10 +217,19 @@ mod tests {
     use super::super::pci::testing::Fake;
     use super::*;
 
-    const F: Function = Function { segment: 0, bus: 1, devfn: 8 };
+    const F: Function = Function {
+        segment: 0,
+        bus: 1,
+        devfn: 8,
+    };
 
     fn with_msi(control: [u8; 2]) -> Fake {
-        Fake::new(&[(0, &[1, 2, 3, 4]), (6, &[0x10]), (0x34, &[0x50]), (0x50, &[CAP_MSI, 0, control[0], control[1]])])
+        Fake::new(&[
+            (0, &[1, 2, 3, 4]),
+            (6, &[0x10]),
+            (0x34, &[0x50]),
+            (0x50, &[CAP_MSI, 0, control[0], control[1]]),
+        ])
     }
 
     #[test]
@@ -217,7 +241,11 @@ mod tests {
     #[test]
     fn plain_64_bit_maskable() {
         let dev = with_msi([0xb0, 1]); // 64-bit, maskable, 8 messages enabled
-        let r = Request { function: F, entry: 0, table_base: 0 };
+        let r = Request {
+            function: F,
+            entry: 0,
+            table_base: 0,
+        };
         let m = Msi::set_up(&dev, &mut Maps::new(), r).unwrap();
         assert!(m.is(&r) && !m.is(&Request { table_base: 1, ..r }));
         assert_eq!(dev.at(0x60, 1), [1], "masked at first");
@@ -233,7 +261,16 @@ mod tests {
     #[test]
     fn plain_32_bit_without_mask() {
         let dev = with_msi([1, 0]);
-        let m = Msi::set_up(&dev, &mut Maps::new(), Request { function: F, entry: 0, table_base: 0 }).unwrap();
+        let m = Msi::set_up(
+            &dev,
+            &mut Maps::new(),
+            Request {
+                function: F,
+                entry: 0,
+                table_base: 0,
+            },
+        )
+        .unwrap();
         assert_eq!(dev.at(0x52, 1), [0], "switched off");
         m.set_message(&dev, 0x42, 0);
         assert_eq!(dev.at(0x58, 2), [0x42, 0]);
@@ -244,7 +281,11 @@ mod tests {
     #[test]
     fn refused() {
         let none = Fake::new(&[(0, &[1, 2, 3, 4])]);
-        let r = Request { function: F, entry: 0, table_base: 0 };
+        let r = Request {
+            function: F,
+            entry: 0,
+            table_base: 0,
+        };
         assert_eq!(Msi::set_up(&none, &mut Maps::new(), r), Err(Errno::ENODEV));
         // An MSI-X table of two entries at BAR 0 + 0x1000.
         let dev = Fake::new(&[
@@ -255,16 +296,25 @@ mod tests {
             (0x10, &[0, 0, 0, 0xfe]),
         ]);
         assert_eq!(table(&dev, F, 0), Some((0xfe00_1000, 2)));
-        let r = Request { function: F, entry: 2, table_base: 0xfe00_0000 };
+        let r = Request {
+            function: F,
+            entry: 2,
+            table_base: 0xfe00_0000,
+        };
         assert_eq!(Msi::set_up(&dev, &mut Maps::new(), r), Err(Errno::EINVAL));
     }
 
     #[test]
     fn dom0_may_write_control_but_not_messages() {
         let dev = with_msi([0x80, 0]);
-        for (offset, size, ours) in
-            [(0x52, 2, false), (0x50, 4, false), (0x54, 4, true), (0x5c, 2, true), (0x52, 4, true), (0x5e, 2, false)]
-        {
+        for (offset, size, ours) in [
+            (0x52, 2, false),
+            (0x50, 4, false),
+            (0x54, 4, true),
+            (0x5c, 2, true),
+            (0x52, 4, true),
+            (0x5e, 2, false),
+        ] {
             assert_eq!(is_ours(&dev, F, offset, size), ours, "{offset:#x}");
         }
     }

@@ -15,8 +15,17 @@ pub const COM1_IRQ: u8 = 4;
 /// Sets up the port at `base` for 115200 8n1, without interrupts.
 pub fn init(base: u16) {
     // SAFETY: COM1 is the hypervisor's; guests' accesses to it are not passed on.
-    let Ok(mut uart) = (unsafe { Uart16550::new_port(base) }) else { return };
-    if uart.init(Config { baud_rate: BaudRate::Baud115200, interrupts: IER::empty(), ..Config::default() }).is_ok() {
+    let Ok(mut uart) = (unsafe { Uart16550::new_port(base) }) else {
+        return;
+    };
+    if uart
+        .init(Config {
+            baud_rate: BaudRate::Baud115200,
+            interrupts: IER::empty(),
+            ..Config::default()
+        })
+        .is_ok()
+    {
         *PORT.lock() = Some(uart);
     }
 }

@@ -39,7 +39,9 @@ pub fn online() -> CpuMask {
 /// CPUs of `mask` that may hold translations from before `stamp`.
 pub fn needs_flush(mask: CpuMask, stamp: u64) -> CpuMask {
     mask.iter().fold(CpuMask::EMPTY, |m, c| {
-        let stale = LAST.get(c.0 as usize).is_some_and(|l| l.load(Ordering::SeqCst) <= stamp);
+        let stale = LAST
+            .get(c.0 as usize)
+            .is_some_and(|l| l.load(Ordering::SeqCst) <= stamp);
         if stale { m.with(c) } else { m }
     })
 }
@@ -105,7 +107,9 @@ pub fn flush_cpus(mask: CpuMask, what: Flush) {
         flush_local(what);
     }
     for c in others.iter() {
-        let (Some(asked), Some(done)) = (ASKED.get(c.0 as usize), DONE.get(c.0 as usize)) else { continue };
+        let (Some(asked), Some(done)) = (ASKED.get(c.0 as usize), DONE.get(c.0 as usize)) else {
+            continue;
+        };
         let target = asked.load(Ordering::SeqCst);
         while (done.load(Ordering::SeqCst).wrapping_sub(target) as i32) < 0 {
             core::hint::spin_loop();
@@ -122,7 +126,9 @@ pub fn serve() {
     }
     local.pending.fetch_and(!pending::FLUSH, Ordering::SeqCst);
     let i = local.id.0 as usize;
-    let (Some(asked), Some(done)) = (ASKED.get(i), DONE.get(i)) else { return };
+    let (Some(asked), Some(done)) = (ASKED.get(i), DONE.get(i)) else {
+        return;
+    };
     let target = asked.load(Ordering::SeqCst);
     flush_local(Flush::All);
     done.store(target, Ordering::SeqCst);

@@ -11,7 +11,10 @@ pub struct Bytes {
 impl Bytes {
     /// From what could be fetched.
     pub fn new(src: &[u8]) -> Self {
-        let mut b = Bytes { len: src.len().min(15), ..Bytes::default() };
+        let mut b = Bytes {
+            len: src.len().min(15),
+            ..Bytes::default()
+        };
         for (to, from) in b.buf.iter_mut().zip(src) {
             *to = *from;
         }
@@ -19,7 +22,11 @@ impl Bytes {
     }
     /// Byte `i`.
     pub fn at(&self, i: usize) -> Option<u8> {
-        if i < self.len { self.buf.get(i).copied() } else { None }
+        if i < self.len {
+            self.buf.get(i).copied()
+        } else {
+            None
+        }
     }
 }
 
@@ -90,7 +97,11 @@ pub fn modrm(b: &Bytes, at: usize, rex: u8) -> Option<ModRm> {
     let rm = m & 7;
     let mode = m >> 6;
     if mode == 3 {
-        return Some(ModRm { reg, rm_register: Some(rm | (rex & 1) << 3), len: 1 });
+        return Some(ModRm {
+            reg,
+            rm_register: Some(rm | (rex & 1) << 3),
+            len: 1,
+        });
     }
     let mut len = 1;
     let mut disp = match mode {
@@ -107,7 +118,11 @@ pub fn modrm(b: &Bytes, at: usize, rex: u8) -> Option<ModRm> {
     } else if mode == 0 && rm == 5 {
         disp = 4;
     }
-    Some(ModRm { reg, rm_register: None, len: len + disp })
+    Some(ModRm {
+        reg,
+        rm_register: None,
+        len: len + disp,
+    })
 }
 
 #[cfg(test)]
@@ -121,11 +136,22 @@ mod tests {
         assert!(p.lock && p.w() && p.opcode == 2);
         let m = modrm(&b, 4, p.rex).unwrap();
         assert_eq!((m.reg, m.rm_register, m.len), (1, None, 6));
-        assert_eq!(modrm(&Bytes::new(&[0xe0]), 0, 0x41).unwrap().rm_register, Some(8));
-        assert_eq!(modrm(&Bytes::new(&[0x05, 0, 0, 0, 0]), 0, 0).unwrap().len, 5);
+        assert_eq!(
+            modrm(&Bytes::new(&[0xe0]), 0, 0x41).unwrap().rm_register,
+            Some(8)
+        );
+        assert_eq!(
+            modrm(&Bytes::new(&[0x05, 0, 0, 0, 0]), 0, 0).unwrap().len,
+            5
+        );
         assert_eq!(prefixes(&Bytes::new(&[0x66]), true), None);
         let p = prefixes(&Bytes::new(&[0x48, 0x66, 0x0f]), true).unwrap();
         assert!(p.rex == 0 && p.operand16 && p.opcode == 2);
-        assert_eq!(prefixes(&Bytes::new(&[0x66, 0x48, 0x41, 0x0f]), true).unwrap().rex, 0x41);
+        assert_eq!(
+            prefixes(&Bytes::new(&[0x66, 0x48, 0x41, 0x0f]), true)
+                .unwrap()
+                .rex,
+            0x41
+        );
     }
 }

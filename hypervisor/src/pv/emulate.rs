@@ -1,11 +1,11 @@
 //! Privileged instructions of guests, found at a #GP or behind the forced-emulation prefix.
 
-use crate::domain::capture::CR0;
 use super::decode::{Bytes, modrm, prefixes};
 use super::{cpuid, io, msr, trap};
 use crate::arch::layout::is_guest_range;
 use crate::arch::regs::{GuestRegs, rflags as f};
 use crate::domain::Cx;
+use crate::domain::capture::CR0;
 use crate::mm::guest;
 
 /// Up to 15 bytes at RIP, as far as they are mapped.
@@ -17,7 +17,9 @@ pub fn fetch(cx: &Cx) -> Bytes {
     }
     // The tail may lie on a page that is not there.
     let n = ((4096 - (rip & 0xfff)) as usize).min(15);
-    let Some(part) = buf.get_mut(..n) else { return Bytes::default() };
+    let Some(part) = buf.get_mut(..n) else {
+        return Bytes::default();
+    };
     match guest::read_bytes(rip, part) {
         Ok(()) => Bytes::new(part),
         Err(_) => Bytes::default(),
@@ -133,7 +135,10 @@ pub fn forced(cx: &mut Cx) -> bool {
         // Looked for, and not to be read: the guest's fault, at the page that is missing.
         return trap::access_fault(cx, (rip | 0xfff).wrapping_add(1), false).is_ok();
     }
-    if *prefix != PREFIX || guest::read_bytes(rip.wrapping_add(PREFIX.len() as u64), rest).is_err() || *rest != [0x0f, 0xa2] {
+    if *prefix != PREFIX
+        || guest::read_bytes(rip.wrapping_add(PREFIX.len() as u64), rest).is_err()
+        || *rest != [0x0f, 0xa2]
+    {
         return false;
     }
     cpuid::emulate(cx);
@@ -142,10 +147,15 @@ pub fn forced(cx: &mut Cx) -> bool {
 
 /// The instruction at RIP raised #GP(0); true when it was done for the guest.
 pub fn privileged(cx: &mut Cx) -> bool {
-    let long = cx.regs.cs & 0xffff == u64::from(crate::arch::layout::sel::GUEST_CS64) || !compat(cx);
+    let long =
+        cx.regs.cs & 0xffff == u64::from(crate::arch::layout::sel::GUEST_CS64) || !compat(cx);
     let b = fetch(cx);
-    let Some(p) = prefixes(&b, long) else { return false };
-    let Some(op) = b.at(p.opcode) else { return false };
+    let Some(p) = prefixes(&b, long) else {
+        return false;
+    };
+    let Some(op) = b.at(p.opcode) else {
+        return false;
+    };
     match op {
         0x6c..=0x6f | 0xe4..=0xe7 | 0xec..=0xef if p.lock => return undefined(cx),
         0x6c..=0x6f | 0xe4..=0xe7 | 0xec..=0xef => {
@@ -156,7 +166,9 @@ pub fn privileged(cx: &mut Cx) -> bool {
         0x0f => {}
         _ => return false,
     }
-    let Some(op2) = b.at(p.opcode + 1) else { return false };
+    let Some(op2) = b.at(p.opcode + 1) else {
+        return false;
+    };
     // Nothing of what follows may be locked; on some CPUs it is another instruction then (MOV from CR8).
     if p.lock && matches!(op2, 0x01 | 0x06 | 0x09 | 0x20..=0x23 | 0x30..=0x32 | 0xa2) {
         return undefined(cx);
@@ -190,15 +202,21 @@ pub fn privileged(cx: &mut Cx) -> bool {
         }
         0x09 => advance(cx, p.opcode + 2),
         0x20..=0x23 => {
-            let Some(m) = modrm(&b, p.opcode + 2, p.rex) else { return false };
+            let Some(m) = modrm(&b, p.opcode + 2, p.rex) else {
+                return false;
+            };
             // The register form is the only one; the CPU ignores the mode bits.
-            let Some(raw) = b.at(p.opcode + 2) else { return false };
+            let Some(raw) = b.at(p.opcode + 2) else {
+                return false;
+            };
             if op2 & 1 != 0 && m.reg >= 8 {
                 return undefined(cx);
             }
             let register = raw & 7 | (p.rex & 1) << 3;
             let done = match op2 {
-                0x20 => read_cr(cx, m.reg).map(|v| set_gpr(cx.regs, register, v)).is_some(),
+                0x20 => read_cr(cx, m.reg)
+                    .map(|v| set_gpr(cx.regs, register, v))
+                    .is_some(),
                 0x22 => {
                     let v = gpr(cx.regs, register);
                     write_cr(cx, m.reg, v)
@@ -294,7 +312,10 @@ fn xsetbv(cx: &mut Cx) -> bool {
 
 /// Whether `v` may be in XCR0 where the hardware allows `mask` (SDM vol. 1 §13.3).
 pub fn legal_xcr0(v: u64, mask: u64) -> bool {
-    v & 1 != 0 && v & !mask == 0 && (v & 4 == 0 || v & 2 != 0) && (v & 0xe0 == 0 || v & 0xe4 == 0xe4)
+    v & 1 != 0
+        && v & !mask == 0
+        && (v & 4 == 0 || v & 2 != 0)
+        && (v & 0xe0 == 0 || v & 0xe4 == 0xe4)
 }
 
 /// Whether a guest may put a breakpoint at `addr`: it may watch all that is its own, up to the last byte.
@@ -309,13 +330,21 @@ mod tests {
     #[test]
     fn xcr0_rules() {
         assert!(legal_xcr0(1, 7) && legal_xcr0(3, 7) && legal_xcr0(7, 7));
-        assert!(!legal_xcr0(0, 7) && !legal_xcr0(5, 7) && !legal_xcr0(0x17, 7) && !legal_xcr0(0x67, 0xe7));
+        assert!(
+            !legal_xcr0(0, 7)
+                && !legal_xcr0(5, 7)
+                && !legal_xcr0(0x17, 7)
+                && !legal_xcr0(0x67, 0xe7)
+        );
         assert!(legal_xcr0(0xe7, 0xe7));
     }
 
     #[test]
     fn registers_by_size() {
-        let mut r = GuestRegs { rax: 0x1122_3344_5566_7788, ..GuestRegs::default() };
+        let mut r = GuestRegs {
+            rax: 0x1122_3344_5566_7788,
+            ..GuestRegs::default()
+        };
         assert_eq!(gpr_sized(&r, 4, 1, 0), 0x77);
         assert_eq!(gpr_sized(&r, 0, 2, 0), 0x7788);
         set_gpr_sized(&mut r, 0, 4, 0, 0xffff_ffff_0000_0001);

@@ -23,7 +23,9 @@ fn allowed(cx: &Cx, port: u16, size: usize) -> bool {
     if has_iopl(cx) {
         return true;
     }
-    let Some((map, ports)) = cx.arch.iobitmap else { return false };
+    let Some((map, ports)) = cx.arch.iobitmap else {
+        return false;
+    };
     (u32::from(port)..u32::from(port) + size as u32).all(|p| {
         if p >= ports {
             return false;
@@ -46,7 +48,11 @@ pub fn emulate(cx: &mut Cx, b: &Bytes, p: &Prefixes, long: bool) -> Option<usize
     } else {
         4
     };
-    let (port, mut len) = if op & 0xf8 == 0xe0 { (u16::from(b.at(p.opcode + 1)?), p.opcode + 2) } else { (cx.regs.rdx as u16, p.opcode + 1) };
+    let (port, mut len) = if op & 0xf8 == 0xe0 {
+        (u16::from(b.at(p.opcode + 1)?), p.opcode + 2)
+    } else {
+        (cx.regs.rdx as u16, p.opcode + 1)
+    };
     if !allowed(cx, port, size) {
         return None;
     }
@@ -89,7 +95,10 @@ impl Operand {
             Some(GS) if !input => gs_base(),
             _ => 0,
         };
-        Some(Operand { at: base.wrapping_add(index), mask })
+        Some(Operand {
+            at: base.wrapping_add(index),
+            mask,
+        })
     }
 }
 
@@ -123,7 +132,15 @@ fn by_page(at: u64, buf: &mut [u8], copy: impl Fn(u64, &mut [u8]) -> bool) -> Re
 }
 
 /// One step of INS or OUTS; a repeated one comes back until its count is 0.
-fn string(cx: &mut Cx, op: u8, port: u16, size: usize, p: &Prefixes, len: usize, long: bool) -> Option<usize> {
+fn string(
+    cx: &mut Cx,
+    op: u8,
+    port: u16,
+    size: usize,
+    p: &Prefixes,
+    len: usize,
+    long: bool,
+) -> Option<usize> {
     let input = op & 2 == 0;
     let o = Operand::of(cx, input, p, long)?;
     let repeated = p.rep.is_some();
@@ -147,8 +164,16 @@ fn string(cx: &mut Cx, op: u8, port: u16, size: usize, p: &Prefixes, len: usize,
         }
         write(cx, port, size, u32::from_le_bytes(buf));
     }
-    let step = if cx.regs.rflags & f::DF != 0 { (size as u64).wrapping_neg() } else { size as u64 };
-    let index = if input { &mut cx.regs.rdi } else { &mut cx.regs.rsi };
+    let step = if cx.regs.rflags & f::DF != 0 {
+        (size as u64).wrapping_neg()
+    } else {
+        size as u64
+    };
+    let index = if input {
+        &mut cx.regs.rdi
+    } else {
+        &mut cx.regs.rsi
+    };
     *index = index.wrapping_add(step) & o.mask;
     if repeated {
         cx.regs.rcx = (cx.regs.rcx & o.mask).wrapping_sub(1);
@@ -161,7 +186,11 @@ fn string(cx: &mut Cx, op: u8, port: u16, size: usize, p: &Prefixes, len: usize,
 }
 
 fn read(cx: &Cx, port: u16, size: usize) -> u32 {
-    let ones = if size == 4 { u32::MAX } else { (1 << (size * 8)) - 1 };
+    let ones = if size == 4 {
+        u32::MAX
+    } else {
+        (1 << (size * 8)) - 1
+    };
     if !cx.domain().privileged || ports::guarded(port, size) {
         return ones;
     }

@@ -26,10 +26,18 @@ enum Op {
 
 /// Does the store at RIP to `va`; false when it is not one of these, or not allowed.
 pub fn emulate(cx: &mut Cx, va: u64) -> bool {
-    let Some(l4) = cx.arch.tables.kernel_base() else { return false };
+    let Some(l4) = cx.arch.tables.kernel_base() else {
+        return false;
+    };
     let b = fetch(cx);
-    let Some((op, size, len)) = decode(cx, &b) else { return false };
-    let mask = if size == 8 { u64::MAX } else { (1u64 << (size * 8)) - 1 };
+    let Some((op, size, len)) = decode(cx, &b) else {
+        return false;
+    };
+    let mask = if size == 8 {
+        u64::MAX
+    } else {
+        (1u64 << (size * 8)) - 1
+    };
     let reg = |n: u8| gpr_sized(cx.regs, n, size, b_rex(&b));
     let rax = cx.regs.rax & mask;
     // Bit offsets beyond the operand address other words; Linux uses small ones.
@@ -91,7 +99,11 @@ pub fn emulate(cx: &mut Cx, va: u64) -> bool {
             }
         }
         Op::Stos => {
-            let step = if cx.regs.rflags & f::DF != 0 { (size as u64).wrapping_neg() } else { size as u64 };
+            let step = if cx.regs.rflags & f::DF != 0 {
+                (size as u64).wrapping_neg()
+            } else {
+                size as u64
+            };
             cx.regs.rdi = cx.regs.rdi.wrapping_add(step);
         }
     }
@@ -135,7 +147,11 @@ fn decode(cx: &Cx, b: &Bytes) -> Option<(Op, usize, usize)> {
     Some(match one {
         0x88 => {
             let m = memory(modrm(b, at + 1, p.rex)?)?;
-            (Op::Store(gpr_sized(cx.regs, m.reg, 1, p.rex)), 1, at + 1 + m.len)
+            (
+                Op::Store(gpr_sized(cx.regs, m.reg, 1, p.rex)),
+                1,
+                at + 1 + m.len,
+            )
         }
         0x89 => {
             let m = memory(modrm(b, at + 1, p.rex)?)?;
@@ -155,7 +171,11 @@ fn decode(cx: &Cx, b: &Bytes) -> Option<(Op, usize, usize)> {
         }
         0xc7 => {
             let m = memory(modrm(b, at + 1, p.rex)?)?;
-            (Op::Store(imm(at + 1 + m.len, imm_len)?), size, at + 1 + m.len + imm_len)
+            (
+                Op::Store(imm(at + 1 + m.len, imm_len)?),
+                size,
+                at + 1 + m.len + imm_len,
+            )
         }
         0xaa => (Op::Stos, 1, at + 1),
         0xab => (Op::Stos, size, at + 1),

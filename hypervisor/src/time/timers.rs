@@ -10,8 +10,8 @@ use crate::domain::{Vcpu, VcpuRef};
 use crate::events;
 use crate::fallible::OutOfMemory;
 use crate::platform::timer::{self, NEVER};
-use crate::sched::queue::SortedQueue;
 use crate::sched;
+use crate::sched::queue::SortedQueue;
 use crate::sync::{Lock, Rank};
 use core::sync::atomic::{AtomicU64, Ordering};
 use pv_abi::event::VIRQ_TIMER;
@@ -21,7 +21,10 @@ static QUEUES: [Lock<SortedQueue<VcpuRef>>; MAX_CPUS] =
 
 /// Makes room for `total` vCPUs in every CPU's queue.
 pub fn reserve(total: usize) -> Result<(), OutOfMemory> {
-    QUEUES.iter().take(percpu::online() as usize).try_for_each(|q| q.lock().try_reserve(total))
+    QUEUES
+        .iter()
+        .take(percpu::online() as usize)
+        .try_for_each(|q| q.lock().try_reserve(total))
 }
 
 /// The earliest deadline of a vCPU, or [`NEVER`].
@@ -31,13 +34,23 @@ fn earliest(v: &Vcpu) -> u64 {
         0 => NEVER,
         n => n,
     };
-    let periodic = if v.periodic.load(Ordering::Relaxed) != 0 { at(&v.periodic_next) } else { NEVER };
-    at(&v.singleshot).min(periodic).min(at(&v.poll_deadline)).min(at(&v.sched.capped_until))
+    let periodic = if v.periodic.load(Ordering::Relaxed) != 0 {
+        at(&v.periodic_next)
+    } else {
+        NEVER
+    };
+    at(&v.singleshot)
+        .min(periodic)
+        .min(at(&v.poll_deadline))
+        .min(at(&v.sched.capped_until))
 }
 
 /// The earliest deadline in this CPU's queue or of a watchdog, or [`NEVER`].
 fn queued() -> u64 {
-    let own = QUEUES.get(this_cpu().id.0 as usize).and_then(|q| q.lock().first_key()).unwrap_or(NEVER);
+    let own = QUEUES
+        .get(this_cpu().id.0 as usize)
+        .and_then(|q| q.lock().first_key())
+        .unwrap_or(NEVER);
     own.min(watchdog::next())
 }
 
@@ -50,20 +63,29 @@ fn slice_end(v: &VcpuRef) -> u64 {
 fn fire(v: &VcpuRef, now: u64) {
     let due = |at: u64| at != 0 && at <= now;
     let s = v.singleshot.load(Ordering::Relaxed);
-    if due(s) && v.singleshot.compare_exchange(s, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+    if due(s)
+        && v.singleshot
+            .compare_exchange(s, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    {
         events::send_vcpu_virq(v, VIRQ_TIMER);
     }
     let period = v.periodic.load(Ordering::Relaxed);
     let next = v.periodic_next.load(Ordering::Relaxed);
     if period != 0 && next <= now {
         // Missed ticks are not made up for.
-        v.periodic_next.store(now.saturating_add(period), Ordering::Relaxed);
+        v.periodic_next
+            .store(now.saturating_add(period), Ordering::Relaxed);
         if next != 0 {
             events::send_vcpu_virq(v, VIRQ_TIMER);
         }
     }
     let p = v.poll_deadline.load(Ordering::Relaxed);
-    if due(p) && v.poll_deadline.compare_exchange(p, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+    if due(p)
+        && v.poll_deadline
+            .compare_exchange(p, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    {
         events::end_poll(v);
     }
     if due(v.sched.capped_until.load(Ordering::Relaxed)) {
@@ -85,9 +107,15 @@ pub fn park(v: &VcpuRef) {
 /// newest, whoever wins. `timer_cpu` changes under the lock of the queue it names.
 fn queue_here(v: &VcpuRef) {
     let cpu = this_cpu().id.0;
-    let Some(q) = QUEUES.get(cpu as usize) else { return };
+    let Some(q) = QUEUES.get(cpu as usize) else {
+        return;
+    };
     let mut q = q.lock();
-    if v.sched.timer_cpu.compare_exchange(0, cpu + 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
+    if v.sched
+        .timer_cpu
+        .compare_exchange(0, cpu + 1, Ordering::AcqRel, Ordering::Acquire)
+        .is_err()
+    {
         return;
     }
     let at = earliest(v);
@@ -104,9 +132,18 @@ pub fn unpark(v: &VcpuRef) {
     let at = v.sched.timer_cpu.load(Ordering::Acquire);
     if let Some(q) = (at as usize).checked_sub(1).and_then(|c| QUEUES.get(c)) {
         let mut q = q.lock();
-        if v.sched.timer_cpu.compare_exchange(at, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            let taken = q.remove(v.sched.timer_key.load(Ordering::Relaxed), |other| other.same(v));
-            debug_assert!(taken.is_some(), "not in the timer queue it is said to be in");
+        if v.sched
+            .timer_cpu
+            .compare_exchange(at, 0, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+        {
+            let taken = q.remove(v.sched.timer_key.load(Ordering::Relaxed), |other| {
+                other.same(v)
+            });
+            debug_assert!(
+                taken.is_some(),
+                "not in the timer queue it is said to be in"
+            );
             drop(q);
             drop(taken);
         }
@@ -123,7 +160,9 @@ pub fn run(current: Option<&VcpuRef>) {
             this_cpu().raise(pending::RESCHED);
         }
     }
-    let Some(q) = QUEUES.get(this_cpu().id.0 as usize) else { return };
+    let Some(q) = QUEUES.get(this_cpu().id.0 as usize) else {
+        return;
+    };
     loop {
         let mut guard = q.lock();
         if guard.first_key().is_none_or(|k| k > t) {

@@ -67,7 +67,15 @@ pub fn set(d: &DomainRef, id: u32, seconds: u32) -> Result<u32, Errno> {
             return Err(Errno::EINVAL);
         }
         if seconds != 0 || id == 0 {
-            let room = q.insert(at, Bark { domain: d.clone(), slot }).is_ok();
+            let room = q
+                .insert(
+                    at,
+                    Bark {
+                        domain: d.clone(),
+                        slot,
+                    },
+                )
+                .is_ok();
             debug_assert!(room, "room was reserved");
         }
         note_next(&q);
@@ -101,8 +109,13 @@ pub fn run(now: u64) {
             note_next(&q);
             bark
         };
-        let Some((_, Bark { domain, slot })) = bark else { return };
-        log::warn!("domain {}: watchdog {slot} was not petted in time", domain.id);
+        let Some((_, Bark { domain, slot })) = bark else {
+            return;
+        };
+        log::warn!(
+            "domain {}: watchdog {slot} was not petted in time",
+            domain.id
+        );
         lifecycle::shutdown(&domain, ShutdownReason::Watchdog);
     }
 }

@@ -16,7 +16,14 @@ impl Line {
             if child::inside::is() {
                 child::inside::log(&self.bytes[..self.used]);
             } else {
-                call(nr::CONSOLE_IO, &[CONSOLEIO_WRITE, self.used as u64, self.bytes.as_ptr() as u64]);
+                call(
+                    nr::CONSOLE_IO,
+                    &[
+                        CONSOLEIO_WRITE,
+                        self.used as u64,
+                        self.bytes.as_ptr() as u64,
+                    ],
+                );
             }
             self.used = 0;
         }
@@ -38,7 +45,10 @@ impl fmt::Write for Line {
 
 /// Writes one line.
 pub fn line(text: fmt::Arguments<'_>) {
-    let mut out = Line { bytes: [0; 256], used: 0 };
+    let mut out = Line {
+        bytes: [0; 256],
+        used: 0,
+    };
     let _ = fmt::Write::write_fmt(&mut out, format_args!("{text}\n"));
     out.flush();
 }

@@ -34,13 +34,13 @@ pub mod user;
 
 /// What nearly every kernel uses.
 pub mod prelude {
+    pub use crate::child::{self, Child, Spec};
     pub use crate::hypercall::{call, call_ref};
     pub use crate::mem::{self, Page};
     pub use crate::paging::{self, flags_of};
     pub use crate::probe::{self, Gprs, Outcome};
-    pub use crate::report::{self, check, expect, obs, Hex};
-    pub use crate::ret::{errno, Ret, OK};
-    pub use crate::child::{self, Child, Spec};
+    pub use crate::report::{self, Hex, check, expect, obs};
+    pub use crate::ret::{OK, Ret, errno};
     pub use crate::{bad, code, events, smp, trap, user};
     pub use core::format_args as f;
     pub use pv_abi::errno::Errno::*;
@@ -60,7 +60,9 @@ macro_rules! kernel {
         #[cfg(not(target_os = "none"))]
         fn main() {
             let _: fn() = $run;
-            println!("a PV test kernel: build it for x86_64-unknown-none and run it with the harness");
+            println!(
+                "a PV test kernel: build it for x86_64-unknown-none and run it with the harness"
+            );
         }
     };
 }

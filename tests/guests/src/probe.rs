@@ -4,7 +4,7 @@
 //! compiler did. In kernel mode a jump ends them, in user mode a SYSCALL.
 use crate::mem::{Page, Racy};
 use crate::report;
-use crate::trap::{Trap, EVENT, LAST};
+use crate::trap::{EVENT, LAST, Trap};
 use core::arch::global_asm;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -14,19 +14,59 @@ use core::sync::atomic::{AtomicBool, Ordering};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Gprs {
-    pub r15: u64, pub r14: u64, pub r13: u64, pub r12: u64, pub rbp: u64, pub rbx: u64, pub r11: u64, pub r10: u64,
-    pub r9: u64, pub r8: u64, pub rax: u64, pub rcx: u64, pub rdx: u64, pub rsi: u64, pub rdi: u64,
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
 }
 
 impl Gprs {
     /// All zero.
     pub const ZERO: Gprs = Gprs {
-        r15: 0, r14: 0, r13: 0, r12: 0, rbp: 0, rbx: 0, r11: 0, r10: 0, r9: 0, r8: 0, rax: 0, rcx: 0, rdx: 0, rsi: 0, rdi: 0,
+        r15: 0,
+        r14: 0,
+        r13: 0,
+        r12: 0,
+        rbp: 0,
+        rbx: 0,
+        r11: 0,
+        r10: 0,
+        r9: 0,
+        r8: 0,
+        rax: 0,
+        rcx: 0,
+        rdx: 0,
+        rsi: 0,
+        rdi: 0,
     };
     /// A different value in each register, to see what survives.
     pub const MARKED: Gprs = Gprs {
-        r15: 0x1515, r14: 0x1414, r13: 0x1313, r12: 0x1212, rbp: 0xb9b9, rbx: 0xb0b0, r11: 0x1111, r10: 0x1010, r9: 0x0909,
-        r8: 0x0808, rax: 0xa0a0, rcx: 0xc0c0, rdx: 0xd0d0, rsi: 0x5151, rdi: 0xd1d1,
+        r15: 0x1515,
+        r14: 0x1414,
+        r13: 0x1313,
+        r12: 0x1212,
+        rbp: 0xb9b9,
+        rbx: 0xb0b0,
+        r11: 0x1111,
+        r10: 0x1010,
+        r9: 0x0909,
+        r8: 0x0808,
+        rax: 0xa0a0,
+        rcx: 0xc0c0,
+        rdx: 0xd0d0,
+        rsi: 0x5151,
+        rdi: 0xd1d1,
     };
 }
 
@@ -121,13 +161,21 @@ struct State {
     rsp: u64,
 }
 
-static STATE: Racy<State> = Racy::new(State { recover_rsp: 0, target: 0, slack: [0; 64], gprs: Gprs::ZERO, rsp: 0 });
+static STATE: Racy<State> = Racy::new(State {
+    recover_rsp: 0,
+    target: 0,
+    slack: [0; 64],
+    gprs: Gprs::ZERO,
+    rsp: 0,
+});
 static ARMED: AtomicBool = AtomicBool::new(false);
 static WANT_EVENTS: AtomicBool = AtomicBool::new(false);
 
 /// Does a probe wait for this trap?
 pub fn wants(vector: u64) -> bool {
-    ARMED.load(Ordering::SeqCst) && (vector != EVENT || WANT_EVENTS.load(Ordering::SeqCst)) && crate::smp::cpu() == 0
+    ARMED.load(Ordering::SeqCst)
+        && (vector != EVENT || WANT_EVENTS.load(Ordering::SeqCst))
+        && crate::smp::cpu() == 0
 }
 
 /// Lets probes catch events too.
@@ -238,7 +286,11 @@ pub fn catch(mut f: impl FnMut()) -> Outcome {
     }
     let enter = pick(&f);
     // call rax, then the jump back
-    let regs = Gprs { rax: enter as *const () as u64, rdi: core::ptr::from_mut(&mut f) as u64, ..Gprs::ZERO };
+    let regs = Gprs {
+        rax: enter as *const () as u64,
+        rdi: core::ptr::from_mut(&mut f) as u64,
+        ..Gprs::ZERO
+    };
     kernel(code_bytes_call(), &regs)
 }
 

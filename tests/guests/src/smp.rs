@@ -2,9 +2,9 @@
 use crate::hypercall::call;
 use crate::mem::{Page, Racy};
 use crate::ret::Ret;
-use crate::start::{MAX_CPUS, STACKS, STACK_SIZE};
+use crate::start::{MAX_CPUS, STACK_SIZE, STACKS};
 use core::sync::atomic::{AtomicU64, Ordering};
-use pv_abi::arch::{sel, vgcf, VcpuGuestContext};
+use pv_abi::arch::{VcpuGuestContext, sel, vgcf};
 use pv_abi::hypercall::nr;
 use pv_abi::vcpu;
 
@@ -99,7 +99,14 @@ pub fn cr3_word(l4: Page) -> u64 {
 
 /// VCPUOP_initialise.
 pub fn initialise(cpu: usize, c: &mut VcpuGuestContext) -> Ret {
-    call(nr::VCPU_OP, &[vcpu::OP_INITIALISE, cpu as u64, core::ptr::from_mut(c) as u64])
+    call(
+        nr::VCPU_OP,
+        &[
+            vcpu::OP_INITIALISE,
+            cpu as u64,
+            core::ptr::from_mut(c) as u64,
+        ],
+    )
 }
 
 /// VCPUOP_up.
@@ -115,7 +122,9 @@ pub fn start(cpu: usize, body: fn()) {
 
 /// vCPUs the domain may start.
 pub fn count() -> usize {
-    (0..MAX_CPUS as u64).take_while(|c| call(nr::VCPU_OP, &[vcpu::OP_IS_UP, *c, 0]).0 >= 0).count()
+    (0..MAX_CPUS as u64)
+        .take_while(|c| call(nr::VCPU_OP, &[vcpu::OP_IS_UP, *c, 0]).0 >= 0)
+        .count()
 }
 
 extern "C" fn entry(cpu: usize) -> ! {

@@ -12,6 +12,7 @@
 //!
 //! The images may also come from `HOSPES_IMAGE` and `HOSPES_XEN`. `run` uses every hypervisor it was given: a
 //! transcript recorded on real Xen is the standard for Hospes, and running Xen again proves the record still true.
+//! `HOSPES_QEMU` is the emulator; transcripts are QEMU 10's, older ones differ in what CPUs may do differently.
 //! `--qemu` and `--cpu` choose another machine, `--append` adds options of the hypervisor, and each text of `--expect`
 //! must stand in Hospes' log.
 mod bench;
@@ -37,7 +38,9 @@ fn main() -> ExitCode {
             kernels::all().for_each(|k| println!("{:20} {}", k.name, k.about));
             Ok(true)
         }
-        other => Err(format!("harness: no command '{other}' (run, record, bench, profile, mutants, list)")),
+        other => Err(format!(
+            "harness: no command '{other}' (run, record, bench, profile, mutants, list)"
+        )),
     });
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
 //! `run` and `record`.
-use crate::kernels::{self, Kernel, KERNELS};
+use crate::kernels::{self, KERNELS, Kernel};
 use crate::machine::{Kind, Log, Machine};
 use crate::options::Options;
 use crate::transcript;
@@ -10,12 +10,18 @@ use std::sync::Mutex;
 pub fn run(o: &Options) -> Result<bool, String> {
     let root = kernels::root();
     check_names(o)?;
-    let images: Vec<_> = [(Kind::Xen, &o.xen), (Kind::Hospes, &o.hospes)].into_iter().filter_map(|(k, p)| p.as_deref().map(|p| (k, p))).collect();
+    let images: Vec<_> = [(Kind::Xen, &o.xen), (Kind::Hospes, &o.hospes)]
+        .into_iter()
+        .filter_map(|(k, p)| p.as_deref().map(|p| (k, p)))
+        .collect();
     if images.is_empty() {
         return Err("harness: no hypervisor: give --hypervisor IMAGE, --xen IMAGE, HOSPES_IMAGE or HOSPES_XEN".into());
     }
     let binaries = kernels::build(&root)?;
-    let work: Vec<_> = kernels::all().filter(|k| o.wants(k.name) && !(k.named && o.only.is_empty())).flat_map(|k| images.iter().map(move |(kind, p)| (k, *kind, *p))).collect();
+    let work: Vec<_> = kernels::all()
+        .filter(|k| o.wants(k.name) && !(k.named && o.only.is_empty()))
+        .flat_map(|k| images.iter().map(move |(kind, p)| (k, *kind, *p)))
+        .collect();
     let queue = Mutex::new(work.into_iter());
     let counts = Mutex::new([0usize; 3]);
     std::thread::scope(|s| {
@@ -23,7 +29,9 @@ pub fn run(o: &Options) -> Result<bool, String> {
             s.spawn(|| {
                 loop {
                     let next = queue.lock().ok().and_then(|mut q| q.next());
-                    let Some((kernel, kind, image)) = next else { break };
+                    let Some((kernel, kind, image)) = next else {
+                        break;
+                    };
                     let (result, text) = one(o, &root, &binaries, kernel, kind, image);
                     print!("{text}");
                     if let Ok(mut c) = counts.lock() {
@@ -39,8 +47,14 @@ pub fn run(o: &Options) -> Result<bool, String> {
 }
 
 fn check_names(o: &Options) -> Result<(), String> {
-    match o.only.iter().find(|n| !kernels::all().any(|k| k.name == n.as_str())) {
-        Some(n) => Err(format!("harness: no test kernel '{n}' (harness list shows them)")),
+    match o
+        .only
+        .iter()
+        .find(|n| !kernels::all().any(|k| k.name == n.as_str()))
+    {
+        Some(n) => Err(format!(
+            "harness: no test kernel '{n}' (harness list shows them)"
+        )),
         None => Ok(()),
     }
 }
@@ -54,43 +68,89 @@ pub enum Result3 {
 }
 
 /// One kernel on one hypervisor; the text says what was wrong, from its second line on.
-pub fn one(o: &Options, root: &Path, binaries: &Path, kernel: &Kernel, kind: Kind, image: &Path) -> (Result3, String) {
+pub fn one(
+    o: &Options,
+    root: &Path,
+    binaries: &Path,
+    kernel: &Kernel,
+    kind: Kind,
+    image: &Path,
+) -> (Result3, String) {
     let head = format!("test {} ({}) ... ", kernel.name, kind.name());
     if kernel.long && !o.long {
-        return (Result3::Skipped, format!("{head}skipped (--long runs it)\n"));
+        return (
+            Result3::Skipped,
+            format!("{head}skipped (--long runs it)\n"),
+        );
     }
     if (kernel.ours || !kernel.ends.is_empty()) && kind == Kind::Xen {
-        return (Result3::Skipped, format!("{head}skipped (is about Hospes)\n"));
+        return (
+            Result3::Skipped,
+            format!("{head}skipped (is about Hospes)\n"),
+        );
     }
     if !kernel.hospes.is_empty() && kind == Kind::Xen {
-        return (Result3::Skipped, format!("{head}skipped ({})\n", kernel.hospes));
+        return (
+            Result3::Skipped,
+            format!("{head}skipped ({})\n", kernel.hospes),
+        );
     }
-    let machine = Machine { kind, image, binaries, kernel, audit: o.audit, icount: kernel.icount, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
+    let machine = Machine {
+        kind,
+        image,
+        binaries,
+        kernel,
+        audit: o.audit,
+        icount: kernel.icount,
+        timeout: o.timeout,
+        qemu: &o.qemu,
+        cpu: &o.cpu,
+        append: &o.append,
+    };
     let log = match machine.run() {
         Ok(l) => l,
         Err(e) => return (Result3::Failed, format!("{head}FAILED\n    {e}\n")),
     };
     keep(o, kernel, kind, &log);
     let mut wrong = match kernel.ends {
-        [] => transcript::judge(root, kernel.name, kind, o.audit, kernel.hospes.is_empty(), &log),
+        [] => transcript::judge(
+            root,
+            kernel.name,
+            kind,
+            o.audit,
+            kernel.hospes.is_empty(),
+            &log,
+        ),
         ends => transcript::judge_end(ends, &log),
     };
     wrong.extend(transcript::missing(kind, &o.expect, &log));
     if !wrong.is_empty() {
         let text: String = wrong.iter().map(|w| format!("    {w}\n")).collect();
-        (Result3::Failed, format!("{head}FAILED ({:.1} s)\n{text}", log.took.as_secs_f32()))
+        (
+            Result3::Failed,
+            format!("{head}FAILED ({:.1} s)\n{text}", log.took.as_secs_f32()),
+        )
     } else if transcript::verdict(&log) == Some("skip") {
-        let why = log.lines.iter().find_map(|l| l.strip_prefix("skip: ")).unwrap_or("no reason given");
+        let why = log
+            .lines
+            .iter()
+            .find_map(|l| l.strip_prefix("skip: "))
+            .unwrap_or("no reason given");
         (Result3::Skipped, format!("{head}skipped ({why})\n"))
     } else {
-        (Result3::Passed, format!("{head}ok ({:.1} s)\n", log.took.as_secs_f32()))
+        (
+            Result3::Passed,
+            format!("{head}ok ({:.1} s)\n", log.took.as_secs_f32()),
+        )
     }
 }
 
 fn keep(o: &Options, kernel: &Kernel, kind: Kind, log: &Log) {
     let Some(dir) = &o.keep else { return };
     let file = dir.join(format!("{}.{}.log", kernel.name, kind.name()));
-    if let Err(e) = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&file, log.lines.join("\n") + "\n")) {
+    if let Err(e) = std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::write(&file, log.lines.join("\n") + "\n"))
+    {
         eprintln!("harness: {}: {e}", file.display());
     }
 }
@@ -100,11 +160,28 @@ fn keep(o: &Options, kernel: &Kernel, kind: Kind, log: &Log) {
 pub fn record(o: &Options) -> Result<bool, String> {
     let root = kernels::root();
     check_names(o)?;
-    let image = o.xen.as_deref().ok_or("harness: record wants real Xen: --xen IMAGE or HOSPES_XEN")?;
+    let image = o
+        .xen
+        .as_deref()
+        .ok_or("harness: record wants real Xen: --xen IMAGE or HOSPES_XEN")?;
     let binaries = kernels::build(&root)?;
     let mut all = true;
-    for kernel in KERNELS.iter().filter(|k| o.wants(k.name) && !k.ours && k.hospes.is_empty()) {
-        let machine = Machine { kind: Kind::Xen, image, binaries: &binaries, kernel, audit: false, icount: kernel.icount, timeout: o.timeout, qemu: &o.qemu, cpu: &o.cpu, append: &o.append };
+    for kernel in KERNELS
+        .iter()
+        .filter(|k| o.wants(k.name) && !k.ours && k.hospes.is_empty())
+    {
+        let machine = Machine {
+            kind: Kind::Xen,
+            image,
+            binaries: &binaries,
+            kernel,
+            audit: false,
+            icount: kernel.icount,
+            timeout: o.timeout,
+            qemu: &o.qemu,
+            cpu: &o.cpu,
+            append: &o.append,
+        };
         let (log, again) = (machine.run()?, machine.run()?);
         keep(o, kernel, Kind::Xen, &log);
         let obs = transcript::observations(&log);
@@ -112,17 +189,31 @@ pub fn record(o: &Options) -> Result<bool, String> {
         let verdict = transcript::verdict(&log);
         if verdict == Some("pass") && obs == second {
             let file = transcript::golden(&root, kernel.name);
-            std::fs::write(&file, obs.join("\n") + "\n").map_err(|e| format!("{}: {e}", file.display()))?;
+            std::fs::write(&file, obs.join("\n") + "\n")
+                .map_err(|e| format!("{}: {e}", file.display()))?;
             println!("recorded {} ({} observations)", kernel.name, obs.len());
             continue;
         }
         all = false;
-        println!("not recorded: {} (verdict {})", kernel.name, verdict.unwrap_or("none"));
-        for l in log.lines.iter().filter(|l| ["fail: ", "error: ", "trap "].iter().any(|p| l.starts_with(p))) {
+        println!(
+            "not recorded: {} (verdict {})",
+            kernel.name,
+            verdict.unwrap_or("none")
+        );
+        for l in log.lines.iter().filter(|l| {
+            ["fail: ", "error: ", "trap "]
+                .iter()
+                .any(|p| l.starts_with(p))
+        }) {
             println!("    {l}");
         }
         if verdict.is_none() {
-            log.lines.iter().rev().take(30).rev().for_each(|l| println!("    {l}"));
+            log.lines
+                .iter()
+                .rev()
+                .take(30)
+                .rev()
+                .for_each(|l| println!("    {l}"));
         } else {
             for (a, b) in obs.iter().zip(&second).filter(|(a, b)| a != b) {
                 println!("    differs between two runs: {a} / {b}");

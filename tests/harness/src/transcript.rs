@@ -4,17 +4,23 @@ use std::path::{Path, PathBuf};
 
 /// Where the record of a kernel is.
 pub fn golden(root: &Path, name: &str) -> PathBuf {
-    root.join("tests/guests/expected").join(format!("{name}.txt"))
+    root.join("tests/guests/expected")
+        .join(format!("{name}.txt"))
 }
 
 /// Where the differences that Hospes may show are listed, each with its reason.
 pub fn differences(root: &Path, name: &str) -> PathBuf {
-    root.join("tests/guests/expected").join(format!("{name}.hospes"))
+    root.join("tests/guests/expected")
+        .join(format!("{name}.hospes"))
 }
 
 /// The lines that count: observations.
 pub fn observations(log: &Log) -> Vec<String> {
-    log.lines.iter().filter(|l| l.starts_with("obs: ")).cloned().collect()
+    log.lines
+        .iter()
+        .filter(|l| l.starts_with("obs: "))
+        .cloned()
+        .collect()
 }
 
 /// The kernel's verdict; `None` if it gave none.
@@ -54,7 +60,9 @@ pub fn apply_differences(golden: &mut Vec<String>, text: &str) -> Result<(), Str
         }
         let old = golden.iter_mut().find(|g| name_of(g) == name_of(line));
         match old {
-            Some(g) if g == line => return Err(format!("listed as a difference, but the same: {line}")),
+            Some(g) if g == line => {
+                return Err(format!("listed as a difference, but the same: {line}"));
+            }
             Some(g) => *g = line.to_string(),
             None => return Err(format!("a difference from nothing: {line}")),
         }
@@ -63,12 +71,21 @@ pub fn apply_differences(golden: &mut Vec<String>, text: &str) -> Result<(), Str
 }
 
 /// What is wrong with a run, line by line; empty = nothing. `recorded`: there is a transcript to compare with.
-pub fn judge(root: &Path, name: &str, kind: Kind, audit: bool, recorded: bool, log: &Log) -> Vec<String> {
+pub fn judge(
+    root: &Path,
+    name: &str,
+    kind: Kind,
+    audit: bool,
+    recorded: bool,
+    log: &Log,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     match log.end {
         End::Finished => {}
         End::Exited => wrong.push("the machine stopped (triple fault or reset)".into()),
-        End::TimedOut if verdict(log).is_some() => wrong.push("no audit followed the verdict".into()),
+        End::TimedOut if verdict(log).is_some() => {
+            wrong.push("no audit followed the verdict".into())
+        }
         End::TimedOut => wrong.push(format!("no verdict after {} s", log.took.as_secs())),
     }
     match verdict(log) {
@@ -76,17 +93,37 @@ pub fn judge(root: &Path, name: &str, kind: Kind, audit: bool, recorded: bool, l
         Some(v) => wrong.push(format!("verdict: {v}")),
         None => {}
     }
-    wrong.extend(log.lines.iter().filter(|l| l.starts_with("fail: ") || l.starts_with("error: ") || l.starts_with("trap ")).cloned());
+    wrong.extend(
+        log.lines
+            .iter()
+            .filter(|l| {
+                l.starts_with("fail: ") || l.starts_with("error: ") || l.starts_with("trap ")
+            })
+            .cloned(),
+    );
     if verdict(log) != Some("skip") && recorded {
         compare(root, name, kind, log, &mut wrong);
     }
     if kind == Kind::Hospes && audit && !log.lines.iter().any(|l| l.contains("audit: clean")) {
         wrong.push("the audit is not clean:".into());
-        wrong.extend(log.lines.iter().filter(|l| l.contains("audit")).take(20).cloned());
+        wrong.extend(
+            log.lines
+                .iter()
+                .filter(|l| l.contains("audit"))
+                .take(20)
+                .cloned(),
+        );
     }
     if !wrong.is_empty() && verdict(log).is_none() {
         wrong.push("last lines:".into());
-        wrong.extend(log.lines.iter().rev().take(25).rev().map(|l| format!("  {l}")));
+        wrong.extend(
+            log.lines
+                .iter()
+                .rev()
+                .take(25)
+                .rev()
+                .map(|l| format!("  {l}")),
+        );
     }
     wrong
 }
@@ -98,23 +135,43 @@ pub fn judge_end(ends: &[&str], log: &Log) -> Vec<String> {
     }
     let mut lines = log.lines.iter();
     let missing = ends.iter().find(|text| !lines.any(|l| l.contains(**text)));
-    let mut wrong: Vec<String> = missing.map(|text| format!("the log does not say '{text}', or not at its place; last lines:")).into_iter().collect();
+    let mut wrong: Vec<String> = missing
+        .map(|text| format!("the log does not say '{text}', or not at its place; last lines:"))
+        .into_iter()
+        .collect();
     if !wrong.is_empty() {
-        wrong.extend(log.lines.iter().rev().take(40).rev().map(|l| format!("  {l}")));
+        wrong.extend(
+            log.lines
+                .iter()
+                .rev()
+                .take(40)
+                .rev()
+                .map(|l| format!("  {l}")),
+        );
     }
     wrong
 }
 
 /// What Hospes was to say (`--expect`) and did not.
 pub fn missing(kind: Kind, expected: &[String], log: &Log) -> Vec<String> {
-    let said = |text: &&String| kind != Kind::Hospes || log.lines.iter().any(|l| l.contains(text.as_str()));
-    expected.iter().filter(|t| !said(t)).map(|t| format!("the log does not say '{t}'")).collect()
+    let said = |text: &&String| {
+        kind != Kind::Hospes || log.lines.iter().any(|l| l.contains(text.as_str()))
+    };
+    expected
+        .iter()
+        .filter(|t| !said(t))
+        .map(|t| format!("the log does not say '{t}'"))
+        .collect()
 }
 
 fn compare(root: &Path, name: &str, kind: Kind, log: &Log, wrong: &mut Vec<String>) {
     let mut golden: Vec<String> = match std::fs::read_to_string(golden(root, name)) {
         Ok(t) => t.lines().map(str::to_string).collect(),
-        Err(e) => return wrong.push(format!("no transcript to compare with ({e}): harness record makes one")),
+        Err(e) => {
+            return wrong.push(format!(
+                "no transcript to compare with ({e}): harness record makes one"
+            ));
+        }
     };
     if kind == Kind::Hospes
         && let Ok(t) = std::fs::read_to_string(differences(root, name))
@@ -135,7 +192,11 @@ fn compare(root: &Path, name: &str, kind: Kind, log: &Log, wrong: &mut Vec<Strin
             return wrong.push("... and more".into());
         }
     }
-    wrong.extend(got.iter().filter(|l| !golden.iter().any(|g| name_of(g) == name_of(l))).map(|l| format!("+ {l}")));
+    wrong.extend(
+        got.iter()
+            .filter(|l| !golden.iter().any(|g| name_of(g) == name_of(l)))
+            .map(|l| format!("+ {l}")),
+    );
     if differing == 0 && kind == Kind::Xen && got.len() == golden.len() && got != golden {
         wrong.push("the same observations in another order".into());
     }
@@ -147,13 +208,20 @@ mod tests {
     use std::time::Duration;
 
     fn log(lines: &[&str], end: End) -> Log {
-        Log { lines: lines.iter().map(|s| s.to_string()).collect(), end, took: Duration::from_secs(1) }
+        Log {
+            lines: lines.iter().map(|s| s.to_string()).collect(),
+            end,
+            took: Duration::from_secs(1),
+        }
     }
 
     #[test]
     fn a_machine_that_stops_has_failed() {
         let l = log(&["obs: a = 1"], End::Exited);
-        assert!(judge(Path::new("/nonexistent"), "x", Kind::Xen, false, true, &l)[0].contains("triple fault"));
+        assert!(
+            judge(Path::new("/nonexistent"), "x", Kind::Xen, false, true, &l)[0]
+                .contains("triple fault")
+        );
     }
 
     #[test]

@@ -38,7 +38,11 @@ fn limits(c: &Createdomain) -> Result<Limits, Errno> {
 
 fn check(c: &Createdomain) -> Result<(), Errno> {
     // PV domains only, without devices behind an IOMMU.
-    if c.flags & !cdf::XS_DOMAIN != 0 || c.iommu_opts != 0 || c.emulation_flags != 0 || c.misc_flags & !MSR_RELAXED != 0 {
+    if c.flags & !cdf::XS_DOMAIN != 0
+        || c.iommu_opts != 0
+        || c.emulation_flags != 0
+        || c.misc_flags & !MSR_RELAXED != 0
+    {
         return Err(Errno::EINVAL);
     }
     if c.max_vcpus == 0 || c.max_vcpus as usize > MAX_VCPUS || c.vmtrace_size != 0 {
@@ -48,7 +52,11 @@ fn check(c: &Createdomain) -> Result<(), Errno> {
         return Err(Errno::EINVAL);
     }
     // There is one pool.
-    if c.cpupool_id != 0 { Err(Errno::ENOENT) } else { Ok(()) }
+    if c.cpupool_id != 0 {
+        Err(Errno::ENOENT)
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes a domain: paused, without vCPUs and memory. `op.domain` names it, or 0 or a reserved id lets us choose.

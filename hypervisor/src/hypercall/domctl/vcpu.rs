@@ -16,11 +16,19 @@ use pv_abi::ids::VcpuId;
 use zerocopy::IntoBytes;
 
 fn find(d: &DomainRef, id: u32) -> Result<VcpuRef, Errno> {
-    VcpuRef::new(d, VcpuId(id)).ok_or(if d.vcpus().is_empty() { Errno::ESRCH } else { Errno::EINVAL })
+    VcpuRef::new(d, VcpuId(id)).ok_or(if d.vcpus().is_empty() {
+        Errno::ESRCH
+    } else {
+        Errno::EINVAL
+    })
 }
 
 /// Runs `f` with the parked state of a vCPU of a paused domain.
-fn with_parked<R>(d: &DomainRef, v: &VcpuRef, f: impl FnOnce(&mut Box<VcpuArch>) -> Result<R, Errno>) -> Result<R, Errno> {
+fn with_parked<R>(
+    d: &DomainRef,
+    v: &VcpuRef,
+    f: impl FnOnce(&mut Box<VcpuArch>) -> Result<R, Errno>,
+) -> Result<R, Errno> {
     lifecycle::pause_and_wait(d);
     let taken = v.parked.lock().take();
     // Another CPU may be doing the same: it puts the state back in a moment.

@@ -26,20 +26,48 @@ fn run() {
             obs(f!("{n} with {name}"), r);
         }
     }
-    for n in [67u64, 127, 128, 255, 256, 1 << 15, 1 << 16, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 1 << 32, (1 << 32) + 17, 1 << 63, u64::MAX] {
+    for n in [
+        67u64,
+        127,
+        128,
+        255,
+        256,
+        1 << 15,
+        1 << 16,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        1 << 32,
+        (1 << 32) + 17,
+        1 << 63,
+        u64::MAX,
+    ] {
         obs(f!("{n:#x}"), Ret(raw(n, [0; 5])));
     }
     // a number's upper half counts
     obs("xen_version", call(nr::XEN_VERSION, &[0]).0 >> 16);
-    obs("xen_version with an upper half", Ret(raw(0x8000_0000_0000_0000 | nr::XEN_VERSION as u64, [0; 5])));
+    obs(
+        "xen_version with an upper half",
+        Ret(raw(0x8000_0000_0000_0000 | nr::XEN_VERSION as u64, [0; 5])),
+    );
     registers();
 }
 
 /// Nothing but rax, rcx and r11 changes across a call, whatever it answers.
 fn registers() {
-    let keep = |g: &Gprs| Gprs { rax: 0, rcx: 0, r11: 0, ..*g };
+    let keep = |g: &Gprs| Gprs {
+        rax: 0,
+        rcx: 0,
+        r11: 0,
+        ..*g
+    };
     for n in (0..64u64).filter(|n| !NOT.contains(n) && !matches!(*n, 0 | 3 | 4 | 5)) {
-        let regs = Gprs { rax: n, rdi: 0xdead_0000, rsi: 0x10_0000, ..Gprs::MARKED };
+        let regs = Gprs {
+            rax: n,
+            rdi: 0xdead_0000,
+            rsi: 0x10_0000,
+            ..Gprs::MARKED
+        };
         let o = probe::kernel(code!("syscall"), &regs);
         match o {
             Outcome::Done(g) => check(f!("registers across {n}"), keep(&g) == keep(&regs)),

@@ -13,7 +13,16 @@ fn crash() -> ! {
     call(nr::SET_TRAP_TABLE, &[0]).must("forget all handlers");
     // SAFETY: it does not come back.
     unsafe {
-        core::arch::asm!("mov rax, 0x1122334455667788", "push rax", "push rax", "push rax", "push rax", "mov ebx, 0xb0b0", "ud2", options(noreturn))
+        core::arch::asm!(
+            "mov rax, 0x1122334455667788",
+            "push rax",
+            "push rax",
+            "push rax",
+            "push rax",
+            "mov ebx, 0xb0b0",
+            "ud2",
+            options(noreturn)
+        )
     }
 }
 
@@ -36,11 +45,20 @@ fn run() {
         _ => report::error(f!("no such way to break")),
     };
     // A RET, should the hypervisor run it; its own code is mapped executable for this kernel.
-    let at = { probe::load(&[0xc3], &[]); probe::code_page().va };
-    let mut op = Sysctl { cmd: SYSCTL_BREAK, interface_version: INTERFACE_VERSION, u: [0; 16] };
+    let at = {
+        probe::load(&[0xc3], &[]);
+        probe::code_page().va
+    };
+    let mut op = Sysctl {
+        cmd: SYSCTL_BREAK,
+        interface_version: INTERFACE_VERSION,
+        u: [0; 16],
+    };
     op.set_payload(&Break { what, pad: 0, at });
     match call(nr::SYSCTL, &[core::ptr::from_mut(&mut op) as u64]) {
-        r if r == errno(ENOSYS) || r == errno(EOPNOTSUPP) => report::skip("this hypervisor cannot be asked to break"),
+        r if r == errno(ENOSYS) || r == errno(EOPNOTSUPP) => {
+            report::skip("this hypervisor cannot be asked to break")
+        }
         r => report::fail(f!("it goes on, and says {r}")),
     }
 }

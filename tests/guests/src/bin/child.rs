@@ -9,10 +9,24 @@ guests::kernel!(run);
 
 fn run() {
     // the hypervisor's own heap may grow with the first one
-    Child::build(body, Spec { vcpus: 2, ..Spec::default() }).destroy();
+    Child::build(
+        body,
+        Spec {
+            vcpus: 2,
+            ..Spec::default()
+        },
+    )
+    .destroy();
     child::nap(100_000);
     let before = child::free_pages();
-    let c = Child::run(body, Spec { vcpus: 2, pages: 16, room: 8 });
+    let c = Child::run(
+        body,
+        Spec {
+            vcpus: 2,
+            pages: 16,
+            room: 8,
+        },
+    );
     c.word(0).store(41, SeqCst);
     check("the child answers", c.wait_word(1, 42));
     c.word(2).store(1, SeqCst);
@@ -26,7 +40,10 @@ fn run() {
         let c = Child::build(body, Spec::default());
         c.destroy();
     }
-    check("all memory is back after three more", child::all_back(before));
+    check(
+        "all memory is back after three more",
+        child::all_back(before),
+    );
 }
 
 /// In the child.
@@ -35,14 +52,26 @@ fn body() {
     wait_word(0, 41);
     word(1).store(42, SeqCst);
     wait_word(2, 1);
-    check("in the child: page numbers agree", mem::pfn_of(Page::at(start_info().pt_base).mfn()) * PAGE_SIZE + mem::VIRT_BASE == start_info().pt_base);
+    check(
+        "in the child: page numbers agree",
+        mem::pfn_of(Page::at(start_info().pt_base).mfn()) * PAGE_SIZE + mem::VIRT_BASE
+            == start_info().pt_base,
+    );
     let t = Page::alloc();
     paging::make_ro(t).must("make_ro");
     expect("in the child: pin an L1", paging::pin(t, 1), OK);
-    expect("in the child: map it writable", paging::make_rw(t), errno(EBUSY));
+    expect(
+        "in the child: map it writable",
+        paging::make_rw(t),
+        errno(EBUSY),
+    );
     expect("in the child: unpin it", paging::unpin(t), OK);
     let r = call(nr::CONSOLE_IO, &[0, 1, b"x".as_ptr() as u64]);
-    check("in the child: the clock runs", { let a = events::now(); child::nap(100); events::now() > a });
+    check("in the child: the clock runs", {
+        let a = events::now();
+        child::nap(100);
+        events::now() > a
+    });
     obs("in the child: console_io", r);
     let mut op = pv_abi::domctl::Domctl::new(pv_abi::domctl::OP_GETDOMAININFO, 0);
     expect("in the child: domctl", child::domctl(&mut op), errno(EPERM));
@@ -57,7 +86,13 @@ fn pausing() {
     check("paused, it does not", c.word(0).load(SeqCst) == at);
     expect("unpause", c.unpause(), OK);
     child::nap(3000);
-    check("then it goes on", events::wait_ms(5000, || { child::nap(100); c.word(0).load(SeqCst) != at }));
+    check(
+        "then it goes on",
+        events::wait_ms(5000, || {
+            child::nap(100);
+            c.word(0).load(SeqCst) != at
+        }),
+    );
     expect("destroy a running one", c.destroy(), OK);
 }
 
@@ -72,12 +107,27 @@ fn counting() {
 fn trapping() {
     let c = Child::run(|| obs("never", mem::read64(0x1234_5000)), Spec::default());
     // its trap handler tells; the lines are not repeated here, for they would fail this test
-    check("a child that traps ends in error", events::wait_ms(20_000, || { child::nap(200); c.state() == child::State::Error }));
+    check(
+        "a child that traps ends in error",
+        events::wait_ms(20_000, || {
+            child::nap(200);
+            c.state() == child::State::Error
+        }),
+    );
     expect("destroy it", c.destroy(), OK);
-    let c = Child::run(|| {
-        // SAFETY: none: the point is to die. No kernel stack is left for the trap.
-        unsafe { core::arch::asm!("mov rsp, 0x1000", "push rax", options(noreturn)) }
-    }, Spec::default());
-    check("a child without a stack crashes", events::wait_ms(20_000, || { child::nap(200); c.state() == child::State::Crashed }));
+    let c = Child::run(
+        || {
+            // SAFETY: none: the point is to die. No kernel stack is left for the trap.
+            unsafe { core::arch::asm!("mov rsp, 0x1000", "push rax", options(noreturn)) }
+        },
+        Spec::default(),
+    );
+    check(
+        "a child without a stack crashes",
+        events::wait_ms(20_000, || {
+            child::nap(200);
+            c.state() == child::State::Crashed
+        }),
+    );
     expect("destroy it too", c.destroy(), OK);
 }

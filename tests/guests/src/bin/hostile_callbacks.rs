@@ -23,22 +23,43 @@ fn run() {
         ("not executable", data.va),
         ("the last byte", u64::MAX),
     ] {
-        obs(f!("event entry, {name}"), trap::register(TYPE_EVENT, F_MASK_EVENTS, at));
+        obs(
+            f!("event entry, {name}"),
+            trap::register(TYPE_EVENT, F_MASK_EVENTS, at),
+        );
         events::quiet();
         events::send(port).must("send");
         events::mask().store(0, core::sync::atomic::Ordering::SeqCst);
-        let o = probe::kernel(code!("syscall"), &Gprs { rax: nr::XEN_VERSION as u64, ..Gprs::ZERO });
+        let o = probe::kernel(
+            code!("syscall"),
+            &Gprs {
+                rax: nr::XEN_VERSION as u64,
+                ..Gprs::ZERO
+            },
+        );
         events::quiet();
         events::port_clear(port);
         show(f!("an event there, {name}"), o, at);
         trap::register(TYPE_EVENT, 0, trap::event_entry()).must("event entry");
-        obs(f!("system-call entry, {name}"), trap::register(TYPE_SYSCALL, 0, at));
+        obs(
+            f!("system-call entry, {name}"),
+            trap::register(TYPE_SYSCALL, 0, at),
+        );
         let o = user::run(code!("nop"), &Gprs::ZERO);
         show(f!("a system call there, {name}"), o, at);
-        trap::register(TYPE_SYSCALL, F_MASK_EVENTS, trap::syscall_entry()).must("system-call entry");
+        trap::register(TYPE_SYSCALL, F_MASK_EVENTS, trap::syscall_entry())
+            .must("system-call entry");
         obs(f!("trap entry, {name}"), trap::set(3, 3, 0xe033, at));
-        show(f!("a trap there, {name}"), probe::kernel(code!("int3"), &Gprs::ZERO), at);
-        show(f!("a trap of user mode there, {name}"), user::run(code!("int3"), &Gprs::ZERO), at);
+        show(
+            f!("a trap there, {name}"),
+            probe::kernel(code!("int3"), &Gprs::ZERO),
+            at,
+        );
+        show(
+            f!("a trap of user mode there, {name}"),
+            user::run(code!("int3"), &Gprs::ZERO),
+            at,
+        );
         trap::init();
     }
     events::close(port).must("close");
@@ -47,7 +68,15 @@ fn run() {
 
 fn show(name: core::fmt::Arguments<'_>, o: Outcome, at: u64) {
     match o {
-        Outcome::Trap(t) => obs(name, f!("{t} at the entry {} cs {:#x} cr2 is it {}", t.rip == at, t.cs & 0xffff, t.cr2 == at)),
+        Outcome::Trap(t) => obs(
+            name,
+            f!(
+                "{t} at the entry {} cs {:#x} cr2 is it {}",
+                t.rip == at,
+                t.cs & 0xffff,
+                t.cr2 == at
+            ),
+        ),
         Outcome::Done(_) => obs(name, "ran"),
     }
 }

@@ -34,7 +34,14 @@ fn body() {
             2 => {
                 let input = [mem::mfn_of(first + dice.below(128))];
                 let output = [first];
-                memory_op(OP_EXCHANGE, &mut Exchange { input: extents(&input, 0), output: extents(&output, 0), nr_exchanged: 0 });
+                memory_op(
+                    OP_EXCHANGE,
+                    &mut Exchange {
+                        input: extents(&input, 0),
+                        output: extents(&output, 0),
+                        nr_exchanged: 0,
+                    },
+                );
             }
             _ => {
                 let list: [u64; 64] = core::array::from_fn(|i| mem::mfn_of(first + i as u64));
@@ -47,15 +54,32 @@ fn body() {
 }
 
 fn run() {
-    Child::build(body, Spec { pages: 128, ..Spec::default() }).destroy();
+    Child::build(
+        body,
+        Spec {
+            pages: 128,
+            ..Spec::default()
+        },
+    )
+    .destroy();
     child::nap(100_000);
     let before = child::free_pages();
     let mut begun = 0;
     for round in 0..10u64 {
-        let c = Child::build(body, Spec { pages: 128, room: 4096, ..Spec::default() });
+        let c = Child::build(
+            body,
+            Spec {
+                pages: 128,
+                room: 4096,
+                ..Spec::default()
+            },
+        );
         c.word(0).store(round * 104_729, SeqCst);
         c.unpause().must("unpause");
-        begun += u32::from(events::wait_ms(10_000, || { child::nap(700); c.word(1).load(SeqCst) > round * 3 }));
+        begun += u32::from(events::wait_ms(10_000, || {
+            child::nap(700);
+            c.word(1).load(SeqCst) > round * 3
+        }));
         if round % 2 == 0 {
             c.pause().must("pause");
         }

@@ -14,7 +14,9 @@ fn body() {
     let top = pg::new_table();
     pg::pin(top, 3).must("pin");
     let l4 = Page::alloc();
-    (0..512).filter(|i| !(256..=271).contains(i)).for_each(|i| l4.write(i, pg::l4().read(i)));
+    (0..512)
+        .filter(|i| !(256..=271).contains(i))
+        .for_each(|i| l4.write(i, pg::l4().read(i)));
     l4.write(100, top.ma() | TABLE);
     pg::make_ro(l4).must("make_ro");
     let mut dice = Dice(0x77 + child::inside::word(0).load(SeqCst));
@@ -40,7 +42,10 @@ fn run() {
         let c = Child::build(body, Spec::default());
         c.word(0).store(round * 7919, SeqCst);
         c.unpause().must("unpause");
-        begun += u32::from(events::wait_ms(10_000, || { child::nap(300); c.word(1).load(SeqCst) > round }));
+        begun += u32::from(events::wait_ms(10_000, || {
+            child::nap(300);
+            c.word(1).load(SeqCst) > round
+        }));
         // some are paused first, so that they stop where a hypercall restarts
         if round % 2 == 0 {
             c.pause().must("pause");

@@ -14,13 +14,31 @@ fn body() {
     let dom0_frame = child::inside::word(0).load(core::sync::atomic::Ordering::SeqCst);
     let mut allowed = 0;
     let l3_of_m2p = xen_frame();
-    for mfn in (0..0x120).chain([0xfee00, 0xfec00, 0xfed00, 0xfeb00, 0xe0000, 0xb0000, 0x1_0000_0000, 0xfff_ffff, dom0_frame, l3_of_m2p]) {
+    for mfn in (0..0x120).chain([
+        0xfee00,
+        0xfec00,
+        0xfed00,
+        0xfeb00,
+        0xe0000,
+        0xb0000,
+        0x1_0000_0000,
+        0xfff_ffff,
+        dom0_frame,
+        l3_of_m2p,
+    ]) {
         for flags in [KERNEL_RW, KERNEL_RO, KERNEL_RO | 0x18, pg::P | pg::US] {
             for dom in [SELF, 0x7ff1, 0x7ff2, 0, 0x7ff4, 0x7fff] {
-                allowed += u32::from(child::foreign_update(slot, (mfn * PAGE_SIZE) | flags, dom).0 >= 0);
+                allowed +=
+                    u32::from(child::foreign_update(slot, (mfn * PAGE_SIZE) | flags, dom).0 >= 0);
             }
             allowed += u32::from(pg::update_va(window.va, (mfn * PAGE_SIZE) | flags).0 >= 0);
-            allowed += u32::from(call(nr::UPDATE_VA_MAPPING_OTHERDOMAIN, &[window.va, (mfn * PAGE_SIZE) | flags, 0, 0]).0 >= 0);
+            allowed += u32::from(
+                call(
+                    nr::UPDATE_VA_MAPPING_OTHERDOMAIN,
+                    &[window.va, (mfn * PAGE_SIZE) | flags, 0, 0],
+                )
+                .0 >= 0,
+            );
         }
         for cmd in [0, 1, 2, 3, 4, 5, 15, 16, 17] {
             if cmd == 15 && mfn == 0 {
@@ -31,22 +49,49 @@ fn body() {
         }
         let list = [mfn];
         allowed += u32::from(memory_op(OP_DECREASE_RESERVATION, &mut extents(&list, 0)).0 != 0);
-        allowed += u32::from(memory_op(OP_DECREASE_RESERVATION, &mut Reservation { domid: 0, ..extents(&list, 0) }).0 != 0);
+        allowed += u32::from(
+            memory_op(
+                OP_DECREASE_RESERVATION,
+                &mut Reservation {
+                    domid: 0,
+                    ..extents(&list, 0)
+                },
+            )
+            .0 != 0,
+        );
     }
     expect("in the child: attempts allowed", allowed, 0);
-    expect("in the child: the window is empty", Hex(pg::pte(window.va)), Hex(0));
+    expect(
+        "in the child: the window is empty",
+        Hex(pg::pte(window.va)),
+        Hex(0),
+    );
     // cache attributes are for who has devices
     let p = Page::alloc();
     for bits in [8, 0x10, 0x18, 0x80] {
-        refused(f!("in the child: its own page with cache bits {bits:#x}"), pg::update_va(p.va, p.ma() | KERNEL_RW | bits));
+        refused(
+            f!("in the child: its own page with cache bits {bits:#x}"),
+            pg::update_va(p.va, p.ma() | KERNEL_RW | bits),
+        );
     }
-    for cmd in [OP_MACHINE_MEMORY_MAP, OP_SET_MEMORY_MAP, OP_ACQUIRE_RESOURCE] {
+    for cmd in [
+        OP_MACHINE_MEMORY_MAP,
+        OP_SET_MEMORY_MAP,
+        OP_ACQUIRE_RESOURCE,
+    ] {
         let page = Page::alloc();
         let r = call(nr::MEMORY_OP, &[cmd, page.va]);
         refused(f!("in the child: memory_op {cmd}"), r);
     }
-    for cmd in [OP_CURRENT_RESERVATION, OP_MAXIMUM_RESERVATION, OP_MAXIMUM_GPFN] {
-        refused(f!("in the child: memory_op {cmd} of dom0"), memory_op(cmd, &mut 0u16));
+    for cmd in [
+        OP_CURRENT_RESERVATION,
+        OP_MAXIMUM_RESERVATION,
+        OP_MAXIMUM_GPFN,
+    ] {
+        refused(
+            f!("in the child: memory_op {cmd} of dom0"),
+            memory_op(cmd, &mut 0u16),
+        );
     }
     // more than it may have
     let mut got = 0;
@@ -56,13 +101,18 @@ fn body() {
     }
     expect("in the child: pages beyond its limit", got, 0);
     let list = [window.pfn()];
-    expect("in the child: a block of 4 MiB", memory_op(OP_POPULATE_PHYSMAP, &mut extents(&list, 10)), Ret(0));
+    expect(
+        "in the child: a block of 4 MiB",
+        memory_op(OP_POPULATE_PHYSMAP, &mut extents(&list, 10)),
+        Ret(0),
+    );
     alive();
 }
 
 fn run() {
     let c = Child::build(body, Spec::default());
-    c.word(0).store(Page::alloc().mfn(), core::sync::atomic::Ordering::SeqCst);
+    c.word(0)
+        .store(Page::alloc().mfn(), core::sync::atomic::Ordering::SeqCst);
     c.unpause().must("unpause");
     expect("the child", c.wait(), child::State::Finished);
     c.destroy();

@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 use guests::hostile::*;
 use guests::prelude::*;
-use pv_abi::physdev::{SetIobitmap, SetIopl, OP_SET_IOBITMAP, OP_SET_IOPL};
+use pv_abi::physdev::{OP_SET_IOBITMAP, OP_SET_IOPL, SetIobitmap, SetIopl};
 
 guests::kernel!(run);
 
@@ -15,7 +15,15 @@ static STOP: AtomicBool = AtomicBool::new(false);
 static MAP: mem::Racy<u64> = mem::Racy::new(0);
 
 fn set(bitmap: u64, nr_ports: u32) -> Ret {
-    call_ref(nr::PHYSDEV_OP, OP_SET_IOBITMAP, &mut SetIobitmap { bitmap, nr_ports, pad: 0 })
+    call_ref(
+        nr::PHYSDEV_OP,
+        OP_SET_IOBITMAP,
+        &mut SetIobitmap {
+            bitmap,
+            nr_ports,
+            pad: 0,
+        },
+    )
 }
 
 fn flip() {
@@ -36,7 +44,16 @@ fn run() {
     for (name, at) in bad::POINTERS {
         for ports in [0u32, 1, 8, 65536, 65537, u32::MAX] {
             obs(f!("map of {ports} ports, {name}"), set(at, ports));
-            obs(f!("user in 0x80 with it: {ports}, {name}"), user::run(code!("in al, dx"), &Gprs { rdx: 0x80, ..Gprs::ZERO }));
+            obs(
+                f!("user in 0x80 with it: {ports}, {name}"),
+                user::run(
+                    code!("in al, dx"),
+                    &Gprs {
+                        rdx: 0x80,
+                        ..Gprs::ZERO
+                    },
+                ),
+            );
         }
     }
     // 16 bytes are there
@@ -52,12 +69,43 @@ fn run() {
         (65535, code!("in ax, dx"), "in ax"),
         (65533, code!("in eax, dx"), "in eax"),
     ] {
-        obs(f!("user {name} of port {port}"), user::run(code, &Gprs { rdx: port, ..Gprs::ZERO }));
-        obs(f!("kernel {name} of port {port}"), probe::kernel(code, &Gprs { rdx: port, ..Gprs::ZERO }));
+        obs(
+            f!("user {name} of port {port}"),
+            user::run(
+                code,
+                &Gprs {
+                    rdx: port,
+                    ..Gprs::ZERO
+                },
+            ),
+        );
+        obs(
+            f!("kernel {name} of port {port}"),
+            probe::kernel(
+                code,
+                &Gprs {
+                    rdx: port,
+                    ..Gprs::ZERO
+                },
+            ),
+        );
     }
     for ports in [0u32, 1, 7, 8, 9, 127, 128] {
         set(edge - 16, ports).must("set_iobitmap");
-        let allowed = (0..130u64).filter(|p| user::run(code!("in al, dx"), &Gprs { rdx: 0x1200 + p - 0x1200, ..Gprs::ZERO }).trap("user").vector == trap::SYSCALL).count();
+        let allowed = (0..130u64)
+            .filter(|p| {
+                user::run(
+                    code!("in al, dx"),
+                    &Gprs {
+                        rdx: 0x1200 + p - 0x1200,
+                        ..Gprs::ZERO
+                    },
+                )
+                .trap("user")
+                .vector
+                    == trap::SYSCALL
+            })
+            .count();
         obs(f!("ports allowed by a map of {ports}"), allowed);
     }
     if smp::count() < 2 {
@@ -69,12 +117,22 @@ fn run() {
     smp::start(1, flip);
     let mut others = 0;
     for _ in 0..3000 {
-        let t = user::run(code!("in eax, dx"), &Gprs { rdx: 0x506, ..Gprs::ZERO }).trap("user");
+        let t = user::run(
+            code!("in eax, dx"),
+            &Gprs {
+                rdx: 0x506,
+                ..Gprs::ZERO
+            },
+        )
+        .trap("user");
         others += u32::from(!matches!(t.vector, 13 | trap::SYSCALL));
     }
     STOP.store(true, Ordering::SeqCst);
     expect("with a changing map, neither done nor #GP", others, 0);
-    check("the other vCPU ends", events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)));
+    check(
+        "the other vCPU ends",
+        events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)),
+    );
     set(0, 0).must("no map");
     alive();
 }

@@ -11,7 +11,14 @@ guests::kernel!(run);
 
 fn run() {
     user::init();
-    let to = |cs: u64, ss: u64| user::Iret { flags: 0, rip: probe::code_page().va, cs, rflags: 0x2, rsp: probe::stack_top() - 1024, ss };
+    let to = |cs: u64, ss: u64| user::Iret {
+        flags: 0,
+        rip: probe::code_page().va,
+        cs,
+        rflags: 0x2,
+        rsp: probe::stack_top() - 1024,
+        ss,
+    };
     events::quiet();
     let mut counts = [[0u32; 4]; 2];
     let mut sums = [0u64; 2];
@@ -40,7 +47,10 @@ fn run() {
     }
     for (kind, name) in ["cs", "ss"].into_iter().enumerate() {
         let [done, entered, refused, other] = counts[kind];
-        obs(f!("selectors as {name}: entered, refused"), f!("{entered} {refused}"));
+        obs(
+            f!("selectors as {name}: entered, refused"),
+            f!("{entered} {refused}"),
+        );
         expect(f!("something else as {name}"), done + other, 0);
         obs(f!("sum of those that {name} took"), f!("{:#x}", sums[kind]));
     }

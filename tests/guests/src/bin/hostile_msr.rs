@@ -13,19 +13,41 @@ guests::kernel!(run);
 const OURS: [u64; 3] = [0xc000_0100, 0xc000_0101, 0xc000_0102];
 
 fn read(n: u64) -> Option<u64> {
-    match probe::kernel(code!("rdmsr"), &Gprs { rcx: n, ..Gprs::ZERO }) {
+    match probe::kernel(
+        code!("rdmsr"),
+        &Gprs {
+            rcx: n,
+            ..Gprs::ZERO
+        },
+    ) {
         Outcome::Done(g) => Some(g.rdx << 32 | g.rax & 0xffff_ffff),
         Outcome::Trap(_) => None,
     }
 }
 
 fn write(n: u64, v: u64) -> bool {
-    probe::kernel(code!("wrmsr"), &Gprs { rcx: n, rax: v & 0xffff_ffff, rdx: v >> 32, ..Gprs::ZERO }).is_done()
+    probe::kernel(
+        code!("wrmsr"),
+        &Gprs {
+            rcx: n,
+            rax: v & 0xffff_ffff,
+            rdx: v >> 32,
+            ..Gprs::ZERO
+        },
+    )
+    .is_done()
 }
 
 fn run() {
     let before = call(nr::XEN_VERSION, &[0]);
-    for (name, from, to) in [("low", 0u64, 0x800u64), ("x2APIC", 0x800, 0x840), ("SYSCALL", 0xc000_0080, 0xc000_0110), ("AMD", 0xc001_0000, 0xc001_0100), ("hypervisor", 0x4000_0000, 0x4000_0110), ("last", 0xffff_fff0, 0x1_0000_0000)] {
+    for (name, from, to) in [
+        ("low", 0u64, 0x800u64),
+        ("x2APIC", 0x800, 0x840),
+        ("SYSCALL", 0xc000_0080, 0xc000_0110),
+        ("AMD", 0xc001_0000, 0xc001_0100),
+        ("hypervisor", 0x4000_0000, 0x4000_0110),
+        ("last", 0xffff_fff0, 0x1_0000_0000),
+    ] {
         let (mut readable, mut sum) = (0u32, 0u64);
         let (mut taken, mut changed) = (0u32, 0u32);
         for n in (from..to).filter(|n| !OURS.contains(n)) {
@@ -60,6 +82,9 @@ fn run() {
     obs("a system call", user::run(code!("nop"), &Gprs::ZERO));
     let t = events::now();
     child::nap(1000);
-    check("the clock runs, and interrupts come", events::now() - t >= 1_000_000);
+    check(
+        "the clock runs, and interrupts come",
+        events::now() - t >= 1_000_000,
+    );
     alive();
 }

@@ -21,17 +21,31 @@ fn marked() -> Page {
 /// Bytes of the page that are neither the mark, nor zero, from byte `from` on.
 fn foreign(p: Page, from: u64) -> usize {
     // SAFETY: the page is mapped.
-    (from..PAGE_SIZE).filter(|i| !matches!(unsafe { ((p.va + i) as *const u8).read_volatile() }, 0xa5 | 0)).count()
+    (from..PAGE_SIZE)
+        .filter(|i| {
+            !matches!(
+                unsafe { ((p.va + i) as *const u8).read_volatile() },
+                0xa5 | 0
+            )
+        })
+        .count()
 }
 
 /// Length of the string at the page's start.
 fn text(p: Page) -> u64 {
     // SAFETY: as above.
-    (0..PAGE_SIZE).find(|i| unsafe { ((p.va + i) as *const u8).read_volatile() } == 0).unwrap_or(PAGE_SIZE)
+    (0..PAGE_SIZE)
+        .find(|i| unsafe { ((p.va + i) as *const u8).read_volatile() } == 0)
+        .unwrap_or(PAGE_SIZE)
 }
 
 fn run() {
-    for (name, op) in [("extraversion", 1u64), ("capabilities", 3), ("changeset", 4), ("command line", 9)] {
+    for (name, op) in [
+        ("extraversion", 1u64),
+        ("capabilities", 3),
+        ("changeset", 4),
+        ("command line", 9),
+    ] {
         let p = marked();
         call(nr::XEN_VERSION, &[op, p.va]).must(name);
         expect(f!("behind the {name}"), foreign(p, text(p)), 0);
@@ -66,25 +80,59 @@ fn run() {
         expect(f!("behind {name}"), foreign(p, used), 0);
     }
     // a child's first registers and pages are its own
-    let c = Child::run(body, Spec { pages: 8, ..Spec::default() });
+    let c = Child::run(
+        body,
+        Spec {
+            pages: 8,
+            ..Spec::default()
+        },
+    );
     expect("how the child ended", c.wait(), child::State::Finished);
     expect("destroy", c.destroy(), OK);
     // registers across calls that switch: others' values must not come back
-    let keep = Gprs { rax: nr::SCHED_OP as u64, rdi: 0, rsi: 0, ..Gprs::MARKED };
+    let keep = Gprs {
+        rax: nr::SCHED_OP as u64,
+        rdi: 0,
+        rsi: 0,
+        ..Gprs::MARKED
+    };
     let g = probe::kernel(code!("syscall"), &keep).done("yield");
-    check("registers across a yield", Gprs { rax: 0, rcx: 0, r11: 0, ..g } == Gprs { rax: 0, rcx: 0, r11: 0, ..keep });
+    check(
+        "registers across a yield",
+        Gprs {
+            rax: 0,
+            rcx: 0,
+            r11: 0,
+            ..g
+        } == Gprs {
+            rax: 0,
+            rcx: 0,
+            r11: 0,
+            ..keep
+        },
+    );
     alive();
 }
 
 fn body() {
     use guests::child::inside::extra_pfn;
-    let dirty = (0..8u64).filter(|n| (0..512).any(|i| mem::read64(mem::VIRT_BASE + (extra_pfn() + n) * PAGE_SIZE + 8 * i) != 0)).count();
+    let dirty = (0..8u64)
+        .filter(|n| {
+            (0..512)
+                .any(|i| mem::read64(mem::VIRT_BASE + (extra_pfn() + n) * PAGE_SIZE + 8 * i) != 0)
+        })
+        .count();
     expect("pages of a new domain that are not empty", dirty, 0);
     let page = Page::alloc();
     // SAFETY: 512 aligned bytes.
     unsafe { core::arch::asm!("fxsave64 [{}]", in(reg) page.va) };
     // the compiler's own code has used XMM registers by now; the upper ones it hardly does
-    check("x87 of a new domain is empty", (4..20).all(|i| page.read(i) == 0));
-    let dr: u64 = (0..4u64).map(|i| call(nr::GET_DEBUGREG, &[i]).0 as u64).fold(0, |a, b| a | b);
+    check(
+        "x87 of a new domain is empty",
+        (4..20).all(|i| page.read(i) == 0),
+    );
+    let dr: u64 = (0..4u64)
+        .map(|i| call(nr::GET_DEBUGREG, &[i]).0 as u64)
+        .fold(0, |a, b| a | b);
     expect("debug registers of a new domain", Hex(dr), Hex(0));
 }

@@ -23,7 +23,8 @@ fn alarmed(f: impl FnOnce() -> Ret) -> Ret {
 fn run() {
     let port = events::bind_virq(pv_abi::event::VIRQ_TIMER, 0);
     let l2 = wide_l2(L1S);
-    let l1s: [Page; L1S] = core::array::from_fn(|i| mem::page_of_mfn((l2.read(i) & pg::FRAME) / PAGE_SIZE));
+    let l1s: [Page; L1S] =
+        core::array::from_fn(|i| mem::page_of_mfn((l2.read(i) & pg::FRAME) / PAGE_SIZE));
     let top = pg::new_table();
     pg::pin(top, 3).must("pin the L3");
     let mut dice = Dice(0x1234_5678_9abc);
@@ -48,7 +49,11 @@ fn run() {
     expect("tables that were writable", wrong, 0);
     // lists whose rest is changed by the event handler's vCPU: pin and unpin in one call, over and over
     let list: [MmuextOp; 8] = core::array::from_fn(|i| MmuextOp {
-        cmd: if i % 2 == 0 { mmu::EXT_PIN_L1_TABLE + 1 } else { mmu::EXT_UNPIN_TABLE },
+        cmd: if i % 2 == 0 {
+            mmu::EXT_PIN_L1_TABLE + 1
+        } else {
+            mmu::EXT_UNPIN_TABLE
+        },
         arg1: l2.mfn(),
         ..MmuextOp::default()
     });
@@ -57,15 +62,50 @@ fn run() {
         pg::mmu_update(top.ma() + 8 * i, 0).must("clear");
     }
     let mut done = 0u32;
-    expect("a list of pins and unpins", alarmed(|| call(nr::MMUEXT_OP, &[list.as_ptr() as u64, 8, core::ptr::from_mut(&mut done) as u64, pg::DOMID_SELF])), OK);
+    expect(
+        "a list of pins and unpins",
+        alarmed(|| {
+            call(
+                nr::MMUEXT_OP,
+                &[
+                    list.as_ptr() as u64,
+                    8,
+                    core::ptr::from_mut(&mut done) as u64,
+                    pg::DOMID_SELF,
+                ],
+            )
+        }),
+        OK,
+    );
     expect("all done", done, 8);
-    let updates: [MmuUpdate; 64] = core::array::from_fn(|i| MmuUpdate { ptr: top.ma() + 8 * (i as u64 % 4), val: if i % 8 < 4 { l2.ma() | TABLE } else { 0 } });
-    expect("a list of updates", alarmed(|| { let (r, d) = pg::mmu_updates(&updates); done = d; r }), OK);
+    let updates: [MmuUpdate; 64] = core::array::from_fn(|i| MmuUpdate {
+        ptr: top.ma() + 8 * (i as u64 % 4),
+        val: if i % 8 < 4 { l2.ma() | TABLE } else { 0 },
+    });
+    expect(
+        "a list of updates",
+        alarmed(|| {
+            let (r, d) = pg::mmu_updates(&updates);
+            done = d;
+            r
+        }),
+        OK,
+    );
     expect("all of them done", done, 64);
     expect("the L2 is free", pg::make_rw(l2), OK);
-    check("the L1s are free", l1s.iter().all(|p| pg::make_rw(*p) == OK));
+    check(
+        "the L1s are free",
+        l1s.iter().all(|p| pg::make_rw(*p) == OK),
+    );
     let page = Page::alloc();
-    expect("a page that was mapped by all of them", { l1s.iter().for_each(|p| p.clear()); pg::update_va(page.va, page.ma() | KERNEL_RO) }, OK);
+    expect(
+        "a page that was mapped by all of them",
+        {
+            l1s.iter().for_each(|p| p.clear());
+            pg::update_va(page.va, page.ma() | KERNEL_RO)
+        },
+        OK,
+    );
     expect("unpin the L3", pg::unpin(top), OK);
     events::close(port);
     alive();

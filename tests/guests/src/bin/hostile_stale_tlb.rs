@@ -74,17 +74,24 @@ fn writes(round: u64, job: fn()) -> bool {
         }
         // if this vCPU stood still all the while
         alias.write(9, 0);
-    }).is_done();
+    })
+    .is_done();
     join();
     faulted
 }
 
 fn run() {
     for round in 0..10 {
-        check(f!("round {round}: the writer faults when the page is a table"), writes(round, to_table));
+        check(
+            f!("round {round}: the writer faults when the page is a table"),
+            writes(round, to_table),
+        );
     }
     for round in 0..10 {
-        check(f!("round {round}: the writer faults when the page is another's"), writes(round, to_others));
+        check(
+            f!("round {round}: the writer faults when the page is another's"),
+            writes(round, to_others),
+        );
     }
     expect("writes that got through", SEEN.load(SeqCst), 0);
     let p = Page::alloc();

@@ -24,7 +24,11 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Test {
     /// A host test, by package, integration test (or the library) and name.
-    Host { package: String, target: Option<String>, name: String },
+    Host {
+        package: String,
+        target: Option<String>,
+        name: String,
+    },
     /// A PV test kernel.
     Kernel(String),
 }
@@ -32,8 +36,16 @@ pub enum Test {
 impl std::fmt::Display for Test {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Test::Host { package, target: None, name } => write!(f, "host {package} {name}"),
-            Test::Host { package, target: Some(t), name } => write!(f, "host {package}/{t} {name}"),
+            Test::Host {
+                package,
+                target: None,
+                name,
+            } => write!(f, "host {package} {name}"),
+            Test::Host {
+                package,
+                target: Some(t),
+                name,
+            } => write!(f, "host {package}/{t} {name}"),
             Test::Kernel(name) => write!(f, "kernel {name}"),
         }
     }
@@ -76,10 +88,15 @@ fn parse(text: &str) -> Result<Vec<Mutant>, (usize, String)> {
             if let Some(done) = now.replace(Draft::default()) {
                 all.push(done.finish().map_err(at)?);
             }
-            now = Some(Draft { name: name.trim().into(), ..Draft::default() });
+            now = Some(Draft {
+                name: name.trim().into(),
+                ..Draft::default()
+            });
             continue;
         }
-        let Some(draft) = now.as_mut() else { return Err(at("expected 'mutant NAME'".into())) };
+        let Some(draft) = now.as_mut() else {
+            return Err(at("expected 'mutant NAME'".into()));
+        };
         draft.line(line).map_err(at)?;
     }
     if let Some(done) = now {
@@ -131,7 +148,14 @@ impl Draft {
         if !self.lines.iter().any(|l| l.0 == Mark::Goes) {
             return Err(format!("mutant {}: no line goes (-)", self.name));
         }
-        Ok(Mutant { name: self.name, removes: self.removes, test, quick, file: self.file, lines: self.lines })
+        Ok(Mutant {
+            name: self.name,
+            removes: self.removes,
+            test,
+            quick,
+            file: self.file,
+            lines: self.lines,
+        })
     }
 }
 
@@ -147,10 +171,19 @@ fn parse_test(text: &str) -> Result<(Test, bool), String> {
                 Some((p, t)) => (p, Some(t.to_string())),
                 None => (package, None),
             };
-            Ok((Test::Host { package: package.into(), target, name: name.into() }, quick))
+            Ok((
+                Test::Host {
+                    package: package.into(),
+                    target,
+                    name: name.into(),
+                },
+                quick,
+            ))
         }
         ["kernel", name] => Ok((Test::Kernel(name.into()), quick)),
-        _ => Err(format!("'{text}' is no test: 'host PACKAGE NAME' or 'kernel NAME'")),
+        _ => Err(format!(
+            "'{text}' is no test: 'host PACKAGE NAME' or 'kernel NAME'"
+        )),
     }
 }
 
@@ -161,11 +194,24 @@ impl Mutant {
     /// Unless the old lines stand at exactly one place.
     pub fn apply(&self, text: &str) -> Result<String, String> {
         let lines: Vec<&str> = text.lines().collect();
-        let old: Vec<&str> = self.lines.iter().filter(|l| l.0 != Mark::Comes).map(|l| l.1.as_str()).collect();
-        let places: Vec<usize> =
-            (0..lines.len()).filter(|&i| lines[i..].len() >= old.len() && old.iter().zip(&lines[i..]).all(|(o, l)| l.trim() == *o)).collect();
+        let old: Vec<&str> = self
+            .lines
+            .iter()
+            .filter(|l| l.0 != Mark::Comes)
+            .map(|l| l.1.as_str())
+            .collect();
+        let places: Vec<usize> = (0..lines.len())
+            .filter(|&i| {
+                lines[i..].len() >= old.len()
+                    && old.iter().zip(&lines[i..]).all(|(o, l)| l.trim() == *o)
+            })
+            .collect();
         let [place] = places[..] else {
-            return Err(format!("its old lines stand at {} places of {}, not at one", places.len(), self.file.display()));
+            return Err(format!(
+                "its old lines stand at {} places of {}, not at one",
+                places.len(),
+                self.file.display()
+            ));
         };
         let mut out: Vec<String> = lines[..place].iter().map(ToString::to_string).collect();
         let mut next = place;
@@ -195,16 +241,34 @@ mod tests {
         let m = &parse(ONE).expect("it parses")[0];
         assert!(m.quick);
         assert_eq!(m.test.to_string(), "host boot/files x::y");
-        assert_eq!(m.apply("    if a {\n  stop();\n}\nstop();\n"), Ok("    if a {\ngo();\n}\nstop();\n".into()));
+        assert_eq!(
+            m.apply("    if a {\n  stop();\n}\nstop();\n"),
+            Ok("    if a {\ngo();\n}\nstop();\n".into())
+        );
         assert!(m.apply("if a {\n}\n").is_err(), "the old line is gone");
-        assert!(m.apply("if a {\nstop();\n}\nif a {\nstop();\n}\n").is_err(), "it is there twice");
+        assert!(
+            m.apply("if a {\nstop();\n}\nif a {\nstop();\n}\n").is_err(),
+            "it is there twice"
+        );
     }
 
     #[test]
     fn what_is_missing_is_said() {
-        for (without, says) in [("test ", "'test'"), ("removes ", "'removes'"), ("file ", "'file'"), ("-", "no line goes")] {
-            let text: String = ONE.lines().filter(|l| !l.starts_with(without)).map(|l| format!("{l}\n")).collect();
-            assert!(parse(&text).expect_err("not whole").1.contains(says), "{without}");
+        for (without, says) in [
+            ("test ", "'test'"),
+            ("removes ", "'removes'"),
+            ("file ", "'file'"),
+            ("-", "no line goes"),
+        ] {
+            let text: String = ONE
+                .lines()
+                .filter(|l| !l.starts_with(without))
+                .map(|l| format!("{l}\n"))
+                .collect();
+            assert!(
+                parse(&text).expect_err("not whole").1.contains(says),
+                "{without}"
+            );
         }
         assert!(parse("nonsense\n").is_err());
         assert!(parse(&ONE.replace("host boot/files", "moon")).is_err());

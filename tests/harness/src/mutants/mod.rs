@@ -45,14 +45,23 @@ struct Workshop<'a> {
 /// Runs the mutants asked for: by name, or with `--long` all, or the quick ones.
 pub fn mutants(o: &Options) -> Result<bool, String> {
     let root = kernels::root();
-    let mutants: Vec<Mutant> = all(&root)?.into_iter().filter(|m| o.wants(&m.name) && (o.long || m.quick || !o.only.is_empty())).collect();
+    let mutants: Vec<Mutant> = all(&root)?
+        .into_iter()
+        .filter(|m| o.wants(&m.name) && (o.long || m.quick || !o.only.is_empty()))
+        .collect();
     if mutants.is_empty() {
         return Err("harness: no such mutant".into());
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |t| root.join(t));
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |t| root.join(t));
     let mutants_dir = target.join("mutants");
-    let mut shop =
-        Workshop { copy: mutants_dir.join("tree"), root, target: mutants_dir.join("build"), options: o, kernels: None };
+    let mut shop = Workshop {
+        copy: mutants_dir.join("tree"),
+        root,
+        target: mutants_dir.join("build"),
+        options: o,
+        kernels: None,
+    };
     if mutants.iter().any(|m| matches!(m.test, Test::Kernel(_))) {
         shop.kernels = Some(kernels::build(&shop.root)?);
     }
@@ -75,11 +84,17 @@ pub fn mutants(o: &Options) -> Result<bool, String> {
         match verdict {
             Outcome::Red(how) => {
                 caught += 1;
-                println!("mutant {} ... caught by {}: {how} ({took:.1} s)", m.name, m.test);
+                println!(
+                    "mutant {} ... caught by {}: {how} ({took:.1} s)",
+                    m.name, m.test
+                );
             }
             Outcome::Green => {
                 missed += 1;
-                println!("mutant {} ... NOT CAUGHT: {} stayed green without {} ({took:.1} s)", m.name, m.test, m.removes);
+                println!(
+                    "mutant {} ... NOT CAUGHT: {} stayed green without {} ({took:.1} s)",
+                    m.name, m.test, m.removes
+                );
             }
             Outcome::Broken(why) => {
                 missed += 1;
@@ -115,15 +130,27 @@ fn all(root: &Path) -> Result<Vec<Mutant>, String> {
 impl Workshop<'_> {
     /// Makes the copy equal to the tree. Unchanged files keep their time, so that cargo builds only what a mutant touched.
     fn restore(&self) -> Result<(), String> {
-        let list = Command::new("git")
-            .args(["ls-files", "-co", "--exclude-standard", "-z"])
-            .current_dir(&self.root)
-            .output()
-            .map_err(|e| format!("git: {e}"))?;
-        for name in list.stdout.split(|b| *b == 0).filter(|n| !n.is_empty()) {
-            let name = String::from_utf8_lossy(name).into_owned();
-            let Ok(bytes) = std::fs::read(self.root.join(&name)) else { continue };
-            self.write(Path::new(&name), &bytes)?;
+        self.restore_directory(Path::new(""))
+    }
+
+    fn restore_directory(&self, at: &Path) -> Result<(), String> {
+        let failed = |e: std::io::Error| format!("{}: {e}", self.root.join(at).display());
+        for entry in std::fs::read_dir(self.root.join(at)).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            // What `.gitignore` names: products of a build and downloads.
+            let text = name.to_string_lossy();
+            if at == Path::new("")
+                && (text.starts_with("target") || matches!(&*text, "dist" | ".cache" | ".git"))
+            {
+                continue;
+            }
+            let to = at.join(&name);
+            if entry.file_type().map_err(failed)?.is_dir() {
+                self.restore_directory(&to)?;
+            } else if let Ok(bytes) = std::fs::read(entry.path()) {
+                self.write(&to, &bytes)?;
+            }
         }
         Ok(())
     }
@@ -156,14 +183,20 @@ impl Workshop<'_> {
     /// Builds what the test needs from the copy, and runs it.
     fn try_test(&self, test: &Test) -> Result<Outcome, String> {
         match test {
-            Test::Host { package, target, name } => host::try_test(self, package, target.as_deref(), name),
+            Test::Host {
+                package,
+                target,
+                name,
+            } => host::try_test(self, package, target.as_deref(), name),
             Test::Kernel(name) => self.try_kernel(name),
         }
     }
 
     fn cargo(&self) -> Command {
         let mut c = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        c.current_dir(&self.copy).env("CARGO_TARGET_DIR", &self.target).env("CARGO_TERM_COLOR", "never");
+        c.current_dir(&self.copy)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("CARGO_TERM_COLOR", "never");
         c
     }
 
@@ -173,20 +206,48 @@ impl Workshop<'_> {
         };
         let built = self
             .cargo()
-            .args(["build", "-q", "--profile", PROFILE, "--target", "x86_64-unknown-none", "-p", "hypervisor"])
+            .args([
+                "build",
+                "-q",
+                "--profile",
+                PROFILE,
+                "--target",
+                "x86_64-unknown-none",
+                "-p",
+                "hypervisor",
+            ])
             .output()
             .map_err(|e| format!("cargo: {e}"))?;
         if !built.status.success() {
-            return Ok(Outcome::Broken(format!("does not build: {}", String::from_utf8_lossy(&built.stderr))));
+            return Ok(Outcome::Broken(format!(
+                "does not build: {}",
+                String::from_utf8_lossy(&built.stderr)
+            )));
         }
-        let image = self.target.join("x86_64-unknown-none").join(PROFILE).join("hospes");
-        let binaries = self.kernels.as_deref().ok_or("the test kernels are not built")?;
+        let image = self
+            .target
+            .join("x86_64-unknown-none")
+            .join(PROFILE)
+            .join("hospes");
+        let binaries = self
+            .kernels
+            .as_deref()
+            .ok_or("the test kernels are not built")?;
         let mut o = self.options.clone();
         (o.long, o.timeout) = (true, LIMIT);
-        let (result, text) = run::one(&o, &self.root, binaries, kernel, crate::machine::Kind::Hospes, &image);
+        let (result, text) = run::one(
+            &o,
+            &self.root,
+            binaries,
+            kernel,
+            crate::machine::Kind::Hospes,
+            &image,
+        );
         Ok(match result {
             Result3::Passed => Outcome::Green,
-            Result3::Failed => Outcome::Red(text.lines().nth(1).unwrap_or("failed").trim().to_string()),
+            Result3::Failed => {
+                Outcome::Red(text.lines().nth(1).unwrap_or("failed").trim().to_string())
+            }
             Result3::Skipped => Outcome::Broken(format!("{name} was skipped")),
         })
     }
@@ -216,7 +277,11 @@ mod tests {
     fn every_kernel_a_mutant_names_exists() {
         for m in all(&kernels::root()).expect("tests/mutants can be read") {
             if let Test::Kernel(name) = &m.test {
-                assert!(kernels::KERNELS.iter().any(|k| k.name == name), "{}: no kernel {name}", m.name);
+                assert!(
+                    kernels::KERNELS.iter().any(|k| k.name == name),
+                    "{}: no kernel {name}",
+                    m.name
+                );
             }
         }
     }

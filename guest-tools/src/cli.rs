@@ -164,14 +164,16 @@ pub enum Command {
         #[command(flatten)]
         wait: Wait,
     },
-    /// Say which CPUs a vCPU may run on
+    /// Say which CPUs a vCPU may run on, and which of them it prefers
     VcpuPin {
         /// Which domain
         domain: String,
         /// Which vCPU: a number, or all
         vcpu: String,
-        /// CPUs, such as 0-3,^2 or all
+        /// CPUs it may run on, such as 0-3,^2 or all; - leaves them as they are
         cpus: String,
+        /// CPUs it prefers
+        soft: Option<String>,
     },
     /// Show the vCPUs of all domains, or of one
     VcpuList {

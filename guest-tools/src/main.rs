@@ -43,6 +43,8 @@ use hypercalls::Hypervisor;
 use xs::Store;
 
 fn main() -> ExitCode {
+    // A shell that asks what could come next gets its answer, and that is all.
+    manual::complete();
     match run(CommandLine::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -151,9 +153,12 @@ fn run(line: CommandLine) -> Result<()> {
             vcpus,
             wait,
         } => scheduling::vcpu_set(hypervisor, store, &domain, vcpus, wait),
-        Command::VcpuPin { domain, vcpu, cpus } => {
-            scheduling::vcpu_pin(hypervisor, store, &domain, &vcpu, &cpus)
-        }
+        Command::VcpuPin {
+            domain,
+            vcpu,
+            cpus,
+            soft,
+        } => scheduling::vcpu_pin(hypervisor, store, &domain, &vcpu, &cpus, soft.as_deref()),
         Command::Sched {
             domain,
             weight,

@@ -101,6 +101,37 @@ pub fn rename(
     })
 }
 
+/// Gives a domain that has ended another name, which no other one of `domains` may have, and another uuid, so that a new domain
+/// can have its own.
+pub fn set_aside(
+    store: &mut Store,
+    domains: &[Getdomaininfo],
+    domain: DomId,
+    name: &str,
+    uuid: [u8; 16],
+) -> Result<(), NodesError> {
+    store.transaction(|store| {
+        check_name(store, domains, name)?;
+        let root = root(domain);
+        let uuid = format_uuid(&uuid);
+        let vm = format!("/vm/{uuid}");
+        let before = store
+            .read(&format!("{root}/vm"))?
+            .filter(|vm| vm.starts_with("/vm/"));
+        if let Some(before) = before {
+            if let Some(started) = store.read(&format!("{before}/start_time"))? {
+                store.write(&format!("{vm}/start_time"), &started)?;
+            }
+            store.remove(&before)?;
+        }
+        store.write(&format!("{vm}/uuid"), &uuid)?;
+        store.write(&format!("{vm}/name"), name)?;
+        store.write(&format!("{root}/vm"), &vm)?;
+        store.write(&format!("{root}/name"), name)?;
+        Ok(())
+    })
+}
+
 /// Fails if one of `domains` has the name.
 pub fn check_name(
     store: &mut Store,
@@ -309,6 +340,39 @@ mod tests {
         rename(&mut store, &[info(7)], DomId(7), "shop").unwrap();
         assert_eq!(name(&mut store, DomId(7)).unwrap().as_deref(), Some("shop"));
         assert!(rename(&mut store, &[info(7)], DomId(7), "shop").is_err());
+
+        // Set aside, it leaves its name and its uuid to a new one.
+        set_aside(&mut store, &[info(7)], DomId(7), "shop-1", [9; 16]).unwrap();
+        assert_eq!(
+            name(&mut store, DomId(7)).unwrap().as_deref(),
+            Some("shop-1")
+        );
+        assert_eq!(
+            uptime(&mut store, DomId(7))
+                .unwrap()
+                .map(|seconds| seconds < 60),
+            Some(true)
+        );
+        assert_eq!(nodes.lock().unwrap().with("07070707"), Vec::<&str>::new());
+        let again = Config {
+            name: "shop".into(),
+            ..config
+        };
+        NewDomain {
+            domain: DomId(8),
+            config: &again,
+            uuid: [7; 16],
+        }
+        .write(&mut store, &[info(7)], ring(12), ring(13))
+        .unwrap();
+        let taken = set_aside(&mut store, &[info(7), info(8)], DomId(8), "shop-1", [8; 16])
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            taken,
+            "the name `shop-1` is taken by domain 7; choose another one or destroy that domain"
+        );
+        remove(&mut store, DomId(8)).unwrap();
 
         remove(&mut store, DomId(7)).unwrap();
         assert_eq!(nodes.lock().unwrap().with("7"), Vec::<&str>::new());

@@ -16,10 +16,11 @@ use pv_abi::domctl::{Getdomaininfo, shutdown};
 use pv_abi::ids::DomId;
 
 use crate::build::{self, Cancel};
-use crate::cfg::{Action, Config};
+use crate::cfg::{Action, Config, MAX_NAME};
 use crate::devices;
 use crate::hypercalls::Hypervisor;
 use crate::lifecycle;
+use crate::nodes::{self, NodesError};
 use crate::output::State;
 use crate::stored;
 use crate::xs::{RELEASE_DOMAIN, Store};
@@ -113,7 +114,8 @@ fn watch(
         "domain {domain} has ended: {}; {todo:?}",
         State(ended.flags).word()
     );
-    if todo == Action::Restart && started.elapsed() < SHORTEST_LIFE {
+    if matches!(todo, Action::Restart | Action::RenameRestart) && started.elapsed() < SHORTEST_LIFE
+    {
         eprintln!(
             "it ended within {} s of its start: not restarted, and kept to be looked at",
             SHORTEST_LIFE.as_secs()
@@ -125,15 +127,73 @@ fn watch(
         Action::Destroy => lifecycle::destroy(hypervisor, store, domain).map(|()| None),
         Action::Restart => {
             lifecycle::destroy(hypervisor, store, domain)?;
-            let again = Config {
-                uuid: Some(uuid),
-                ..config.clone()
-            };
-            let ready = build::create(hypervisor, store, &again, &Cancel::on_signals()?)?;
-            hypervisor.unpause_domain(ready.domain)?;
-            Ok(Some(ready.domain))
+            again(hypervisor, store, uuid, config).map(Some)
+        }
+        Action::RenameRestart => {
+            let name = set_aside(hypervisor, store, domain, config)?;
+            eprintln!("what is left of it is called `{name}` now");
+            again(hypervisor, store, uuid, config).map(Some)
         }
     }
+}
+
+/// Makes a domain anew and lets it run.
+fn again(
+    hypervisor: &Hypervisor,
+    store: &mut Store,
+    uuid: [u8; 16],
+    config: &Config,
+) -> Result<DomId> {
+    let again = Config {
+        uuid: Some(uuid),
+        ..config.clone()
+    };
+    let ready = build::create(hypervisor, store, &again, &Cancel::on_signals()?)?;
+    hypervisor.unpause_domain(ready.domain)?;
+    Ok(ready.domain)
+}
+
+/// Gives an ended domain another name and another uuid, which is told, and takes its devices from it: those who look at it do
+/// not need them, and the domain that is made in its place does.
+fn set_aside(
+    hypervisor: &Hypervisor,
+    store: &mut Store,
+    domain: DomId,
+    config: &Config,
+) -> Result<String> {
+    devices::remove_all(store, domain)?;
+    let uuid = build::random_uuid()?;
+    let domains = hypervisor.domains()?;
+    let name = (1..=u32::MAX)
+        .find_map(|number| {
+            let name = numbered(&config.name, number);
+            match nodes::set_aside(store, &domains, domain, &name, uuid) {
+                Err(NodesError::NameTaken { .. }) => None,
+                result => Some(result.map(|()| name)),
+            }
+        })
+        .context("all names are taken")??;
+    if let Some(before) = hypervisor.domain_info(domain)?.map(|info| info.handle) {
+        stored::forget(&before)?;
+    }
+    hypervisor.set_uuid(domain, uuid)?;
+    let left = Config {
+        name: name.clone(),
+        uuid: Some(uuid),
+        disks: Vec::new(),
+        networks: Vec::new(),
+        ..config.clone()
+    };
+    stored::save(&uuid, &left)?;
+    Ok(name)
+}
+
+/// `web-1`; a long name loses its end.
+fn numbered(name: &str, number: u32) -> String {
+    let end = format!("-{number}");
+    // Names have ASCII characters only.
+    let kept: String = name.chars().take(MAX_NAME - end.len()).collect();
+    kept + &end
 }
 
 /// What is to be done with a domain, if it has ended.
@@ -152,6 +212,14 @@ fn action(config: &Config, info: &Getdomaininfo) -> Option<Action> {
 mod tests {
     use super::*;
     use pv_abi::domctl::dominf;
+
+    #[test]
+    fn names_of_what_is_left() {
+        assert_eq!(numbered("web", 12), "web-12");
+        let long = numbered(&"x".repeat(MAX_NAME), 7);
+        assert!(long.len() == MAX_NAME && long.ends_with("x-7"), "{long}");
+        assert!(crate::cfg::check_name(&long).is_ok());
+    }
 
     #[test]
     fn each_reason_has_its_setting() {

@@ -17,7 +17,7 @@ done
 for name in a b c; do expect $name "^spinning" 300; done
 
 # cpu_ms NAME: CPU time it has had.
-cpu_ms() { dom list --json | tr "{" "\n" | sed -n "s/.*\"name\": *\"$1\".*\"cpu_time_ns\": *\([0-9]*\)[0-9]\{6\}[^0-9].*/\1/p"; }
+cpu_ms() { dom list $1 --json | sed -n "s/.*\"cpu_time_ns\": *\([0-9]*\)[0-9]\{6\}[^0-9]*$/\1/p"; }
 
 # measure NAME...: CPU time in ms that each gets in 30 s, as words.
 measure() {

@@ -51,3 +51,10 @@ free_pages() { dom info --json | tr ',' '\n' | sed -n 's/.*"free_memory_pages": 
 
 # Every page count of the hypervisor agrees with what justifies it. Real Xen has no such check.
 audit() { [ "$HYPERVISOR" = xen ] || dom debug audit; }
+
+# pages_of_others: pages that are free, or a domain's, or that a domain sees beyond its memory (its shared_info page and its
+# grant table). All the rest is the hypervisor's own.
+pages_of_others() {
+    domains=$(dom list --json | awk '/"memory_pages"|"shared_pages"/ { sum += $2 } END { print sum }')
+    echo $((domains + $(free_pages)))
+}

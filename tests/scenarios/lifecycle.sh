@@ -55,13 +55,43 @@ dom vcpu-set g 2 --wait
 input g "echo \"cpus \$(nproc)\""
 expect g "^cpus 2"
 dom vcpu-pin g 1 0
+dom vcpu-pin g all - 1
+dom vcpu-pin g 1 0 all
 dom vcpu-list g
 is "affinity" "$(dom vcpu-list g --json | json affinity | tr "\n" " ")" "all 0 "
+is "preferred" "$(dom vcpu-list g --json | json soft_affinity | tr "\n" " ")" "1 all "
+refused "nothing is said" dom vcpu-pin g all - -
 dom vcpu-set g 1 --wait
+input g "echo \"now \$(nproc)\""
+expect g "^now 1"
 refused "may use 1 to 2 vCPUs, not 3" dom vcpu-set g 3
 refused "names no CPU of this machine" dom vcpu-pin g all 9
 dom sched g --weight 512
 is "weight" "$(dom sched g --json | json weight)" 512
+
+# A cap: the hundredth parts of a CPU that a spinning guest gets in 10 s.
+cpu_ns() { dom list g --json | json cpu_time_ns; }
+uptime_ms() { cut -d " " -f 1 /proc/uptime | tr -d . | sed "s/\$/0/"; }
+part() {
+    from=$(cpu_ns) at=$(uptime_ms)
+    sleep 10
+    echo $((($(cpu_ns) - from) / 10000 / ($(uptime_ms) - at)))
+}
+input g "while :; do :; done & echo \"spin\"ning"
+expect g "^spinning"
+whole=$(part)
+dom sched g --cap 20
+capped=$(part)
+dom sched g --cap 0
+input g "kill \$!"
+echo "a spinning guest has $whole % of a CPU, and $capped % with a cap of 20 %"
+[ $whole -ge 60 ] && [ $capped -ge 15 ] && [ $capped -le 25 ] || fail "the cap is not obeyed"
+
+# What a shell shows when Tab is pressed.
+words=$(COMPLETE=bash _CLAP_IFS=" " _CLAP_COMPLETE_INDEX=2 dom -- dom pause "")
+echo "completions: $words"
+case " $words " in *" Domain-0 "*) ;; *) fail "no names of domains" ;; esac
+case " $words " in *" g "*) ;; *) fail "the domain is not among them" ;; esac
 
 # Memory, both ways.
 total() { input g "echo \"\$(sed -n \"s/MemTotal: *\([0-9]*\) kB/total $1 \1/p\" /proc/meminfo)\""; expect g "^total $1 "; console | sed -n "s/^total $1 //p"; }
@@ -105,6 +135,7 @@ console() { tr -d "\r" <"/var/log/xen/console/guest-$1.log"; }
 expect g "guest up" 90
 is "disks" "$(dom block-list g --json | json vdev | tr "\n" " ")" "xvda xvdb "
 is "weight" "$(dom sched g --json | json weight)" 512
+is "preferred" "$(dom vcpu-list g --json | json soft_affinity | tr "\n" " ")" "1 all "
 dom config g | tee /run/again.cfg
 
 # Off: its watcher takes away what is left of it.
@@ -128,6 +159,21 @@ expect g "guest up" 90
 for pid in /proc/[0-9]*; do case $(tr "\0" " " <$pid/cmdline) in *" watch "*) kill -9 ${pid#/proc/} ;; esac; done
 dom destroy g
 until_true 5 sh -c "! cat /sys/block/loop*/loop/backing_file" || fail "loop devices stay after destroy"
+
+# rename-restart: what is left of it can be looked at, and the new one has its name, its uuid and its disk.
+write_cfg twice "memory = 96" "extra = \"console=hvc0\"" "disk = [ \"/srv/a.img,raw,xvda,w\" ]" "on_reboot = \"rename-restart\""
+dom create /run/twice.cfg
+expect twice "guest up" 90
+sleep 6
+uuid=$(dom list twice --json | json uuid)
+dom reboot twice --wait
+is "what is left" "$(dom list twice-1 --json | json state)" rebooting
+is "uuid" "$(dom list twice --json | json uuid)" "$uuid"
+is "disks" "$(dom block-list --json | json vdev)" xvda
+[ "$(dom list twice-1 --json | json uuid)" != "$uuid" ] || fail "both have the same uuid"
+dom destroy twice-1
+dom destroy twice
+[ -z "$(ls /sys/bus/xen-backend/devices; ls /run/hospes/*.json 2>/dev/null; xenstore-list /vm)" ] || fail "something stays of rename-restart"
 
 # Interrupted while it is made, wherever that is: nothing stays.
 : >/run/hospes/lock

@@ -21,7 +21,7 @@ use zerocopy::IntoBytes;
 
 use crate::cfg::Config;
 use crate::devices;
-use crate::hypercalls::Hypervisor;
+use crate::hypercalls::{Affinity, Hypervisor};
 use crate::lifecycle;
 use crate::nodes::{self, NewDomain, Ring};
 use crate::progress::Progress;
@@ -225,9 +225,15 @@ pub fn create(
 fn set_scheduling(hypervisor: &Hypervisor, domain: DomId, config: &Config) -> Result<()> {
     let cpus = hypervisor.physinfo()?.max_cpu_id + 1;
     for vcpu in 0..config.max_vcpus {
-        if let Some(set) = config.cpus.of(vcpu) {
-            let map = set.among(cpus).map_err(|what| anyhow!("`cpus`: {what}"))?;
-            hypervisor.set_vcpu_affinity(domain, vcpu, &map)?;
+        let said = [
+            (Affinity::Hard, "cpus", &config.cpus),
+            (Affinity::Soft, "cpus_soft", &config.cpus_soft),
+        ];
+        for (affinity, key, pinning) in said {
+            if let Some(set) = pinning.of(vcpu) {
+                let map = set.among(cpus).map_err(|what| anyhow!("`{key}`: {what}"))?;
+                hypervisor.set_vcpu_affinity(domain, vcpu, affinity, &map)?;
+            }
         }
     }
     if config.weight.is_some() || config.cap.is_some() {
@@ -241,7 +247,8 @@ fn set_scheduling(hypervisor: &Hypervisor, domain: DomId, config: &Config) -> Re
     Ok(())
 }
 
-fn random_uuid() -> Result<[u8; 16]> {
+/// A uuid that no other domain has.
+pub fn random_uuid() -> Result<[u8; 16]> {
     let mut uuid = [0; 16];
     rustix::rand::getrandom(&mut uuid, rustix::rand::GetRandomFlags::empty())
         .context("no random numbers for a uuid")?;

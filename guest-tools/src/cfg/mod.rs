@@ -22,7 +22,7 @@ const MAX_VCPUS: u64 = 32;
 /// The most memory, MiB: what the start-of-day layout can describe with ease.
 const MAX_MEMORY: u64 = 16 << 20;
 /// Names are used in paths of the store and of log files.
-const MAX_NAME: usize = 64;
+pub const MAX_NAME: usize = 64;
 
 /// Settings of xl that give a domain something these tools cannot give it. They are refused: a domain that lacks its device is
 /// worse than none.
@@ -67,7 +67,6 @@ const IGNORED: &[&str] = &[
     "bios",
     "boot",
     "claim_mode",
-    "cpus_soft",
     "device_model_args",
     "device_model_override",
     "device_model_user",
@@ -151,6 +150,9 @@ pub enum Action {
     Restart,
     /// It stays as it is, to be looked at, until somebody destroys it.
     Preserve,
+    /// It gets another name, stays as with `Preserve` but for its devices, and is made anew under its own name.
+    #[serde(rename = "rename-restart")]
+    RenameRestart,
 }
 
 /// A domain to be made.
@@ -176,6 +178,9 @@ pub struct Config {
     pub max_vcpus: u32,
     /// Which CPUs its vCPUs may run on.
     pub cpus: Pinning,
+    /// Which of them they prefer.
+    #[serde(default)]
+    pub cpus_soft: Pinning,
     /// Its share of the CPUs; the scheduler's own default (256) if there is none.
     pub weight: Option<u16>,
     /// The most it may use, in hundredths of a CPU; 0 is no limit.
@@ -329,7 +334,8 @@ impl Settings {
             max_memory: max_memory.unwrap_or(memory),
             vcpus: vcpus as u32,
             max_vcpus: max_vcpus as u32,
-            cpus: self.cpus()?,
+            cpus: self.cpus("cpus")?,
+            cpus_soft: self.cpus("cpus_soft")?,
             weight: self
                 .number("cpu_weight", 1..=65535)?
                 .map(|weight| weight as u16),
@@ -434,20 +440,20 @@ impl Settings {
         ))
     }
 
-    /// `cpus = "0-3"` for all vCPUs, or a list with an entry for each.
-    fn cpus(&mut self) -> Result<Pinning, ConfigError> {
-        let Some(Setting { value, place, .. }) = self.take("cpus") else {
+    /// `cpus = "0-3"` for all vCPUs, or a list with an entry for each; `cpus_soft` likewise.
+    fn cpus(&mut self, key: &str) -> Result<Pinning, ConfigError> {
+        let Some(Setting { value, place, .. }) = self.take(key) else {
             return Ok(Pinning::None);
         };
         let cpus = |value| match value {
             Value::Text(text) => {
-                Cpus::parse(&text).or_else(|what| error(&place, format!("`cpus`: {what}")))
+                Cpus::parse(&text).or_else(|what| error(&place, format!("`{key}`: {what}")))
             }
             Value::Number(cpu) => Cpus::parse(&cpu.to_string())
-                .or_else(|what| error(&place, format!("`cpus`: {what}"))),
+                .or_else(|what| error(&place, format!("`{key}`: {what}"))),
             Value::List(_) => error(
                 &place,
-                "`cpus` must be a string such as \"0-3\", or a list of such",
+                format!("`{key}` must be a string such as \"0-3\", or a list of such"),
             ),
         };
         match value {
@@ -549,6 +555,7 @@ impl Settings {
             "destroy" => Ok(Some(Action::Destroy)),
             "restart" => Ok(Some(Action::Restart)),
             "preserve" => Ok(Some(Action::Preserve)),
+            "rename-restart" => Ok(Some(Action::RenameRestart)),
             "coredump-destroy" | "coredump-restart" => {
                 self.warnings.push(format!(
                     "{place}: {key} = \"{text}\" is heeded without the core dump"
@@ -559,15 +566,17 @@ impl Settings {
                     Action::Restart
                 }))
             }
-            "rename-restart" | "soft-reset" => error(
+            "soft-reset" => error(
                 &place,
                 format!(
-                    "not supported yet: {key} = \"{text}\"; there are destroy, restart and preserve"
+                    "not supported: {key} = \"{text}\"; there are destroy, restart, rename-restart and preserve"
                 ),
             ),
             _ => error(
                 &place,
-                format!("`{key}` is `{text}` and may be destroy, restart or preserve"),
+                format!(
+                    "`{key}` is `{text}` and may be destroy, restart, rename-restart or preserve"
+                ),
             ),
         }
     }
@@ -654,6 +663,7 @@ fn nearest(key: &str) -> Option<&'static str> {
         "disk",
         "vif",
         "cpus",
+        "cpus_soft",
         "cpu_weight",
         "cap",
     ];

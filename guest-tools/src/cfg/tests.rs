@@ -32,6 +32,7 @@ fn the_least_configuration() {
             vcpus: 1,
             max_vcpus: 1,
             cpus: Pinning::None,
+            cpus_soft: Pinning::None,
             weight: None,
             cap: None,
             disks: Vec::new(),
@@ -108,7 +109,7 @@ fn all_settings() {
 fn what_is_shown_reads_the_same() {
     let all = config(
         "name = 'a'\nuuid = '01234567-89ab-cdef-0123-456789abcdef'\nkernel = '/k'\nramdisk = '/r'\nextra = 'a=\"b\" \\\\'\nmemory = 128\n\
-         maxmem = 256\nvcpus = 2\nmaxvcpus = 4\ncpus = [ '0-1', 3 ]\ncpu_weight = 512\ncap = 50\non_crash = 'restart'\n\
+         maxmem = 256\nvcpus = 2\nmaxvcpus = 4\ncpus = [ '0-1', 3 ]\ncpus_soft = [ '1', '3' ]\ncpu_weight = 512\ncap = 50\non_crash = 'restart'\non_reboot = 'rename-restart'\n\
          disk = [ '/a,raw,xvda,w!', 'vdev=hdc,cdrom,target=/b, \"c\".iso', '/d,raw,xvdb1,r,no-discard' ]\n\
          vif = [ 'rate=10Mb/s,mtu=1400,vifname=x,ip=10.0.0.2 10.0.0.3', 'bridge=br1,rate=7KB/s@33ms' ]\n",
     );
@@ -123,6 +124,21 @@ fn what_is_shown_reads_the_same() {
     assert_eq!(
         error_with("cpus = '3-1'"),
         "g.cfg:4: `cpus`: `3-1` is no set of CPUs; it must look like 0-3,^2 or all"
+    );
+    assert_eq!(
+        all.cpus_soft.of(1).map(ToString::to_string),
+        Some("3".into())
+    );
+    assert_eq!(
+        config(&format!("{GOOD}cpus_soft = 2"))
+            .cpus_soft
+            .of(0)
+            .map(ToString::to_string),
+        Some("2".into())
+    );
+    assert_eq!(
+        error_with("cpus_soft = 'x'"),
+        "g.cfg:4: `cpus_soft`: `x` is no set of CPUs; it must look like 0-3,^2 or all"
     );
     assert_eq!(
         error_with("cpu_weight = 0"),
@@ -191,8 +207,8 @@ fn what_is_not_there_yet_is_refused() {
         "g.cfg:4: not supported: type = \"hvm\"; only PV guests can be started (type = \"pv\")"
     );
     assert_eq!(
-        error_with("on_crash = 'rename-restart'"),
-        "g.cfg:4: not supported yet: on_crash = \"rename-restart\"; there are destroy, restart and preserve"
+        error_with("on_crash = 'soft-reset'"),
+        "g.cfg:4: not supported: on_crash = \"soft-reset\"; there are destroy, restart, rename-restart and preserve"
     );
 }
 
@@ -224,7 +240,7 @@ fn wrong_values() {
     );
     assert_eq!(
         error_with("on_reboot = 'maybe'"),
-        "g.cfg:4: `on_reboot` is `maybe` and may be destroy, restart or preserve"
+        "g.cfg:4: `on_reboot` is `maybe` and may be destroy, restart, rename-restart or preserve"
     );
     assert_eq!(
         error_with("uuid = '12'"),

@@ -29,6 +29,7 @@ impl fmt::Display for Action {
             Action::Destroy => "destroy",
             Action::Restart => "restart",
             Action::Preserve => "preserve",
+            Action::RenameRestart => "rename-restart",
         })
     }
 }
@@ -101,10 +102,12 @@ impl fmt::Display for Config {
         writeln!(f, "cmdline = {}", Quoted(&self.cmdline))?;
         writeln!(f, "memory = {}\nmaxmem = {}", self.memory, self.max_memory)?;
         writeln!(f, "vcpus = {}\nmaxvcpus = {}", self.vcpus, self.max_vcpus)?;
-        match &self.cpus {
-            Pinning::None => {}
-            Pinning::All(cpus) => writeln!(f, "cpus = {}", Quoted(&cpus.to_string()))?,
-            Pinning::Each(each) => list(f, "cpus", each)?,
+        for (key, pinning) in [("cpus", &self.cpus), ("cpus_soft", &self.cpus_soft)] {
+            match pinning {
+                Pinning::None => {}
+                Pinning::All(cpus) => writeln!(f, "{key} = {}", Quoted(&cpus.to_string()))?,
+                Pinning::Each(each) => list(f, key, each)?,
+            }
         }
         if let Some(weight) = self.weight {
             writeln!(f, "cpu_weight = {weight}")?;

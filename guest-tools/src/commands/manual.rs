@@ -5,10 +5,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
-use clap_complete::Shell;
+use clap_complete::env::{CompleteEnv, Shells};
+use clap_complete::{ArgValueCandidates, CompletionCandidate, Shell};
 use clap_mangen::Man;
+use pv_abi::ids::DomId;
 
 use crate::cli::CommandLine;
+use crate::find;
+use crate::hypercalls::Hypervisor;
+use crate::xs::Store;
 
 /// Writes to stdout; a reader that has gone ends it quietly.
 fn print(bytes: &[u8]) -> Result<()> {
@@ -20,11 +25,60 @@ fn print(bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// What makes a shell ask `dom` for what could come next: it runs `dom -- dom WORD...` with the shell's name in this variable.
+const ASKS: &str = "COMPLETE";
+/// Arguments that name domains, by their ids in the command line's definition.
+const NAME_DOMAINS: [&str; 2] = ["domain", "domains"];
+
+/// Answers a shell that asks, and ends the program; otherwise does nothing.
+pub fn complete() {
+    CompleteEnv::with_factory(|| completed(domains))
+        .var(ASKS)
+        .complete();
+}
+
+/// The command line with what could stand where a domain is named.
+fn completed(domains: fn() -> Vec<CompletionCandidate>) -> Command {
+    CommandLine::command().mut_subcommands(|sub| {
+        sub.mut_args(
+            |argument| match NAME_DOMAINS.contains(&argument.get_id().as_str()) {
+                true => argument.add(ArgValueCandidates::new(domains)),
+                false => argument,
+            },
+        )
+    })
+}
+
+/// The names of the domains there are. Where they cannot be told, none is: whoever presses Tab wants no message.
+fn domains() -> Vec<CompletionCandidate> {
+    let names = || -> Result<Vec<CompletionCandidate>> {
+        let (hypervisor, mut store) = (Hypervisor::open()?, Store::open()?);
+        let names = hypervisor
+            .domains()?
+            .into_iter()
+            .map(|info| find::name(&mut store, DomId(info.domain)));
+        names
+            .map(|name| Ok(CompletionCandidate::new(name?)))
+            .collect()
+    };
+    names().unwrap_or_default()
+}
+
+/// The script that makes `shell` ask.
+fn registration(shell: Shell) -> Result<Vec<u8>> {
+    let shell = shell.to_string();
+    let mut script = Vec::new();
+    let shells = Shells::builtins();
+    let completer = shells
+        .completer(&shell)
+        .with_context(|| format!("there is no completion for {shell}"))?;
+    completer.write_registration(ASKS, "dom", "dom", "dom", &mut script)?;
+    Ok(script)
+}
+
 /// `dom completion`.
 pub fn completion(shell: Shell) -> Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), "dom", &mut script);
-    print(&script)
+    print(&registration(shell)?)
 }
 
 /// What the manual says beyond what the command line's definition knows, in roff.
@@ -32,9 +86,20 @@ const MORE: &str = r#"
 .SH CONFIGURATION
 A domain's configuration has the syntax of xl.cfg. These settings are known:
 .BR name ", " uuid ", " kernel ", " ramdisk ", " cmdline ", " root ", " extra ", " memory ", " maxmem ", " vcpus ", "
-.BR maxvcpus ", " cpus ", " cpu_weight ", " cap ", " disk ", " vif ", " on_poweroff ", " on_reboot ", " on_crash ", "
+.BR maxvcpus ", " cpus ", " cpus_soft ", " cpu_weight ", " cap ", " disk ", " vif ", " on_poweroff ", " on_reboot ", " on_crash ", "
 .BR on_watchdog ", " type " and " builder .
 What is not supported is refused by its name.
+After the domain's end,
+.BR on_poweroff ", " on_reboot ", " on_crash " and " on_watchdog
+say what comes next:
+.B destroy
+gives back all it has,
+.B restart
+makes it anew,
+.B preserve
+leaves it to be looked at, and
+.B rename-restart
+leaves it under the name NAME-1 (or the next number that is free), without its disks and networks, and makes it anew.
 .SH FILES
 .TP
 .I /etc/hospes/auto/*.cfg
@@ -154,13 +219,67 @@ mod tests {
         assert!(page.contains(".SH CONFIGURATION") && !page.contains("watch ID"));
     }
 
+    /// What could come next after these words; the domains are those of a test.
+    fn next(words: &[&str]) -> Vec<String> {
+        let mut command = completed(|| ["Domain-0", "web"].map(CompletionCandidate::new).into());
+        let last = words.len() - 1;
+        let words = words.iter().map(Into::into).collect();
+        let next = clap_complete::engine::complete(&mut command, words, last, None).unwrap();
+        next.iter()
+            .map(|candidate| candidate.get_value().to_string_lossy().into_owned())
+            .collect()
+    }
+
     #[test]
-    fn completion_knows_the_commands() {
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut CommandLine::command(), "dom", &mut script);
+    fn completion_knows_the_commands_and_the_domains() {
+        assert_eq!(next(&["dom", "block-a"]), ["block-attach"]);
+        assert_eq!(next(&["dom", "pause", "w"]), ["web"]);
+        assert!(
+            next(&["dom", "shutdown", "web", ""]).contains(&"Domain-0".to_owned()),
+            "the second of several"
+        );
+        assert_eq!(next(&["dom", "vcpu-pin", "--json", "D"]), ["Domain-0"]);
+        assert!(
+            !next(&["dom", "rename", "web", ""]).contains(&"web".to_owned()),
+            "a new name is no domain's"
+        );
+        assert!(
+            !next(&["dom", "create", "w"]).contains(&"web".to_owned()),
+            "a file is no domain"
+        );
+    }
+
+    /// Every argument that names a domain is completed: one with another id would be forgotten.
+    #[test]
+    fn what_names_a_domain_is_called_so() {
+        for sub in command().get_subcommands().filter(|sub| {
+            sub.get_about()
+                .is_some_and(|about| about.to_string().contains("domain's"))
+        }) {
+            let named = sub
+                .get_arguments()
+                .any(|argument| NAME_DOMAINS.contains(&argument.get_id().as_str()));
             assert!(
-                String::from_utf8(script).unwrap().contains("block-attach"),
+                named || ["domid", "create", "watch"].contains(&sub.get_name()),
+                "{}",
+                sub.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn each_shell_has_a_script() {
+        for shell in [
+            Shell::Bash,
+            Shell::Zsh,
+            Shell::Fish,
+            Shell::Elvish,
+            Shell::PowerShell,
+        ] {
+            assert!(
+                String::from_utf8(registration(shell).unwrap())
+                    .unwrap()
+                    .contains(ASKS),
                 "{shell}"
             );
         }

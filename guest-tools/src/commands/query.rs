@@ -7,7 +7,7 @@ use pv_abi::sysctl::physcap;
 use serde::Serialize;
 
 use crate::cfg::ranges;
-use crate::hypercalls::Hypervisor;
+use crate::hypercalls::{Affinity, Hypervisor};
 use crate::output::{self, State, format_uuid, mib, seconds, table};
 use crate::xs::Store;
 use crate::{find, nodes, stored};
@@ -20,6 +20,8 @@ struct Listed {
     memory_mib: u64,
     memory_pages: u64,
     max_memory_pages: u64,
+    /// Pages that the guest sees beyond its own memory: its shared_info page and its grant table.
+    shared_pages: Option<u32>,
     vcpus: u32,
     online_vcpus: u32,
     state: &'static str,
@@ -29,14 +31,17 @@ struct Listed {
 }
 
 impl Listed {
-    fn new(store: &mut Store, info: &Getdomaininfo) -> Result<Self> {
+    fn new(hypervisor: &Hypervisor, store: &mut Store, info: &Getdomaininfo) -> Result<Self> {
         let state = State(info.flags);
+        // One that is being destroyed has no grant table any more.
+        let grant_frames = hypervisor.grant_frames(DomId(info.domain)).ok();
         Ok(Listed {
             name: find::name(store, DomId(info.domain))?,
             id: info.domain,
             memory_mib: mib(info.tot_pages),
             memory_pages: info.tot_pages,
             max_memory_pages: info.max_pages,
+            shared_pages: grant_frames.map(|frames| frames + 1),
             vcpus: if info.max_vcpu_id == INVALID_MAX_VCPU_ID {
                 0
             } else {
@@ -65,7 +70,7 @@ pub fn list(
     };
     let domains = infos
         .iter()
-        .map(|info| Listed::new(store, info))
+        .map(|info| Listed::new(hypervisor, store, info))
         .collect::<Result<Vec<_>>>()?;
     if json {
         return output::json(&domains);
@@ -74,7 +79,7 @@ pub fn list(
         "NAME", "ID", "MEM(MiB)", "VCPUS", "FLAGS", "STATE", "TIME(s)",
     ];
     if verbose {
-        header.extend(["PAGES", "MAXPAGES", "UUID"]);
+        header.extend(["PAGES", "MAXPAGES", "SHARED", "UUID"]);
     }
     let rows = domains.into_iter().map(|d| {
         let mut row = vec![
@@ -87,15 +92,17 @@ pub fn list(
             seconds(d.cpu_time_ns),
         ];
         if verbose {
+            let shared = d.shared_pages.map_or("-".into(), |pages| pages.to_string());
             row.extend([
                 d.memory_pages.to_string(),
                 d.max_memory_pages.to_string(),
+                shared,
                 d.uuid,
             ]);
         }
         row
     });
-    output::line(&table(&header, &[1, 2, 3, 6, 7, 8], rows.collect()));
+    output::line(&table(&header, &[1, 2, 3, 6, 7, 8, 9], rows.collect()));
     Ok(())
 }
 
@@ -109,6 +116,7 @@ struct ListedVcpu {
     state: &'static str,
     cpu_time_ns: u64,
     affinity: String,
+    soft_affinity: String,
 }
 
 /// `dom vcpu-list`: vCPUs of all domains, or of one.
@@ -147,7 +155,8 @@ pub fn vcpu_list(
                     _ => "ready",
                 },
                 cpu_time_ns: state.cpu_time,
-                affinity: ranges(&hypervisor.vcpu_affinity(id, vcpu, cpus)?),
+                affinity: ranges(&hypervisor.vcpu_affinity(id, vcpu, Affinity::Hard, cpus)?),
+                soft_affinity: ranges(&hypervisor.vcpu_affinity(id, vcpu, Affinity::Soft, cpus)?),
             });
         }
     }
@@ -164,9 +173,12 @@ pub fn vcpu_list(
             v.state.to_owned(),
             seconds(v.cpu_time_ns),
             v.affinity,
+            v.soft_affinity,
         ]
     };
-    let header = ["NAME", "ID", "VCPU", "CPU", "STATE", "TIME(s)", "AFFINITY"];
+    let header = [
+        "NAME", "ID", "VCPU", "CPU", "STATE", "TIME(s)", "AFFINITY", "PREFERS",
+    ];
     output::line(&table(
         &header,
         &[1, 2, 3, 5],

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cfg::Cpus;
 use crate::cli::Wait;
-use crate::hypercalls::Hypervisor;
+use crate::hypercalls::{Affinity, Hypervisor};
 use crate::output::{self, table};
 use crate::progress::Progress;
 use crate::xs::Store;
@@ -81,15 +81,23 @@ pub fn vcpu_set(
     }
 }
 
-/// `dom vcpu-pin`.
+/// `dom vcpu-pin`: `cpus` is where it may run, `soft` is where it prefers to; `-` leaves either as it is.
 pub fn vcpu_pin(
     hypervisor: &Hypervisor,
     store: &mut Store,
     which: &str,
     vcpu: &str,
     cpus: &str,
+    soft: Option<&str>,
 ) -> Result<()> {
-    let cpus = Cpus::parse(cpus).map_err(|what| anyhow!(what))?;
+    let set = |text: Option<&str>| match text {
+        None | Some("-") => Ok(None),
+        Some(text) => Cpus::parse(text).map(Some).map_err(|what| anyhow!(what)),
+    };
+    let said = [
+        (Affinity::Hard, set(Some(cpus))?),
+        (Affinity::Soft, set(soft)?),
+    ];
     let info = find::domain(hypervisor, store, which)?;
     let domain = DomId(info.domain);
     let all = vcpus_of(&info);
@@ -101,14 +109,32 @@ pub fn vcpu_pin(
             all.saturating_sub(1)
         ),
     };
-    let map = cpus
-        .among(hypervisor.physinfo()?.max_cpu_id + 1)
-        .map_err(|what| anyhow!(what))?;
-    for vcpu in chosen.clone() {
-        hypervisor.set_vcpu_affinity(domain, vcpu, &map)?;
+    let machine = hypervisor.physinfo()?.max_cpu_id + 1;
+    let mut maps = Vec::new();
+    for (affinity, cpus) in said {
+        let Some(cpus) = cpus else { continue };
+        maps.push((
+            affinity,
+            cpus.among(machine).map_err(|what| anyhow!(what))?,
+            cpus,
+        ));
+    }
+    if maps.is_empty() {
+        bail!("nothing is said: name CPUs that it may run on, CPUs that it prefers, or both");
+    }
+    for (affinity, map, _) in &maps {
+        for vcpu in chosen.clone() {
+            hypervisor.set_vcpu_affinity(domain, vcpu, *affinity, map)?;
+        }
     }
     stored::change(&info.handle, |config| {
-        chosen.for_each(|vcpu| config.cpus.set(vcpu, all, &cpus))
+        for (affinity, _, cpus) in &maps {
+            let pinning = match affinity {
+                Affinity::Hard => &mut config.cpus,
+                Affinity::Soft => &mut config.cpus_soft,
+            };
+            chosen.clone().for_each(|vcpu| pinning.set(vcpu, all, cpus));
+        }
     })
 }
 

@@ -9,6 +9,40 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{CallError, Hypervisor, Result};
 
+/// What is said of a vCPU and CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Affinity {
+    /// It may run on them and on no others.
+    Hard,
+    /// Of those it may run on it prefers them.
+    Soft,
+}
+
+impl Affinity {
+    /// The call's payload with a bitmap of `cpus` CPUs at `bitmap`.
+    fn payload(self, vcpu: u32, bitmap: u64, cpus: u32) -> abi::Vcpuaffinity {
+        let map = abi::CtlBitmap {
+            bitmap,
+            nr_bits: cpus,
+            pad: 0,
+        };
+        match self {
+            Affinity::Hard => abi::Vcpuaffinity {
+                vcpu,
+                flags: abi::VCPUAFFINITY_HARD,
+                hard: map,
+                ..Default::default()
+            },
+            Affinity::Soft => abi::Vcpuaffinity {
+                vcpu,
+                flags: abi::VCPUAFFINITY_SOFT,
+                soft: map,
+                ..Default::default()
+            },
+        }
+    }
+}
+
 impl Hypervisor {
     fn domctl(&self, op: &'static str, ctl: &mut Domctl) -> Result<()> {
         // A long operation that was interrupted wants to be called again, with what it has written back.
@@ -66,6 +100,18 @@ impl Hypervisor {
             abi::OP_DESTROYDOMAIN,
             domain,
         )
+    }
+
+    /// Gives a domain another uuid.
+    pub fn set_uuid(&self, domain: DomId, uuid: [u8; 16]) -> Result<()> {
+        let payload = abi::SetDomainHandle { handle: uuid };
+        self.domctl_with(
+            "the domain's uuid (setdomainhandle)",
+            abi::OP_SETDOMAINHANDLE,
+            domain,
+            &payload,
+        )
+        .map(drop)
     }
 
     /// Stops a domain's vCPUs; counted.
@@ -188,26 +234,26 @@ impl Hypervisor {
         }
     }
 
-    /// The CPUs a vCPU may run on, one bool a CPU.
-    pub fn vcpu_affinity(&self, domain: DomId, vcpu: u32, cpus: u32) -> Result<Vec<bool>> {
+    /// The CPUs a vCPU may run on, or prefers, one bool a CPU.
+    pub fn vcpu_affinity(
+        &self,
+        domain: DomId,
+        vcpu: u32,
+        affinity: Affinity,
+        cpus: u32,
+    ) -> Result<Vec<bool>> {
         let op = "a vCPU's affinity (getvcpuaffinity)";
         let bytes = cpus.div_ceil(8) as usize;
         let buffer = self
             .privcmd
             .buffer(bytes)
             .map_err(|errno| CallError { op, errno })?;
-        let hard = abi::CtlBitmap {
-            bitmap: buffer.addr(),
-            nr_bits: cpus,
-            pad: 0,
-        };
-        let payload = abi::Vcpuaffinity {
-            vcpu,
-            flags: abi::VCPUAFFINITY_HARD,
-            hard,
-            ..Default::default()
-        };
-        self.domctl_with(op, abi::OP_GETVCPUAFFINITY, domain, &payload)?;
+        self.domctl_with(
+            op,
+            abi::OP_GETVCPUAFFINITY,
+            domain,
+            &affinity.payload(vcpu, buffer.addr(), cpus),
+        )?;
         let map: Vec<u8> = buffer.get_slice(bytes);
         Ok((0..cpus)
             .map(|cpu| {
@@ -217,8 +263,14 @@ impl Hypervisor {
             .collect())
     }
 
-    /// Says which CPUs a vCPU may run on: one bool a CPU, at least one of them true.
-    pub fn set_vcpu_affinity(&self, domain: DomId, vcpu: u32, cpus: &[bool]) -> Result<()> {
+    /// Says which CPUs a vCPU may run on, or prefers: one bool a CPU, at least one of them true.
+    pub fn set_vcpu_affinity(
+        &self,
+        domain: DomId,
+        vcpu: u32,
+        affinity: Affinity,
+        cpus: &[bool],
+    ) -> Result<()> {
         let op = "a vCPU's affinity (setvcpuaffinity)";
         let mut map = vec![0u8; cpus.len().div_ceil(8)];
         for (cpu, _) in cpus.iter().enumerate().filter(|(_, on)| **on) {
@@ -231,17 +283,7 @@ impl Hypervisor {
             .buffer(map.len())
             .map_err(|errno| CallError { op, errno })?;
         buffer.put(map.as_slice());
-        let hard = abi::CtlBitmap {
-            bitmap: buffer.addr(),
-            nr_bits: cpus.len() as u32,
-            pad: 0,
-        };
-        let payload = abi::Vcpuaffinity {
-            vcpu,
-            flags: abi::VCPUAFFINITY_HARD,
-            hard,
-            ..Default::default()
-        };
+        let payload = affinity.payload(vcpu, buffer.addr(), cpus.len() as u32);
         self.domctl_with(op, abi::OP_SETVCPUAFFINITY, domain, &payload)
             .map(drop)
     }

@@ -1,6 +1,6 @@
 //! memory_op and the grant table's frames.
 
-use pv_abi::grant::{self, SetupTable};
+use pv_abi::grant::{self, QuerySize, SetupTable};
 use pv_abi::hypercall::nr;
 use pv_abi::ids::{DomId, Mfn};
 use pv_abi::memory as abi;
@@ -59,6 +59,25 @@ impl Hypervisor {
             [abi::OP_SET_MEMORY_MAP, addr, 0, 0, 0]
         })
         .map(drop)
+    }
+
+    /// Pages of a domain's grant table: the hypervisor's, shown to the guest.
+    pub fn grant_frames(&self, domain: DomId) -> Result<u32> {
+        let op = "the size of the domain's grant table (query_size)";
+        let mut size = QuerySize {
+            dom: domain.0,
+            ..Default::default()
+        };
+        self.with_struct(op, nr::GRANT_TABLE_OP, &mut size, |addr| {
+            [grant::OP_QUERY_SIZE, addr, 1, 0, 0]
+        })?;
+        match size.status {
+            grant::ST_OKAY => Ok(size.nr_frames),
+            _ => Err(CallError {
+                op,
+                errno: Errno::INVAL,
+            }),
+        }
     }
 
     /// Maps the first page of a domain's grant table.

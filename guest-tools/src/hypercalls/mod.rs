@@ -6,6 +6,8 @@ mod memory;
 mod sysctl;
 mod version;
 
+pub use domctl::Affinity;
+
 use pv_abi::hypercall::nr;
 use pv_abi::ids::{DomId, Mfn};
 use rustix::io::Errno;

@@ -12,7 +12,7 @@ use linked_list_allocator::Heap;
 use pv_abi::ids::MachineAddr;
 
 /// Pages the heap grows by at least.
-const STEP: u64 = 16;
+const STEP: u64 = 4;
 
 /// The allocator object; the binary declares the one static of it.
 pub struct HypervisorHeap(Lock<Inner>);

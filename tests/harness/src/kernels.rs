@@ -391,6 +391,10 @@ pub const KERNELS: &[Kernel] = &[
         icount: true,
         ..kernel("stretch", "the longest time without a preemption point")
     },
+    Kernel {
+        icount: true,
+        ..kernel("wakeup", "how late timers are beside a domain that spins")
+    },
     two(
         "hostile_race_types",
         "one vCPU pins what another maps writable",

@@ -298,14 +298,14 @@ families! {
         3 pausedomain Dom0 Tools Implemented "";
         4 unpausedomain Dom0 Tools Implemented "";
         5 getdomaininfo Dom0 Tools Implemented "";
-        9 setvcpuaffinity Dom0 Tools Implemented "hard affinity; soft is accepted and has no effect";
+        9 setvcpuaffinity Dom0 Tools Implemented "hard and soft affinity";
         10 shadow_op Dom0 Tools Absent "log-dirty, for live migration";
         11 max_mem Dom0 Tools Implemented "";
         12 setvcpucontext Dom0 Tools Implemented "";
         13 getvcpucontext Dom0 Tools Implemented "";
         14 getvcpuinfo Dom0 Tools Implemented "";
         15 max_vcpus Dom0 Tools Implemented "";
-        16 scheduler_op Dom0 Tools Partial "weights as credit2; no caps";
+        16 scheduler_op Dom0 Tools Partial "weights and caps as credit2";
         17 setdomainhandle Dom0 Tools Implemented "";
         18 setdebugging Dom0 Nobody Absent "";
         19 irq_permission Dom0 Nobody Absent "";

@@ -12,9 +12,9 @@
 source "$(dirname "$0")/lib.sh"
 
 count=${SCENARIO_GUESTS:-100}
-# Started together. A guest has 96 MiB, and 72 when it is up.
+# Started together. A guest has 96 MiB, and 84 when it is up.
 batch=4
-memory=$((1664 + count * 74))
+memory=$((1664 + count * 86))
 
 # shellcheck disable=SC2016 # dom0's shell expands these
 commands="count=$count batch=$batch"'
@@ -25,7 +25,7 @@ each() {
 }
 create() { write_cfg $1 "memory = 96" "extra = \"console=hvc0 quiet\""; dom create /run/$1.cfg; }
 is_up() { expect $1 "guest up" 200; }
-less() { dom mem-set $1 72; }
+less() { dom mem-set $1 84; }
 ask() { input $1 "echo \$((6 * 7)) answers"; }
 answers() { expect $1 "^42 answers" 120; }
 off() { input $1 "poweroff -f"; }
@@ -53,12 +53,16 @@ done
 each 1 $count ask
 each 1 $count answers
 echo "all $count answer"
+input g1 "cat /proc/meminfo"
+expect g1 "^VmallocChunk"
+console g1 | grep "^Mem"
 
 sleep 5
 echo "quiet 1"
 sleep 20
 echo "quiet 2"
 dom list -v | tail -n 3
+! dom list | grep crashed || fail "some have crashed"
 kept=$((others - $(pages_of_others)))
 echo "with $count guests the hypervisor keeps $kept pages more than those that they see: $((kept * 4096 / count)) bytes for each"
 

@@ -8,7 +8,7 @@
 source "$(dirname "$0")/lib.sh"
 
 # shellcheck disable=SC2016 # dom0's shell expands these
-in_dom0 --smp 2 --memory 1536 --timeout "$(seconds 450)" '
+in_dom0 --smp 2 --memory 1536 --serial-log "$SCENARIO_TEMP/serial" --timeout "$(seconds 450)" '
 refused() {
     words=$1; shift
     ! "$@" >/dev/null 2>/run/err || fail "not refused: $*"
@@ -117,6 +117,8 @@ dom uptime
 input g "dd if=/dev/zero of=/dev/xvda bs=1M count=4 conv=fsync; echo \"written: \$?\""
 expect g "^written: 0"
 dom top --batch -n 1 -d 1
+# On a whole terminal: the serial line.
+dom top -n 2 -d 1 </dev/hvc0 >/dev/hvc0
 dom metrics >/run/metrics
 grep "^hospes_domain_disk_written_bytes_total{domain=\"g\",id=\"1\",disk=\"xvda\"} 4194304" /run/metrics
 grep -q "^hospes_domain_cpu_seconds_total{domain=\"g\"" /run/metrics && grep -q "^# EOF" /run/metrics
@@ -208,3 +210,10 @@ dom completion bash | grep -c block-attach
 now=$(free_pages)
 echo "free pages: $free before, $now after"
 audit'
+
+# What a terminal at the serial line got: another screen, three tables on it, and the screen from before.
+screen=$(tr -d '\r' <"$SCENARIO_TEMP/serial" | sed -n $'/\e\\[?1049h/,/\e\\[?1049l/p')
+has "dom top's screen" "$screen" $'^\e\\[\\?1049h\e\\[\\?25l\e\\[H2 CPUs, .* 2 domains\e\\[K$'
+equal "tables" "$(grep -c $'^NAME .*STATE .*READ/s' <<<"$screen")" 3
+equal "rows of the guest" "$(grep -cE $'^g +1 +[a-z]+ .*\e\\[K$' <<<"$screen")" 3
+has "its end" "$screen" $'\e\\[J\e\\[\\?25h\e\\[\\?1049l'

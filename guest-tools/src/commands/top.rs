@@ -190,6 +190,22 @@ pub fn top(hypervisor: &Hypervisor, store: &mut Store, options: Options) -> Resu
     Ok(())
 }
 
+/// What a terminal of that size is sent to show what of a text it has room for, and nothing else. A serial line does not know
+/// how large the terminal at its end is, and says 0: then it is taken for one of 24 rows and 80 columns.
+fn fitted(text: &str, rows: u16, columns: u16) -> String {
+    let (rows, columns) = (
+        if rows == 0 { 24 } else { rows },
+        if columns == 0 { 80 } else { columns },
+    );
+    let mut shown = String::from("\x1b[H");
+    for line in text.lines().take(usize::from(rows.max(2)) - 1) {
+        shown.extend(line.chars().take(columns.into()));
+        shown.push_str("\x1b[K\r\n");
+    }
+    shown.push_str("\x1b[J");
+    shown
+}
+
 /// A terminal that shows one text after the other; as it was before when this is dropped.
 struct Screen {
     _raw: Option<RawTerminal>,
@@ -213,14 +229,8 @@ impl Screen {
     /// Shows what of a text the terminal has room for.
     fn show(&mut self, text: &str) -> Result<()> {
         let (rows, columns) =
-            tcgetwinsize(std::io::stdout()).map_or((24, 80), |size| (size.ws_row, size.ws_col));
-        let mut shown = String::from("\x1b[H");
-        for line in text.lines().take(usize::from(rows.max(2)) - 1) {
-            shown.extend(line.chars().take(columns.into()));
-            shown.push_str("\x1b[K\r\n");
-        }
-        shown.push_str("\x1b[J");
-        Screen::write(&shown)
+            tcgetwinsize(std::io::stdout()).map_or((0, 0), |size| (size.ws_row, size.ws_col));
+        Screen::write(&fitted(text, rows, columns))
     }
 
     /// Waits; true if a key has ended it.
@@ -289,6 +299,20 @@ mod tests {
         now.at = before.at + Duration::from_secs(1);
         now.domains[1].disks.clear();
         assert_eq!(compare(&before, &now).domains[1].disk_written_per_s, 0.0);
+    }
+
+    #[test]
+    fn a_screen_shows_what_it_has_room_for() {
+        assert_eq!(
+            fitted("abc\nde\nf", 3, 2),
+            "\x1b[Hab\x1b[K\r\nde\x1b[K\r\n\x1b[J"
+        );
+        let long = format!("{}\n", "x".repeat(100)).repeat(30);
+        let serial = fitted(&long, 0, 0);
+        assert_eq!(
+            (serial.matches("\r\n").count(), serial.matches('x').count()),
+            (23, 23 * 80)
+        );
     }
 
     #[test]

@@ -18,6 +18,8 @@ memory=$((1664 + count * 86))
 
 # shellcheck disable=SC2016 # dom0's shell expands these
 commands="count=$count batch=$batch"'
+# One program that asks for all, not one for each.
+domid() { dom domid $1 2>/dev/null; }
 # each FIRST LAST COMMAND...: the command with "gN" behind it, for each.
 each() {
     number=$1 last=$2; shift 2

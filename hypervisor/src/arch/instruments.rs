@@ -88,10 +88,14 @@ mod on {
             return;
         };
         let (since, now) = (n.since.load(Relaxed), now());
+        // No hypercall runs: a CPU that comes out of its sleep.
+        if since == 0 {
+            return;
+        }
         n.since.store(now, Relaxed);
         let [ticks, hypercall, argument] = &LONGEST;
         // Two CPUs may mix their records up; the longest time is right.
-        if since != 0 && now.wrapping_sub(since) > ticks.load(Relaxed) {
+        if now.wrapping_sub(since) > ticks.load(Relaxed) {
             ticks.store(now.wrapping_sub(since), Relaxed);
             hypercall.store(u64::from(n.hypercall.load(Relaxed)), Relaxed);
             argument.store(n.argument.load(Relaxed), Relaxed);

@@ -160,11 +160,18 @@ impl Worker {
             e::OP_ALLOC_UNBOUND => [dom | self.domid() << 16, 0],
             e::OP_BIND_INTERDOMAIN | e::OP_STATUS => [dom | port << 32, 0],
             // Away with everything: seldom, or there is never anything.
-            e::OP_RESET => [if self.rng.one_in(20) { dom } else { 77 }, 0],
+            e::OP_RESET => [if self.w.dom0 && self.rng.one_in(20) { dom } else { 77 }, 0],
+            // A domU speaks to the console daemon through one of its first.
+            e::OP_CLOSE if !self.w.dom0 => [port.max(3), 0],
             e::OP_CLOSE | e::OP_SEND | e::OP_UNMASK => [port, 0],
             _ => [self.word(), self.word()],
         };
-        let arg = self.put_loose(&[words[0], words[1], 0]);
+        let words = [words[0], words[1], 0];
+        let arg = if op == e::OP_CLOSE && !self.w.dom0 {
+            self.put(&words)
+        } else {
+            self.put_loose(&words)
+        };
         Call::new(nr::EVENT_CHANNEL_OP, op, [op, arg, 0, 0, 0])
     }
 

@@ -46,7 +46,7 @@ printed fuzz "^VERDICT: pass" || fail "the fuzzer did not say that all is well"
 audit
 for name in fuzz quiet; do dom destroy $name; done
 audit
-# The hypervisor keeps what its heap has grown by.
+# dom0 keeps pages it asked for as room to map grants in, the hypervisor what its heap has grown by.
 back() { [ "$(free_pages)" -ge $((before - 64)) ]; }
 until_true 30 back || fail "$before pages were free, now $(free_pages)"
 echo "memory is back: $before pages were free before, $(free_pages) are now"'

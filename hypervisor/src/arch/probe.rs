@@ -22,6 +22,7 @@ global_asm!(
     .section .text.probe, "ax"
     /* rdi = RIP, rsi = RSP in ring 3; returns the vector that ended the excursion. TSS.rsp0 points to the top of this
      * stack block, where nothing stands yet. */
+    .globl probe_ring3, probe_bp, probe_gp, probe_pf
 probe_ring3:
     push rbx
     push rbp

@@ -11,11 +11,11 @@
 //! ```
 //!
 //! Lines that begin with ` `, `-` or `+` are the change: lines there are, lines that go, lines that come. They are
-//! compared without the blanks around them, so a moved or re-indented line still is the same one; the lines that are
+//! compared without blanks, so a line that was moved, re-indented or broken in two still is the same one; the lines that are
 //! there and those that go must follow each other at exactly one place of the file. `#` begins a comment.
 //!
 //! A test is `host PACKAGE NAME` (a test of the package's library; `PACKAGE/TARGET` for one of its integration tests) or
-//! `kernel NAME` (a PV test kernel, on the mutated hypervisor). `quick` behind a test's line lets `test` without
+//! `kernel NAME` (a PV test kernel, on the mutated hypervisor). A mutant may have several: each must notice. `quick` behind a test's line lets `test` without
 //! `--long` run the mutant too.
 
 use std::path::{Path, PathBuf};
@@ -56,7 +56,8 @@ impl std::fmt::Display for Test {
 pub struct Mutant {
     pub name: String,
     pub removes: String,
-    pub test: Test,
+    /// Each of them must notice; there is at least one.
+    pub tests: Vec<Test>,
     pub quick: bool,
     pub file: PathBuf,
     /// The change, in order.
@@ -109,7 +110,8 @@ fn parse(text: &str) -> Result<Vec<Mutant>, (usize, String)> {
 struct Draft {
     name: String,
     removes: String,
-    test: Option<(Test, bool)>,
+    tests: Vec<Test>,
+    quick: bool,
     file: PathBuf,
     lines: Vec<(Mark, String)>,
 }
@@ -129,7 +131,9 @@ impl Draft {
         } else if let Some(path) = line.strip_prefix("file ") {
             self.file = path.trim().into();
         } else if let Some(test) = line.strip_prefix("test ") {
-            self.test = Some(parse_test(test)?);
+            let (test, quick) = parse_test(test)?;
+            self.tests.push(test);
+            self.quick |= quick;
         } else {
             return Err(format!("'{line}' is no line of a mutant"));
         }
@@ -138,7 +142,9 @@ impl Draft {
 
     fn finish(self) -> Result<Mutant, String> {
         let missing = |what: &str| format!("mutant {}: no line '{what}'", self.name);
-        let (test, quick) = self.test.ok_or_else(|| missing("test"))?;
+        if self.tests.is_empty() {
+            return Err(missing("test"));
+        }
         if self.removes.is_empty() {
             return Err(missing("removes"));
         }
@@ -151,8 +157,8 @@ impl Draft {
         Ok(Mutant {
             name: self.name,
             removes: self.removes,
-            test,
-            quick,
+            tests: self.tests,
+            quick: self.quick,
             file: self.file,
             lines: self.lines,
         })
@@ -193,41 +199,57 @@ impl Mutant {
     /// # Errors
     /// Unless the old lines stand at exactly one place.
     pub fn apply(&self, text: &str) -> Result<String, String> {
-        let lines: Vec<&str> = text.lines().collect();
-        let old: Vec<&str> = self
-            .lines
-            .iter()
-            .filter(|l| l.0 != Mark::Comes)
-            .map(|l| l.1.as_str())
-            .collect();
-        let places: Vec<usize> = (0..lines.len())
-            .filter(|&i| {
-                lines[i..].len() >= old.len()
-                    && old.iter().zip(&lines[i..]).all(|(o, l)| l.trim() == *o)
+        let lines = |without: Mark| -> Vec<&str> {
+            let some = self.lines.iter().filter(|l| l.0 != without);
+            some.map(|l| l.1.as_str()).collect()
+        };
+        let (there, mut old) = (squeezed(text), squeezed(&lines(Mark::Comes).join("\n")));
+        // A comma at the end may be one of those that formatting decides about.
+        let comma = old.pop_if(|c| c.0 == ',').is_some();
+        let places: Vec<(usize, usize)> = (0..=there.len().saturating_sub(old.len()))
+            .filter(|&i| there.len() >= i + old.len())
+            .filter(|&i| old.iter().zip(&there[i..]).all(|(o, t)| o.0 == t.0))
+            .map(|i| (there[i].1, there[i + old.len() - 1].1 + 1))
+            .map(|(start, end)| {
+                (
+                    start,
+                    end + usize::from(comma && text[end..].starts_with(',')),
+                )
+            })
+            .filter(|&(start, end)| {
+                let before = text[..start].rsplit('\n').next();
+                let behind = text[end..].split('\n').next();
+                before.is_none_or(|l| l.trim().is_empty())
+                    && behind.is_none_or(|l| l.trim().is_empty())
             })
             .collect();
-        let [place] = places[..] else {
+        let [(start, end)] = places[..] else {
             return Err(format!(
                 "its old lines stand at {} places of {}, not at one",
                 places.len(),
                 self.file.display()
             ));
         };
-        let mut out: Vec<String> = lines[..place].iter().map(ToString::to_string).collect();
-        let mut next = place;
-        for (mark, new) in &self.lines {
-            match mark {
-                Mark::Comes => out.push(new.clone()),
-                Mark::Stays => out.push(lines[next].to_string()),
-                Mark::Goes => {}
-            }
-            if *mark != Mark::Comes {
-                next += 1;
-            }
-        }
-        out.extend(lines[next..].iter().map(ToString::to_string));
-        Ok(out.join("\n") + "\n")
+        Ok(format!(
+            "{}{}{}",
+            &text[..start],
+            lines(Mark::Goes).join("\n"),
+            &text[end..]
+        ))
     }
+}
+
+/// The characters of `text` that no formatter adds or removes, and where each stands: no blanks, and no commas before a
+/// closing bracket. (Each of them is one byte, or the last of several.)
+fn squeezed(text: &str) -> Vec<(char, usize)> {
+    let mut all: Vec<(char, usize)> = Vec::new();
+    for (at, c) in text.char_indices().filter(|(_, c)| !c.is_whitespace()) {
+        if matches!(c, ')' | ']' | '}') && all.last().is_some_and(|l| l.0 == ',') {
+            all.pop();
+        }
+        all.push((c, at + c.len_utf8() - 1));
+    }
+    all
 }
 
 #[cfg(test)]
@@ -240,12 +262,24 @@ mod tests {
     fn a_mutant_changes_one_place_whatever_its_indentation() {
         let m = &parse(ONE).expect("it parses")[0];
         assert!(m.quick);
-        assert_eq!(m.test.to_string(), "host boot/files x::y");
+        let tests = |m: &Mutant| m.tests.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(tests(m), ["host boot/files x::y"]);
+        let two = ONE.replace("file ", "test kernel k\nfile ");
+        assert_eq!(
+            tests(&parse(&two).expect("two tests")[0]),
+            ["host boot/files x::y", "kernel k"]
+        );
         assert_eq!(
             m.apply("    if a {\n  stop();\n}\nstop();\n"),
             Ok("    if a {\ngo();\n}\nstop();\n".into())
         );
+        let broken = "if a\n{\n    stop(\n    );\n}\n";
+        assert_eq!(m.apply(broken), Ok("if a {\ngo();\n}\n".into()));
         assert!(m.apply("if a {\n}\n").is_err(), "the old line is gone");
+        assert!(
+            m.apply("if a {\nstop(); more();\n").is_err(),
+            "a part of a line"
+        );
         assert!(
             m.apply("if a {\nstop();\n}\nif a {\nstop();\n}\n").is_err(),
             "it is there twice"

@@ -120,6 +120,7 @@ extern "C" fn hospes_ist(regs: *mut GuestRegs, vector: u64) {
         // A spurious breakpoint of the hypervisor (a guest set one up and entered): nothing to do.
         1 => {}
         2 => crate::panic::nmi(regs),
+        18 => crate::panic::machine_check(regs),
         _ => crate::panic::fault(regs, crate::arch::cr::read_cr2()),
     }
 }
@@ -159,6 +160,7 @@ extern "C" fn hospes_exit_work(regs: *mut GuestRegs) {
 
 /// What a vCPU needs done in its own memory after a switch.
 fn resumed(cx: &mut Cx) -> Result<(), Reason> {
+    this_cpu().upcall.set(cx.vcpu.info.upcall_ptr());
     if core::mem::take(&mut cx.arch.failed_segments) && cx.arch.failsafe_callback.address != 0 {
         bounce::failsafe(cx)?;
     }

@@ -138,6 +138,7 @@ pub fn destroy(d: &DomainRef) -> Result<(), Errno> {
     }
     let mut progress = d.teardown.try_lock().ok_or(Errno::EAGAIN)?;
     if *progress == Teardown::None {
+        crate::time::watchdog::forget(d);
         for v in d.vcpus() {
             if let Some(v) = VcpuRef::new(d, v.id) {
                 sched::sync_off_cpu(&v);
@@ -148,7 +149,6 @@ pub fn destroy(d: &DomainRef) -> Result<(), Errno> {
         if !events::close_all(d) {
             return Err(Errno::EAGAIN);
         }
-        crate::time::watchdog::forget(d);
         d.pirqs.release(d.id);
         *progress = Teardown::Stopped;
     }

@@ -8,6 +8,7 @@
 pub mod audit;
 pub mod capture;
 pub mod current;
+pub mod debugreg;
 pub mod lifecycle;
 pub mod setup;
 pub mod slots;
@@ -25,6 +26,7 @@ use crate::mm::shared_frame::{InfoPage, SharedFrame};
 use crate::platform::irq::Pirqs;
 use crate::sched::share::Share;
 use crate::sync::{Lock, Rank};
+use crate::time::watchdog::Watchdogs;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -130,6 +132,8 @@ pub struct Domain {
     pub cpuid: Lock<Vec<CpuidLeaf>>,
     /// Memory map the toolstack gave it; empty means none.
     pub e820: Lock<Vec<E820Entry>>,
+    /// SCHEDOP_watchdog.
+    pub watchdogs: Watchdogs,
     /// VCPUOP/vm ops have begun: the CPU policy is fixed.
     pub started: AtomicBool,
     /// Progress of the destruction, for domctl continuations.
@@ -170,6 +174,7 @@ impl Domain {
             time_offset: AtomicU64::new(0),
             cpuid: Lock::new(Rank::Domain, Vec::new()),
             e820: Lock::new(Rank::Domain, Vec::new()),
+            watchdogs: Watchdogs::new(),
             started: AtomicBool::new(false),
             teardown: Lock::new(Rank::Domain, lifecycle::Teardown::default()),
         })?;

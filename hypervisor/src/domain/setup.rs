@@ -104,6 +104,7 @@ pub fn apply(
     for (vector, t) in (0..=255).zip(&c.trap_ctxt) {
         arch.traps.set(vector, TrapInfo { cs: t.cs | 3, ..*t })?;
     }
+    arch.debugreg = super::debugreg::from_context(&c.debugreg);
     arch.kernel_ss = c.kernel_ss & 0xffff | 3;
     arch.kernel_sp = c.kernel_sp;
     arch.event_callback = Callback {

@@ -111,7 +111,7 @@ impl VcpuArch {
             nmi_blocked: false,
             iopl: 0,
             iobitmap: None,
-            debugreg: [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400],
+            debugreg: crate::domain::debugreg::RESET,
             ts: false,
             cr4: 0,
             xcr0: 1,
@@ -184,6 +184,8 @@ pub struct Vcpu {
     pub periodic_next: AtomicU64,
     /// Deadline of SCHEDOP_poll; 0 = none.
     pub poll_deadline: AtomicU64,
+    /// vCPU 0: when the domain's first watchdog barks, system ns; 0 = none does.
+    pub watchdog: AtomicU64,
     /// Runstate accounting.
     pub accounting: Lock<Accounting>,
     /// Ports of per-vCPU VIRQs, indexed by VIRQ; 0 = unbound.
@@ -210,6 +212,7 @@ impl Vcpu {
             periodic: AtomicU64::new(10_000_000),
             periodic_next: AtomicU64::new(0),
             poll_deadline: AtomicU64::new(0),
+            watchdog: AtomicU64::new(0),
             accounting: Lock::new(
                 Rank::Vcpu,
                 Accounting {

@@ -3,7 +3,7 @@
 use super::{Args, Outcome};
 use crate::arch::layout::is_canonical;
 use crate::domain::vcpu::Callback;
-use crate::domain::{Cx, VcpuArch};
+use crate::domain::{Cx, VcpuArch, debugreg};
 use crate::mm::descriptor::sanitise;
 use crate::mm::guest;
 use crate::mm::tables::GDT_PAGES;
@@ -217,41 +217,9 @@ pub fn read_debugreg(cx: &Cx, n: u64) -> Result<u64, Errno> {
 /// Sets a debug register.
 ///
 /// # Errors
-/// `ENODEV` for one that does not exist, `EPERM` for an address of the hypervisor or a kind of breakpoint guests may
-/// not set, `EINVAL` for reserved bits.
+/// As [`debugreg::write`].
 pub fn write_debugreg(cx: &mut Cx, n: u64, v: u64) -> Result<(), Errno> {
-    match n {
-        0..=3 => {
-            if !emulate::is_guest_address(v) {
-                return Err(Errno::EPERM);
-            }
-            if let Some(d) = cx.arch.debugreg.get_mut(n as usize) {
-                *d = v;
-            }
-        }
-        4 | 6 => {
-            if v >> 32 != 0 {
-                return Err(Errno::EINVAL);
-            }
-            cx.arch.debugreg[6] = v & 0xffff_efff | 0xffff_0ff0;
-        }
-        5 | 7 => {
-            if v >> 32 != 0 {
-                return Err(Errno::EINVAL);
-            }
-            if v & 1 << 13 != 0 {
-                return Err(Errno::EPERM);
-            }
-            // I/O breakpoints (kind 2) need CR4.DE and would see the hypervisor's accesses.
-            for i in 0..4 {
-                if v >> (i * 2) & 3 != 0 && v >> (16 + i * 4) & 3 == 2 {
-                    return Err(Errno::EPERM);
-                }
-            }
-            cx.arch.debugreg[7] = v & !0xd800 | 0x400;
-        }
-        _ => return Err(Errno::ENODEV),
-    }
+    debugreg::write(&mut cx.arch.debugreg, n, v)?;
     #[cfg(target_os = "none")]
     crate::arch::debugreg::set(&cx.arch.debugreg);
     Ok(())

@@ -4,13 +4,13 @@ use super::{Args, Outcome};
 use crate::arch::layout::is_guest_range;
 use crate::arch::percpu;
 use crate::domain::lifecycle;
-use crate::domain::{Cx, ShutdownReason, slots};
+use crate::domain::{Cx, ShutdownReason, VcpuRef, slots};
 use crate::events;
 use crate::mm::guest;
 use crate::time::{now, timers, watchdog};
 use core::sync::atomic::Ordering;
 use pv_abi::errno::Errno;
-use pv_abi::ids::{DomId, GuestHandle};
+use pv_abi::ids::{DomId, GuestHandle, VcpuId};
 use pv_abi::sched as s;
 use pv_abi::shared_info::EVTCHN_PENDING;
 
@@ -93,9 +93,10 @@ pub fn sched_op_compat(cx: &mut Cx, a: Args) -> Outcome {
 fn set_watchdog(cx: &mut Cx, w: s::Watchdog) -> Outcome {
     match watchdog::set(cx.domain(), w.id, w.timeout) {
         Ok(id) => {
-            timers::changed(cx.vcpu);
-            if w.timeout == 0 && w.id == 0 {
-                watchdog::run(now());
+            if cx.vcpu.id == VcpuId(0) {
+                timers::changed(cx.vcpu);
+            } else if let Some(v) = VcpuRef::new(cx.domain(), VcpuId(0)) {
+                timers::changed_by_another(&v);
             }
             Outcome::Return(i64::from(id))
         }

@@ -4,6 +4,7 @@ use super::{Args, Outcome};
 use crate::arch::percpu::{CpuId, pending, this_cpu};
 use crate::domain::{Cx, ShutdownReason, VcpuRef, lifecycle, setup};
 use crate::mm::guest;
+use crate::mm::shared_frame::InfoPage;
 use crate::platform::machine;
 use crate::sched;
 use crate::time::{now, runstate, timers};
@@ -70,6 +71,8 @@ pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {
                 .store(now().saturating_add(p.period_ns), Ordering::Relaxed);
             if own {
                 timers::changed(cx.vcpu);
+            } else {
+                timers::changed_by_another(&target);
             }
             Outcome::Return(0)
         }
@@ -106,11 +109,21 @@ pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {
             let Ok(r) = guest::copy_from_guest(GuestHandle::<v::RegisterVcpuInfo>::new(arg)) else {
                 return Errno::EFAULT.into();
             };
+            if let Err(e) = InfoPage::check_place(r.offset) {
+                return e.into();
+            }
+            // One's own, or that of a vCPU that is down.
+            if !own && !target.down.load(Ordering::SeqCst) {
+                return Errno::EINVAL.into();
+            }
             let r = target.info.relocate(&cx.domain().mem, Mfn(r.mfn), r.offset);
             if r.is_ok() {
                 crate::time::publish_to(&target);
                 if own {
                     this_cpu().upcall.set(target.info.upcall_ptr());
+                } else {
+                    // It may have come up meanwhile: then its CPU looks again where the vcpu_info is.
+                    crate::events::interrupt(&target);
                 }
             }
             r.into()

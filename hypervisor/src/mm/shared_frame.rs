@@ -260,16 +260,26 @@ impl InfoPage {
         version.store(v.wrapping_add(1), Ordering::SeqCst);
     }
 
-    /// Moves the vcpu_info to `offset` of the guest's page `mfn`: the old contents are copied, then everything is
-    /// marked pending, so that no event is lost on the way.
+    /// Whether a vcpu_info may stand at `offset` of a page.
     ///
     /// # Errors
-    /// `ENXIO` for an offset that is unaligned or leaves the page; `EINVAL` for a bad frame or a second call.
-    pub fn relocate(&self, mem: &DomainMemory, mfn: Mfn, offset: u32) -> Result<(), Errno> {
+    /// `ENXIO` for an offset that is unaligned or leaves the page.
+    pub fn check_place(offset: u32) -> Result<(), Errno> {
         let offset = offset as usize;
         if offset > PAGE_SIZE as usize - vcpu_info::SIZE || offset % 8 != 0 {
             return Err(Errno::ENXIO);
         }
+        Ok(())
+    }
+
+    /// Moves the vcpu_info to `offset` of the guest's page `mfn`: the old contents are copied, then everything is
+    /// marked pending, so that no event is lost on the way.
+    ///
+    /// # Errors
+    /// As [`Self::check_place`]; `EINVAL` for a bad frame or a second call.
+    pub fn relocate(&self, mem: &DomainMemory, mfn: Mfn, offset: u32) -> Result<(), Errno> {
+        Self::check_place(offset)?;
+        let offset = offset as usize;
         if self.registered.get().is_some() {
             return Err(Errno::EINVAL);
         }

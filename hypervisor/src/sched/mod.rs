@@ -185,6 +185,13 @@ pub fn look_again(v: &VcpuRef) {
     kick(v);
 }
 
+/// The timers of `v` changed: if it runs, its CPU sets the next deadline anew.
+pub fn look_at_timers(v: &VcpuRef) {
+    if v.sched.state.load(Ordering::SeqCst) == state::RUNNING {
+        raise(CpuId(v.sched.cpu.load(Ordering::Acquire)), pending::TIMER);
+    }
+}
+
 fn raise(cpu: CpuId, bits: u32) {
     if cpu == this_cpu().id {
         this_cpu().raise(bits);

@@ -2,18 +2,20 @@
 //!
 //! A running vCPU's timers are in no queue: the CPU's hardware deadline is the earliest of them, the end of its slice
 //! and the head of the CPU's queue. A vCPU that leaves the CPU puts its earliest deadline into that CPU's queue.
+//! Another vCPU that changes its timers puts it into the queue of the CPU it is on itself, even if it runs elsewhere:
+//! that entry is good for one deadline, and the CPU where it runs is told to look at the rest.
 
 use super::{now, watchdog};
 use crate::arch::layout::MAX_CPUS;
 use crate::arch::percpu::{self, pending, this_cpu};
-use crate::domain::{Vcpu, VcpuRef};
+use crate::domain::{Life, Vcpu, VcpuRef};
 use crate::events;
 use crate::fallible::OutOfMemory;
 use crate::platform::timer::{self, NEVER};
 use crate::sched;
 use crate::sched::queue::SortedQueue;
 use crate::sync::{Lock, Rank};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 use pv_abi::event::VIRQ_TIMER;
 
 static QUEUES: [Lock<SortedQueue<VcpuRef>>; MAX_CPUS] =
@@ -39,19 +41,16 @@ fn earliest(v: &Vcpu) -> u64 {
     } else {
         NEVER
     };
-    at(&v.singleshot)
-        .min(periodic)
-        .min(at(&v.poll_deadline))
-        .min(at(&v.sched.capped_until))
+    let own = at(&v.singleshot).min(periodic).min(at(&v.poll_deadline));
+    own.min(at(&v.sched.capped_until)).min(at(&v.watchdog))
 }
 
-/// The earliest deadline in this CPU's queue or of a watchdog, or [`NEVER`].
+/// The earliest deadline in this CPU's queue, or [`NEVER`].
 fn queued() -> u64 {
-    let own = QUEUES
+    QUEUES
         .get(this_cpu().id.0 as usize)
         .and_then(|q| q.lock().first_key())
-        .unwrap_or(NEVER);
-    own.min(watchdog::next())
+        .unwrap_or(NEVER)
 }
 
 /// When the scheduler wants to look at the running vCPU again.
@@ -91,15 +90,22 @@ fn fire(v: &VcpuRef, now: u64) {
     if due(v.sched.capped_until.load(Ordering::Relaxed)) {
         sched::uncap(v);
     }
+    if due(v.watchdog.load(Ordering::Relaxed)) {
+        watchdog::run(v.domain(), now);
+    }
 }
 
-/// The vCPU has left this CPU: its deadline goes into the queue. Only vCPUs that are up keep timers running.
+/// The vCPU has left this CPU: its deadline goes into the queue.
 pub fn park(v: &VcpuRef) {
-    if v.down.load(Ordering::Acquire) {
-        return;
-    }
     unpark(v);
-    queue_here(v);
+    if keeps_timers(v) {
+        queue_here(v);
+    }
+}
+
+/// Only vCPUs that are up keep timers running, and watchdogs bark whoever is down.
+fn keeps_timers(v: &Vcpu) -> bool {
+    !v.down.load(Ordering::Acquire) || v.watchdog.load(Ordering::Relaxed) != 0
 }
 
 /// Puts a vCPU that has a deadline into this CPU's queue, unless it is in one: a CPU that has just delivered its last
@@ -118,7 +124,12 @@ fn queue_here(v: &VcpuRef) {
     {
         return;
     }
-    let at = earliest(v);
+    // Whoever takes a dying domain apart takes its vCPUs out of the queues once, and may have been here already.
+    let at = if v.domain().life() == Life::Alive {
+        earliest(v)
+    } else {
+        NEVER
+    };
     v.sched.timer_key.store(at, Ordering::Relaxed);
     let queued = at != NEVER && q.insert(at, v.clone()).is_ok();
     debug_assert!(queued || at == NEVER, "a timer queue without room");
@@ -153,7 +164,6 @@ pub fn unpark(v: &VcpuRef) {
 /// Delivers what is due on this CPU: of the running vCPU and of the queue. The slice's end asks for a reschedule.
 pub fn run(current: Option<&VcpuRef>) {
     let t = now();
-    watchdog::run(t);
     if let Some(v) = current {
         fire(v, t);
         if t >= v.sched.slice_end.load(Ordering::Relaxed) {
@@ -197,4 +207,17 @@ pub fn changed(v: &VcpuRef) {
         at = earliest(v);
     }
     timer::set_deadline(at.min(queued()).min(slice_end(v)));
+}
+
+/// As [`changed`], for a vCPU that does not run here: it waits, or runs on another CPU.
+pub fn changed_by_another(v: &VcpuRef) {
+    // The new times are there before we look where it is: a CPU that puts it into its queue behind this sees them.
+    fence(Ordering::SeqCst);
+    unpark(v);
+    if !keeps_timers(v) {
+        return;
+    }
+    queue_here(v);
+    sched::look_at_timers(v);
+    this_cpu().raise(pending::TIMER);
 }

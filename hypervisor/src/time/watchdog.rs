@@ -1,121 +1,100 @@
 //! Watchdogs of domains (SCHEDOP_watchdog): a domain that does not pet one in time is shut down, whatever its vCPUs do.
 //!
-//! All of them stand in one queue; [`NEXT`] is its first deadline, which every CPU takes into account when it programs
-//! its timer. Watchdogs are few and their times are seconds, so the queue's lock is not contended, and nothing of this
-//! is on a hot path but the load of [`NEXT`].
+//! A watchdog is a deadline of its domain. The domain's earliest one stands at its vCPU 0 and counts among that vCPU's
+//! timers, whether it runs, waits or is down ([`super::timers`]). So setting one costs what setting a timer costs,
+//! however many domains have some, and no lock is shared between domains.
 
 use super::now;
-use crate::domain::{DomainRef, ShutdownReason, lifecycle};
-use crate::platform::timer::NEVER;
-use crate::sched::queue::SortedQueue;
+use crate::domain::{Domain, DomainRef, ShutdownReason, lifecycle};
 use crate::sync::{Lock, Rank};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use pv_abi::errno::Errno;
+use pv_abi::ids::VcpuId;
 
 /// Watchdogs a domain may have.
-pub const PER_DOMAIN: u32 = 2;
+pub const PER_DOMAIN: usize = 2;
 const NANOS: u64 = 1_000_000_000;
 
-struct Bark {
-    domain: DomainRef,
-    slot: u32,
-}
+/// The watchdogs of one domain: system time, ns, at which each barks; 0 = off.
+pub struct Watchdogs(Lock<[u64; PER_DOMAIN]>);
 
-static QUEUE: Lock<SortedQueue<Bark>> = Lock::new(Rank::Timers, SortedQueue::new());
-static NEXT: AtomicU64 = AtomicU64::new(NEVER);
-
-/// The first deadline, or [`NEVER`].
-#[inline(always)]
-pub fn next() -> u64 {
-    NEXT.load(Ordering::Relaxed)
-}
-
-fn note_next(q: &SortedQueue<Bark>) {
-    NEXT.store(q.first_key().unwrap_or(NEVER), Ordering::Relaxed);
-}
-
-impl Bark {
-    fn is(&self, d: &DomainRef, slot: u32) -> bool {
-        self.slot == slot && DomainRef::ptr_eq(&self.domain, d)
+impl Watchdogs {
+    /// All off.
+    pub const fn new() -> Self {
+        Watchdogs(Lock::new(Rank::Timers, [0; PER_DOMAIN]))
     }
 }
 
-/// Sets the watchdog `id` of `d` (1 or 2; 0: a free one) to bark in `seconds`, or stops it with 0 seconds. Gives the
-/// number of a new one, 0 otherwise. The caller reprograms its CPU's timer.
+impl Default for Watchdogs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Tells vCPU 0 of the earliest of them. Under their lock, so that the newest word stays.
+fn publish(d: &Domain, dogs: &[u64; PER_DOMAIN]) {
+    if let Some(v) = d.vcpu(VcpuId(0)) {
+        let first = dogs.iter().copied().filter(|at| *at != 0).min();
+        v.watchdog.store(first.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// Sets the watchdog `id` of `d` (1 or 2; 0: a free one) to bark in `seconds`, or stops it with 0 seconds (a new one
+/// barks then). Gives the number of a new one, 0 otherwise. The caller sees to the timers of vCPU 0.
 ///
 /// # Errors
-/// `EINVAL` for a number that is none or not in use; `ENOSPC` when all are in use; `ENOMEM`.
-pub fn set(d: &DomainRef, id: u32, seconds: u32) -> Result<u32, Errno> {
-    if id > PER_DOMAIN {
-        return Err(Errno::EINVAL);
-    }
-    let at = now().saturating_add(u64::from(seconds).saturating_mul(NANOS));
-    let (result, old) = {
-        let mut q = QUEUE.lock();
-        let slot = match id {
-            0 => {
-                let used = |slot| q.iter().any(|b| b.is(d, slot));
-                (1..=PER_DOMAIN).find(|&s| !used(s)).ok_or(Errno::ENOSPC)?
-            }
-            id => id,
-        };
-        // Before the old one goes: without room it stays.
-        let total = q.len().saturating_add(1);
-        q.try_reserve(total).map_err(|_| Errno::ENOMEM)?;
-        let old = q.take(|b| b.is(d, slot));
-        if id != 0 && old.is_none() {
-            return Err(Errno::EINVAL);
+/// `EINVAL` for a number that is none or not in use; `ENOSPC` when all are in use.
+pub fn set(d: &Domain, id: u32, seconds: u32) -> Result<u32, Errno> {
+    let at = now()
+        .saturating_add(u64::from(seconds).saturating_mul(NANOS))
+        .max(1);
+    let mut dogs = d.watchdogs.0.lock();
+    let result = match (id as usize).checked_sub(1) {
+        None => {
+            let free = dogs.iter_mut().zip(1..).find(|(at, _)| **at == 0);
+            let (slot, number) = free.ok_or(Errno::ENOSPC)?;
+            *slot = at;
+            number
         }
-        if seconds != 0 || id == 0 {
-            let room = q
-                .insert(
-                    at,
-                    Bark {
-                        domain: d.clone(),
-                        slot,
-                    },
-                )
-                .is_ok();
-            debug_assert!(room, "room was reserved");
+        Some(i) => {
+            let slot = dogs
+                .get_mut(i)
+                .filter(|at| **at != 0)
+                .ok_or(Errno::EINVAL)?;
+            *slot = if seconds == 0 { 0 } else { at };
+            0
         }
-        note_next(&q);
-        (if id == 0 { slot } else { 0 }, old)
     };
-    // The reference goes outside of the lock.
-    drop(old);
+    publish(d, &dogs);
     Ok(result)
 }
 
 /// Stops all watchdogs of a domain that dies.
-pub fn forget(d: &DomainRef) {
-    for slot in 1..=PER_DOMAIN {
-        let old = {
-            let mut q = QUEUE.lock();
-            let old = q.take(|b| b.is(d, slot));
-            note_next(&q);
-            old
-        };
-        drop(old);
-    }
+pub fn forget(d: &Domain) {
+    let mut dogs = d.watchdogs.0.lock();
+    *dogs = [0; PER_DOMAIN];
+    publish(d, &dogs);
 }
 
-/// Lets what is due bark. Called with a CPU's other timers.
-pub fn run(now: u64) {
-    while next() <= now {
-        let bark = {
-            let mut q = QUEUE.lock();
-            let due = q.first_key().is_some_and(|at| at <= now);
-            let bark = if due { q.pop() } else { None };
-            note_next(&q);
-            bark
-        };
-        let Some((_, Bark { domain, slot })) = bark else {
-            return;
-        };
-        log::warn!(
-            "domain {}: watchdog {slot} was not petted in time",
-            domain.id
-        );
-        lifecycle::shutdown(&domain, ShutdownReason::Watchdog);
-    }
+/// Lets what is due at `now` bark: called with the other timers of vCPU 0 when the deadline it was told has passed.
+pub fn run(d: &DomainRef, now: u64) {
+    let due = {
+        let mut dogs = d.watchdogs.0.lock();
+        let mut due = None;
+        for (at, number) in dogs
+            .iter_mut()
+            .zip(1..)
+            .filter(|(at, _)| **at != 0 && **at <= now)
+        {
+            *at = 0;
+            due = due.or(Some(number));
+        }
+        publish(d, &dogs);
+        due
+    };
+    let Some(number): Option<u32> = due else {
+        return;
+    };
+    log::warn!("domain {}: watchdog {number} was not petted in time", d.id);
+    lifecycle::shutdown(d, ShutdownReason::Watchdog);
 }

@@ -154,6 +154,12 @@ pub const KERNELS: &[Kernel] = &[
         smp: 2,
         ..kernel("smp", "a second vCPU: bring-up, IPIs, down and up")
     },
+    kernel("watchdog", "watchdogs of domains that nobody pets"),
+    two(
+        "vcpu_others",
+        "what one vCPU sets for another that runs, waits or is down",
+    ),
+    kernel("hostile_fpu_domains", "FPU state of another domain"),
     kernel("child", "a second domain: built, run, paused, destroyed"),
     Kernel {
         options: "xpti=1",

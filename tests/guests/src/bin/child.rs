@@ -1,6 +1,7 @@
 //! The second domain itself: built, run, paused, destroyed, built again; what it may see and do as an ordinary domU.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 use core::sync::atomic::Ordering::SeqCst;
+use guests::child::domctl;
 use guests::console;
 use guests::prelude::*;
 use guests::start::start_info;
@@ -36,6 +37,7 @@ fn run() {
     console::line(f!("{} pages before, {} now", before, child::free_pages()));
     pausing();
     trapping();
+    debug_registers();
     for _ in 0..3 {
         let c = Child::build(body, Spec::default());
         c.destroy();
@@ -130,4 +132,86 @@ fn trapping() {
         }),
     );
     expect("destroy it too", c.destroy(), OK);
+}
+
+/// Debug registers of a context: what may not be is left out, in silence.
+fn debug_registers() {
+    use pv_abi::arch::VcpuGuestContext;
+    use pv_abi::domctl::{Domctl, OP_GETVCPUCONTEXT, OP_SETVCPUCONTEXT, Vcpucontext};
+    static CONTEXT: mem::Racy<[u64; size_of::<VcpuGuestContext>() / 8]> =
+        mem::Racy::new([0; size_of::<VcpuGuestContext>() / 8]);
+    let dr =
+        |n: u64| CONTEXT.addr() + core::mem::offset_of!(VcpuGuestContext, debugreg) as u64 + 8 * n;
+    let c = Child::build(body, Spec::default());
+    let arg = Vcpucontext {
+        vcpu: 0,
+        pad: 0,
+        ctxt: CONTEXT.addr(),
+    };
+    let get = || domctl(&mut Domctl::with(OP_GETVCPUCONTEXT, c.id, &arg));
+    let set = || domctl(&mut Domctl::with(OP_SETVCPUCONTEXT, c.id, &arg));
+    for (name, regs) in [
+        ("at first", None),
+        (
+            "addresses",
+            Some([
+                0x1000u64,
+                0x2000,
+                0x7fff_ffff_f000,
+                0xffff_ffff_8000_0000,
+                0,
+                0,
+                0xffff_0ff0,
+                0x455,
+            ]),
+        ),
+        (
+            "of the hypervisor",
+            Some([
+                0xffff_8300_0000_0000,
+                0xffff_8000_0000_0000,
+                0x3000,
+                0x4000,
+                0,
+                0,
+                0xffff_0ff1,
+                0x400,
+            ]),
+        ),
+        (
+            "no addresses",
+            Some([0x8000_0000_0000, u64::MAX, 1 << 63, 0, 0, 0, 0, 0]),
+        ),
+        (
+            "an I/O breakpoint",
+            Some([0x60, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x2_0001]),
+        ),
+        (
+            "general detect",
+            Some([0x1000, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x2401]),
+        ),
+        (
+            "reserved bits of DR6 and DR7",
+            Some([0x1000, 0, 0, 0, 0, 0, 0xffff_ffff, 0xdc01]),
+        ),
+        (
+            "upper halves",
+            Some([0x1000, 0, 0, 0, 0, 0, 1 << 32 | 0xf, 1 << 32 | 0x401]),
+        ),
+        (
+            "DR4 and DR5",
+            Some([0, 0, 0, 0, 0xffff_0ff5, 0x403, 0xffff_0ff0, 0x400]),
+        ),
+    ] {
+        get().must("getvcpucontext");
+        if let Some(regs) = regs {
+            (0..8).zip(regs).for_each(|(n, v)| mem::write64(dr(n), v));
+            obs(f!("debug registers, {name}"), set());
+            get().must("getvcpucontext");
+        }
+        for n in (0..4).chain(6..8) {
+            obs(f!("debug registers, {name}: {n}"), Hex(mem::read64(dr(n))));
+        }
+    }
+    expect("destroy", c.destroy(), OK);
 }

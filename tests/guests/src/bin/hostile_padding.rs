@@ -65,16 +65,61 @@ fn run() {
     let p = marked();
     call(nr::MEMORY_OP, &[12, p.va]).must("machphys_mapping");
     expect("behind machphys_mapping", foreign(p, 24), 0);
+    // structures that go in and come back: a page in which all else is marked
+    for (name, n, op, first, len) in [
+        (
+            "alloc_unbound",
+            nr::EVENT_CHANNEL_OP,
+            6u64,
+            u64::from(SELF) | u64::from(SELF) << 16,
+            8u64,
+        ),
+        ("bind_ipi", nr::EVENT_CHANNEL_OP, 7, 0, 8),
+        (
+            "status of a free port",
+            nr::EVENT_CHANNEL_OP,
+            5,
+            u64::from(SELF) | 900 << 32,
+            24,
+        ),
+        ("irq_status_query", nr::PHYSDEV_OP, 5, 4, 8),
+        ("get_free_pirq", nr::PHYSDEV_OP, 23, 0, 8),
+        ("current_reservation", nr::MEMORY_OP, 3, u64::from(SELF), 2),
+    ] {
+        let p = marked();
+        p.write(
+            0,
+            if len == 2 {
+                MARK & !0xffff | first
+            } else {
+                first
+            },
+        );
+        let r = call(n, &[op, p.va]);
+        obs(f!("{name}"), if r.0 < 0 { "refused" } else { "done" });
+        expect(f!("behind {name}"), foreign(p, len), 0);
+    }
+    let p = marked();
+    call(nr::VCPU_OP, &[pv_abi::vcpu::OP_GET_PHYSID, 0, p.va]);
+    expect("behind get_physid", foreign(p, 8), 0);
+    let (p, list) = (marked(), marked());
+    (p.write(0, 64), p.write(1, list.va));
+    call(nr::MEMORY_OP, &[10, p.va]).must("machine_memory_map");
+    let entries = p.read(0) & 0xffff_ffff;
+    expect("behind machine_memory_map", foreign(p, 16), 0);
+    expect("behind its entries", foreign(list, entries * 20), 0);
     // the management structures come back whole: what an operation does not use is as it was
     for (name, n, cmd, version, used) in [
         ("getdomaininfo", nr::DOMCTL, 5u64, 0x15u64, 16u64 + 128),
         ("physinfo", nr::SYSCTL, 3, 0x15, 8 + 128),
+        ("getvcpuinfo", nr::DOMCTL, 14, 0x15, 16 + 24),
         ("sched_id", nr::SYSCTL, 4, 0x15, 8 + 4),
         ("availheap", nr::SYSCTL, 9, 0x15, 8 + 24),
     ] {
         let p = marked();
         p.write(0, cmd | version << 32);
         p.write(1, if n == nr::DOMCTL { 0 } else { p.read(1) });
+        p.write(2, if cmd == 14 { 0 } else { p.read(2) });
         let r = call(n, &[p.va]);
         obs(f!("{name}"), r);
         expect(f!("behind {name}"), foreign(p, used), 0);

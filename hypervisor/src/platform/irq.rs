@@ -248,7 +248,14 @@ pub fn init(sink: fn(DomId, u32)) {
     SINK.call_once(|| sink);
     let mut s = STATE.lock();
     for a in &acpi::tables().ioapics {
-        crate::mm::device::read_only(pv_abi::ids::Mfn(a.address >> 12));
+        let registers = pv_abi::ids::Mfn(a.address >> 12);
+        if crate::mm::device::read_only(registers, registers).is_err() {
+            log::error!(
+                "no memory to keep the IOAPIC at {:#x} from dom0: it is not used",
+                a.address
+            );
+            continue;
+        }
         match IoApic::new(a.address, a.gsi_base) {
             Some(io) => {
                 let _ = s.ioapics.try_push(io);
@@ -652,9 +659,8 @@ pub fn device_added(f: pci::Function) -> Result<(), Errno> {
             d.insert(at, device_key(f));
         }
     }
-    let mut s = STATE.lock();
-    msi::protect_table(&pci::Machine, &mut s.maps, f);
-    Ok(())
+    let _one_at_a_time = STATE.lock();
+    msi::protect_table(&pci::Machine, f)
 }
 
 /// What a domain has of interrupts besides the PIRQs themselves: the page that tells it which ones need an EOI.

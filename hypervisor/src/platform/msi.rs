@@ -5,7 +5,9 @@
 
 use super::ioremap::{self, Caching};
 use super::pci::{Config, Function};
-use arrayvec::ArrayVec;
+use crate::fallible::try_push;
+use crate::mm;
+use alloc::vec::Vec;
 use pv_abi::errno::Errno;
 use pv_abi::ids::Mfn;
 
@@ -58,25 +60,24 @@ pub struct Request {
 
 /// MSI-X tables that are mapped: first frame's address, virtual address, bytes.
 #[derive(Default)]
-pub struct Maps(ArrayVec<(u64, u64, u64), 64>);
+pub struct Maps(Vec<(u64, u64, u64)>);
 
 impl Maps {
     /// None.
     pub const fn new() -> Self {
-        Maps(ArrayVec::new_const())
+        Maps(Vec::new())
     }
 
     fn get(&mut self, pa: u64, len: u64) -> Option<u64> {
         if let Some(m) = self.0.iter().find(|m| m.0 == pa && m.2 >= len) {
             return Some(m.1);
         }
+        self.0.try_reserve(1).ok()?;
+        // A table that cannot be kept from dom0 is not used.
+        protect(pa, len).ok()?;
         // SAFETY: the device's MSI-X table, as its configuration space says; device registers hold no Rust objects.
         let va = unsafe { ioremap::map(pa, len, Caching::Uncached)? };
-        self.0.try_push((pa, va, len)).ok()?;
-        // From now on dom0 gets these pages read-only.
-        for frame in pa >> 12..=(pa + len - 1) >> 12 {
-            crate::mm::device::read_only(Mfn(frame));
-        }
+        try_push(&mut self.0, (pa, va, len)).ok()?;
         Some(va)
     }
 }
@@ -205,11 +206,23 @@ pub fn is_ours(c: &impl Config, f: Function, offset: u16, size: usize) -> bool {
     offset < end && offset + size as u16 > cap + 4
 }
 
-/// A device appeared: its MSI-X table is read-only for dom0 from now on.
-pub fn protect_table(c: &impl Config, maps: &mut Maps, f: Function) {
-    if let Some((pa, entries)) = table(c, f, 0) {
-        let _ = maps.get(pa, u64::from(entries) * ENTRY);
-    }
+/// dom0 may map the pages of a table read-only from now on.
+fn protect(pa: u64, len: u64) -> Result<(), Errno> {
+    mm::device::read_only(
+        Mfn(pa >> 12),
+        Mfn(pa.saturating_add(len).saturating_sub(1) >> 12),
+    )
+    .map_err(|_| Errno::ENOMEM)
+}
+
+/// A device appeared: its MSI-X table, if it has one, is read-only for dom0 from now on.
+///
+/// # Errors
+/// `ENOMEM`: the table could not be noted down.
+pub fn protect_table(c: &impl Config, f: Function) -> Result<(), Errno> {
+    table(c, f, 0).map_or(Ok(()), |(pa, entries)| {
+        protect(pa, u64::from(entries) * ENTRY)
+    })
 }
 
 #[cfg(test)]
@@ -296,6 +309,10 @@ mod tests {
             (0x10, &[0, 0, 0, 0xfe]),
         ]);
         assert_eq!(table(&dev, F, 0), Some((0xfe00_1000, 2)));
+        assert!(!mm::device::is_read_only(Mfn(0xfe001)));
+        assert_eq!(protect_table(&dev, F), Ok(()));
+        assert!(mm::device::is_read_only(Mfn(0xfe001)) && !mm::device::is_read_only(Mfn(0xfe002)));
+        assert_eq!(protect_table(&none, F), Ok(()), "nothing to protect");
         let r = Request {
             function: F,
             entry: 2,

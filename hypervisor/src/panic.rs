@@ -3,6 +3,7 @@
 use crate::arch::cr;
 use crate::arch::dump::{Backtrace, Regs, guard_page};
 use crate::arch::layout::MAX_CPUS;
+use crate::arch::msr;
 use crate::arch::percpu::{self, CpuId, this_cpu};
 use crate::arch::regs::GuestRegs;
 use crate::arch::symbols::Symbol;
@@ -47,6 +48,25 @@ pub fn fault(regs: &GuestRegs, cr2: u64) -> ! {
         }
         (14, None) => log::error!("PANIC on CPU {begun}: page fault in the hypervisor, {cr2:#x}"),
         (v, _) => log::error!("PANIC on CPU {begun}: exception {v} in the hypervisor"),
+    }
+    log::error!("{}", Regs(regs));
+    end(Backtrace(regs.rbp, regs.rip))
+}
+
+/// A machine check: the CPU says that hardware is broken, whatever it ran. Nothing is known of what can still be trusted,
+/// so the machine stops; what the banks say stands in the log.
+pub fn machine_check(regs: &GuestRegs) -> ! {
+    let begun = begin();
+    log::error!("PANIC on CPU {begun}: machine check");
+    let (status, banks) = msr::machine_check();
+    log::error!(
+        "machine-check status {:#x}, {banks} banks",
+        status.unwrap_or(0)
+    );
+    for bank in 0..banks {
+        if let Some((status, address, misc)) = msr::machine_check_bank(bank) {
+            log::error!("bank {bank}: status {status:#x} address {address:#x} misc {misc:#x}");
+        }
     }
     log::error!("{}", Regs(regs));
     end(Backtrace(regs.rbp, regs.rip))

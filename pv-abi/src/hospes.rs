@@ -54,6 +54,10 @@ pub mod breaks {
     pub const READ_GUEST: u32 = 10;
     /// A write where nothing is.
     pub const WILD: u32 = 11;
+    /// An access to page `at` of the CPU's stack block, where a guard page is to be.
+    pub const GUARD: u32 = 12;
+    /// A machine check, as far as one can be had without broken hardware: its vector.
+    pub const MACHINE_CHECK: u32 = 13;
 }
 
 abi_struct! {
@@ -63,7 +67,7 @@ abi_struct! {
         pub what: u32 = 0,
         /// Not used.
         pub pad: u32 = 4,
-        /// A guest address, for the ways that want one.
+        /// A guest address, or a number, for the ways that want one.
         pub at: u64 = 8,
     } size 16;
 }

@@ -10,6 +10,10 @@ pub mod nr {
     pub const FEATURE_CONTROL: u32 = 0x3a;
     pub const UCODE_REV: u32 = 0x8b;
     pub const PLATFORM_INFO: u32 = 0xce;
+    pub const MCG_CAP: u32 = 0x179;
+    pub const MCG_STATUS: u32 = 0x17a;
+    /// Bank 0; four registers a bank.
+    pub const MC0_CTL: u32 = 0x400;
     pub const SYSENTER_CS: u32 = 0x174;
     pub const SYSENTER_ESP: u32 = 0x175;
     pub const SYSENTER_EIP: u32 = 0x176;
@@ -71,6 +75,32 @@ pub unsafe fn rdmsr_safe(msr: u32) -> Option<u64> {
         );
     }
     (bad == 0).then_some(u64::from(hi) << 32 | u64::from(lo))
+}
+
+/// The state of the machine-check architecture (SDM vol. 3 §16.3): its global status, and how many banks there are.
+pub fn machine_check() -> (Option<u64>, u32) {
+    // SAFETY: reading these has no side effect.
+    let (cap, status) = unsafe { (rdmsr_safe(nr::MCG_CAP), rdmsr_safe(nr::MCG_STATUS)) };
+    (status, cap.map_or(0, |c| (c & 0xff) as u32).min(64))
+}
+
+/// What bank `bank` (below the number of banks) has to say, if anything: status, address and miscellaneous word, the
+/// latter two 0 where the status says that there are none.
+pub fn machine_check_bank(bank: u32) -> Option<(u64, u64, u64)> {
+    const VALID: u64 = 1 << 63;
+    const HAS_MISC: u64 = 1 << 59;
+    const HAS_ADDRESS: u64 = 1 << 58;
+    // SAFETY: reading a bank changes nothing.
+    let read = |n: u32| unsafe { rdmsr_safe(nr::MC0_CTL + bank * 4 + n) };
+    let status = read(1).filter(|s| s & VALID != 0)?;
+    let word = |has: u64, n: u32| {
+        if status & has != 0 {
+            read(n).unwrap_or(0)
+        } else {
+            0
+        }
+    };
+    Some((status, word(HAS_ADDRESS, 2), word(HAS_MISC, 3)))
 }
 
 /// Reads one of the MSRs that show how the CPU is set up and have no other effect; `None` for others and where the CPU

@@ -2,9 +2,10 @@
 //! (`pv_abi::hospes::SYSCTL_BREAK`).
 
 use super::layout::IMAGE;
-use super::paging;
+use super::percpu::this_cpu;
+use super::{paging, tables};
 use pv_abi::hospes::breaks;
-use pv_abi::ids::MachineAddr;
+use pv_abi::ids::{MachineAddr, PAGE_SIZE};
 
 /// Something the compiler must not see through.
 fn opaque<T>(v: T) -> T {
@@ -38,6 +39,9 @@ pub fn run(what: u32, at: u64) {
             opaque(unsafe { opaque(at as *const u64).read_volatile() });
         }
         breaks::WILD => poke(opaque(0xffff_8190_ffff_f000)),
+        breaks::GUARD => poke(tables::stack_block(this_cpu().id) + (at & 63) * PAGE_SIZE),
+        // SAFETY: an interrupt gate of ours with its own stack, whose handler does not come back.
+        breaks::MACHINE_CHECK => unsafe { core::arch::asm!("int 18", options(nostack)) },
         _ => {}
     }
 }

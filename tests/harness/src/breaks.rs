@@ -72,6 +72,42 @@ pub const BREAKS: &[Kernel] = &[
         ],
     ),
     breaks(
+        "break_guard_nmi",
+        "guard_nmi",
+        "the guard page below the stack of NMIs",
+        &["the NMI stack is used up", "halted (noreboot)"],
+    ),
+    breaks(
+        "break_guard_mc",
+        "guard_mc",
+        "that below the stack of machine checks",
+        &["the machine-check stack is used up", "halted (noreboot)"],
+    ),
+    breaks(
+        "break_guard_db",
+        "guard_db",
+        "that below the stack of debug exceptions",
+        &["the debug stack is used up", "halted (noreboot)"],
+    ),
+    breaks(
+        "break_guard_df",
+        "guard_df",
+        "that below the stack of double faults",
+        &["the double-fault stack is used up", "halted (noreboot)"],
+    ),
+    breaks(
+        "break_machine_check",
+        "machine_check",
+        "a machine check is reported before the machine stops",
+        &[
+            ": machine check",
+            "machine-check status 0x",
+            "arch::sabotage::run",
+            "d0v0 runs here; as it entered:",
+            "halted (noreboot)",
+        ],
+    ),
+    breaks(
         "break_write_text",
         "write_text",
         "code is not writable",

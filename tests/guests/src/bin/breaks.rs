@@ -41,14 +41,27 @@ fn run() {
         b"run_guest" => breaks::RUN_GUEST,
         b"read_guest" => breaks::READ_GUEST,
         b"wild" => breaks::WILD,
+        b"guard_nmi" | b"guard_mc" | b"guard_db" | b"guard_df" => breaks::GUARD,
+        b"machine_check" => breaks::MACHINE_CHECK,
         b"domain" => crash(),
         _ => report::error(f!("no such way to break")),
     };
     // A RET, should the hypervisor run it; its own code is mapped executable for this kernel.
-    let at = {
+    let mut at = {
         probe::load(&[0xc3], &[]);
         probe::code_page().va
     };
+    // The pages below the stacks of those exceptions.
+    for (name, page) in [
+        (&b"guard_nmi"[..], 0),
+        (b"guard_mc", 5),
+        (b"guard_db", 10),
+        (b"guard_df", 15),
+    ] {
+        if &si.cmd_line[..end] == name {
+            at = page;
+        }
+    }
     let mut op = Sysctl {
         cmd: SYSCTL_BREAK,
         interface_version: INTERFACE_VERSION,

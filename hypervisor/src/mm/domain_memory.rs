@@ -447,6 +447,25 @@ mod tests {
     use crate::mm::testing;
 
     #[test]
+    fn a_page_is_given_back_once() {
+        testing::machine(16);
+        let free = alloc::free_pages();
+        let mem = testing::domain(1, 4);
+        let mfn = mem.allocate(0, u64::MAX).unwrap();
+        let f = frame::get(mfn).unwrap();
+        assert!(f.get_ref(mem.id), "a mapping keeps the page");
+        assert_eq!(mem.give_back(mfn), Ok(()));
+        assert_eq!(mem.give_back(mfn), Err(Errno::EINVAL));
+        assert_eq!(
+            (f.owner(), mem.pages()),
+            (Some(mem.id), 1),
+            "the mapping's page still"
+        );
+        put_frame(f);
+        assert_eq!((mem.pages(), alloc::free_pages()), (0, free));
+    }
+
+    #[test]
     fn what_others_hold_is_passed_and_the_rest_comes_back() {
         testing::machine(512);
         let free = alloc::free_pages();

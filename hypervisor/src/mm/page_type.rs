@@ -717,9 +717,7 @@ fn get_unusual_l1_entry(
     if f.class() == Class::None {
         return super::device::map_entry(pte, owner);
     }
-    if frames_of == DomId::IO {
-        return Err(Errno::EBUSY.into());
-    }
+    // RAM as device memory (`DomId::IO`) ends below: no frame is owned by that domain, so there is nothing to check here.
     if pte.cache_bits() != 0 && !owner.hardware {
         return Err(Errno::EINVAL.into());
     }

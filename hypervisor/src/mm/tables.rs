@@ -350,3 +350,35 @@ pub fn walk(l4: Mfn, va: u64) -> Option<Mfn> {
     let e = unsafe { phys::load(l1, i) };
     (e & 1 != 0).then_some(Mfn((e & super::pte::bit::ADDR) >> 12))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::testing;
+
+    /// Its large pages and its tables must not be taken for a guest's L1, whatever a guest wrote where they lead.
+    #[test]
+    fn the_hypervisors_part_is_not_walked() {
+        testing::machine(16);
+        let mem = testing::domain(1, 8);
+        let [l4, l3, l2, l1, page] = core::array::from_fn(|_| mem.allocate(0, u64::MAX).unwrap());
+        let guest = slot_of(0xffff_8880_0000_0000);
+        for slot in [
+            0,
+            FIRST_SLOT,
+            slot_of(crate::arch::layout::DIRECT_MAP),
+            LAST_SLOT,
+            guest,
+        ] {
+            for (table, index, below) in [(l4, slot, l3), (l3, 0, l2), (l2, 0, l1), (l1, 5, page)] {
+                // SAFETY: pages of this test.
+                unsafe { phys::entry(table, index) }.store(below.0 << 12 | 7, Ordering::Relaxed);
+            }
+            let va = ((slot as u64) << 39 | 5 << 12) | if slot >= 256 { 0xffff << 48 } else { 0 };
+            let theirs = slot == 0 || slot == guest;
+            assert_eq!(walk_to_l1(l4, va), theirs.then_some((l1, 5)), "slot {slot}");
+            assert_eq!(walk(l4, va), theirs.then_some(page), "slot {slot}");
+        }
+        assert_eq!(walk_to_l1(l4, 5 << 12 | 1 << 63), None, "no address");
+    }
+}

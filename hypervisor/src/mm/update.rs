@@ -270,7 +270,8 @@ pub fn update_va(
 /// there is an L1 table. `change` makes the new value from the old one, or leaves it. Returns the old value.
 ///
 /// # Errors
-/// `EINVAL` when the page is no L1 table of the domain, or the error of the entry that results.
+/// `EINVAL` when the page is not the domain's, what [`Table::update_l1`] says when it is no L1 table (it looks under the
+/// table's lock, which is the look that counts), or the error of the entry that results.
 pub fn emulate_store(
     mem: &DomainMemory,
     l4: Mfn,
@@ -283,9 +284,6 @@ pub fn emulate_store(
         return Err(Errno::EINVAL.into());
     }
     let table = Table::open(mem, tables::walk(l4, va).ok_or(Errno::EINVAL)?)?;
-    if table.frame.kind() != Kind::L1 {
-        return Err(Errno::EINVAL.into());
-    }
     let (shift, mask) = (offset * 8, u64::MAX >> (64 - size as u64 * 8));
     let old = table.update_l1((va as usize & 0xfff) / 8, mem.id, |old| {
         let value = change(old.0 >> shift & mask)?;

@@ -100,12 +100,17 @@ fn body() {
         got += memory_op(OP_POPULATE_PHYSMAP, &mut extents(&list, 0)).0;
     }
     expect("in the child: pages beyond its limit", got, 0);
-    let list = [window.pfn()];
-    expect(
-        "in the child: a block of 4 MiB",
-        memory_op(OP_POPULATE_PHYSMAP, &mut extents(&list, 10)),
-        Ret(0),
-    );
+    // and, with room for it, larger blocks than are for a domain without devices
+    child::inside::word(1).store(1, core::sync::atomic::Ordering::SeqCst);
+    child::inside::wait_word(2, 1);
+    for (order, got) in [(10, 0), (11, 0), (9, 1), (0, 1)] {
+        let list = [window.pfn()];
+        expect(
+            f!("in the child: a block of order {order}"),
+            memory_op(OP_POPULATE_PHYSMAP, &mut extents(&list, order)),
+            Ret(got),
+        );
+    }
     alive();
 }
 
@@ -114,6 +119,9 @@ fn run() {
     c.word(0)
         .store(Page::alloc().mfn(), core::sync::atomic::Ordering::SeqCst);
     c.unpause().must("unpause");
+    c.wait_word(1, 1);
+    c.max_mem(4 * 4096).must("room for larger blocks");
+    c.word(2).store(1, core::sync::atomic::Ordering::SeqCst);
     expect("the child", c.wait(), child::State::Finished);
     c.destroy();
     alive();

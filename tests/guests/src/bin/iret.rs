@@ -206,8 +206,45 @@ fn run() {
         obs(f!("user {name}"), out);
         obs(f!("user {name}: rflags"), Hex(out.trap(name).rflags));
     }
+    in_effect();
     events::mask().store(1, Ordering::SeqCst);
     bad();
+}
+
+/// Frames of traps show flags as a guest is to see them; PUSHF shows those the CPU has.
+fn in_effect() {
+    for (name, rflags) in [
+        ("IF clear", 2u64),
+        ("IOPL 1", 0x1202),
+        ("IOPL 3", 0x3202),
+        ("IOPL 3, IF clear", 0x3002),
+        ("all", 0x3f_ffff & !0x1_0100),
+    ] {
+        events::mask().store(1, Ordering::SeqCst);
+        let out = to_kernel(
+            code!("pushfq", "pop rax"),
+            Iret {
+                rflags,
+                ..kernel_frame()
+            },
+        );
+        obs(
+            f!("kernel {name}: flags in effect"),
+            Hex(out.trap(name).gprs.rax),
+        );
+        let out = user::run_from(
+            code!("pushfq", "pop rax", "ud2"),
+            &Gprs::MARKED,
+            &Iret {
+                rflags,
+                ..user::frame()
+            },
+        );
+        obs(
+            f!("user {name}: flags in effect"),
+            Hex(out.trap(name).gprs.rax),
+        );
+    }
 }
 
 fn bad() {

@@ -6,7 +6,10 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 use guests::hostile::*;
 use guests::prelude::*;
-use pv_abi::callback::{F_MASK_EVENTS, TYPE_EVENT, TYPE_SYSCALL};
+use pv_abi::callback::{
+    F_MASK_EVENTS, NMI_OP_REGISTER, NmiCallback, TYPE_EVENT, TYPE_FAILSAFE, TYPE_NMI, TYPE_SYSCALL,
+    TYPE_SYSCALL32,
+};
 
 guests::kernel!(run);
 
@@ -63,6 +66,39 @@ fn run() {
         trap::init();
     }
     events::close(port).must("close");
+    // what is no address at all is not taken, by whatever door
+    for (name, address) in [
+        ("no address", 0x8000_0000_0000u64),
+        ("the end of no address", 0xffff_7fff_ffff_ffff),
+    ] {
+        for kind in [
+            TYPE_EVENT,
+            TYPE_FAILSAFE,
+            TYPE_SYSCALL,
+            TYPE_SYSCALL32,
+            TYPE_NMI,
+        ] {
+            obs(
+                f!("callback {kind} at {name}"),
+                trap::register(kind, 0, address),
+            );
+        }
+        obs(f!("trap at {name}"), trap::set(3, 3, 0xe033, address));
+        let mut nmi = NmiCallback { address, pad: 0 };
+        obs(
+            f!("nmi_op at {name}"),
+            call_ref(nr::NMI_OP, NMI_OP_REGISTER, &mut nmi),
+        );
+    }
+    let mut nmi = NmiCallback {
+        address: trap::stub(2),
+        pad: 0,
+    };
+    obs(
+        "nmi_op at a good one",
+        call_ref(nr::NMI_OP, NMI_OP_REGISTER, &mut nmi),
+    );
+    trap::init();
     alive();
 }
 

@@ -1,8 +1,8 @@
 //! What comes back beside the answer: padding, unused fields, the rest of strings, registers.
 //!
 //! Attacks: none but reading: every structure the hypervisor fills is preset with 0xa5 or looked at behind its used part,
-//! for bytes of the hypervisor's stack or of other domains (the class of advisories about information leaks; debug builds
-//! poison their buffers). Must happen: each byte is the guest's own, a documented field, or zero.
+//! for bytes of the hypervisor's stack or of other domains (the class of advisories about information leaks). Every structure
+//! of the ABI has its padding as fields, so that the hypervisor cannot leave any of it out. Must happen: each byte is the guest's own, a documented field, or zero.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 use guests::hostile::*;
 use guests::prelude::*;

@@ -163,10 +163,11 @@ fn poll() {
     obs("its pending bit", events::port_pending(port));
     events::port_clear(port);
     events::quiet();
-    // a timer ends a poll too
+    // a timer ends a poll too: if it fired before the poll begins, the poll would never end
+    let later = || events::now() + 100_000_000;
     let virq = events::bind_virq(VIRQ_TIMER, 0);
     let mut s = vcpu::SetSingleshotTimer {
-        timeout_abs_ns: soon(),
+        timeout_abs_ns: later(),
         flags: 0,
         pad: 0,
     };
@@ -187,7 +188,7 @@ fn poll() {
     events::port_clear(virq);
     events::quiet();
     let mut s = vcpu::SetSingleshotTimer {
-        timeout_abs_ns: soon(),
+        timeout_abs_ns: later(),
         flags: 0,
         pad: 0,
     };

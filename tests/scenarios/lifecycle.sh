@@ -206,7 +206,7 @@ is "domains" "$(dom list --json | json id | tr "\n" " ")" "0 "
 
 dom bridge-delete xenbr0
 dom man | grep -c "^.SS"
-dom completion bash | grep -c block-attach
+dom completion bash | grep -c COMPLETE
 now=$(free_pages)
 echo "free pages: $free before, $now after"
 audit'

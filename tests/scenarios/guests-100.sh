@@ -4,7 +4,8 @@
 # many as when there are few.
 #
 # Starting is measured in CPU time of QEMU, not by a clock: the machine may have other work. What the guests use that run
-# already (as much as they use in the end, when all are idle, by their number) is taken off.
+# already (as much as they use in the end, when all are idle, by their number) is taken off. Other work still makes it more,
+# never less, so the cheapest of the first third are compared with the cheapest of the last third.
 # Time: long
 # Limit: 2700
 # On: any
@@ -97,7 +98,7 @@ awk -v batch=$batch -v count="$count" -v hertz="$(getconf CLK_TCK)" '
     $1 == "begin" { begun[$2] = $3; at[$2] = $4; order[++batches] = $2 }
     $1 == "up" { used[$2] = $3; until[$2] = $4 }
     $1 == "quiet" { if ($2 == 1) { quiet = $3; since = $4 } else idle = ($3 - quiet) / ($4 - since) }
-    function mean(from, to, sum, i) { for (i = from; i <= to; i++) sum += cost[i]; return sum / (to - from + 1) }
+    function least(from, to, found, i) { for (i = found = from; i <= to; i++) if (cost[i] < cost[found]) found = i; return cost[found] }
     END {
         printf "%d idle guests: %.1f %% of a CPU\n", count, idle * 1e6 / hertz * 100
         for (i = 1; i <= batches; i++) {
@@ -107,7 +108,7 @@ awk -v batch=$batch -v count="$count" -v hertz="$(getconf CLK_TCK)" '
             printf "from guest %d on: %.2f s of CPU time each, %.1f s by the clock for %d\n", b, cost[i], wall / 1e6, batch
         }
         third = int(batches / 3)
-        early = mean(1, third); late = mean(batches - third + 1, batches)
-        printf "the first third took %.2f s each on average, the last third %.2f s\n", early, late
+        early = least(1, third); late = least(batches - third + 1, batches)
+        printf "the cheapest of the first third took %.2f s each, of the last third %.2f s\n", early, late
         exit !(late < early * 1.3)
     }' "$SCENARIO_TEMP/stamps" || fail "starting a guest takes longer when there are many"

@@ -213,7 +213,7 @@ audit'
 
 # What a terminal at the serial line got: another screen, three tables on it, and the screen from before.
 screen=$(tr -d '\r' <"$SCENARIO_TEMP/serial" | sed -n $'/\e\\[?1049h/,/\e\\[?1049l/p')
-has "dom top's screen" "$screen" $'^\e\\[\\?1049h\e\\[\\?25l\e\\[H2 CPUs, .* 2 domains\e\\[K$'
+has "dom top's screen" "$screen" $'\e\\[\\?1049h\e\\[\\?25l\e\\[H2 CPUs, .* 2 domains\e\\[K$'
 equal "tables" "$(grep -c $'^NAME .*STATE .*READ/s' <<<"$screen")" 3
 equal "rows of the guest" "$(grep -cE $'^g +1 +[a-z]+ .*\e\\[K$' <<<"$screen")" 3
 has "its end" "$screen" $'\e\\[J\e\\[\\?25h\e\\[\\?1049l'

@@ -116,7 +116,7 @@ fn outward(s: Span) -> Span {
     (
         s.0 & !(PAGE_SIZE - 1),
         s.1.checked_next_multiple_of(PAGE_SIZE)
-            .unwrap_or(u64::MAX & !(PAGE_SIZE - 1)),
+            .unwrap_or(!(PAGE_SIZE - 1)),
     )
 }
 
@@ -138,7 +138,7 @@ fn cut(list: &mut ArrayVec<Span, MAX_RANGES>, hole: Span) -> Result<(), BadMap> 
     let mut out = ArrayVec::new();
     for s in list.iter() {
         for piece in [(s.0, s.1.min(hole.0)), (s.0.max(hole.1), s.1)] {
-            if piece.0 < piece.1 && !(hole.0 >= hole.1) {
+            if piece.0 < piece.1 && (hole.0 < hole.1) {
                 out.try_push(piece).map_err(|_| BadMap::TooManyPieces)?;
             }
         }

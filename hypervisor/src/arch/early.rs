@@ -47,7 +47,7 @@ pub fn pages(n: u64) -> MachineAddr {
 
 /// Ends early allocation: the range that is left.
 pub fn finish() -> (u64, u64) {
-    core::mem::replace(&mut *RANGE.lock(), (0, 0))
+    core::mem::take(&mut *RANGE.lock())
 }
 
 /// `len` bytes (a multiple of 2 MiB) aligned to 2 MiB, zeroed. What the alignment skips is lost to early users and

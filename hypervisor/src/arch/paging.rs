@@ -139,7 +139,7 @@ pub unsafe fn map_in(
             let index = (va >> shift) as usize & 511;
             let size = 1u64 << shift;
             let fits = level == 1
-                || (level <= max_leaf() && va % size == 0 && pa % size == 0 && end - va >= size);
+                || (level <= max_leaf() && va.is_multiple_of(size) && pa.is_multiple_of(size) && end - va >= size);
             // SAFETY: `t` is a live table of the root's tree, reached through present entries.
             let entry = unsafe { &mut (*table(t))[index] };
             if fits {

@@ -210,8 +210,8 @@ mod machine {
         } else {
             0
         };
-        // SAFETY: the MSR exists where CPUID says so, and reading it has no side effect.
         let caps = if l7d >> 29 & 1 != 0 {
+            // SAFETY: the MSR exists where CPUID says so, and reading it has no side effect.
             unsafe { msr::rdmsr(ARCH_CAPABILITIES) }
         } else {
             0

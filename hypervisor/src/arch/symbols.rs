@@ -19,7 +19,7 @@ static TABLE: [u8; ROOM] = [0; ROOM];
 pub struct Symbol(pub u64);
 
 /// Start and name of the function that holds `addr`.
-fn find<'a>(table: &'a [u8], addr: u64) -> Option<(u64, &'a str)> {
+fn find(table: &[u8], addr: u64) -> Option<(u64, &str)> {
     let end = table.iter().position(|&b| b == 0).unwrap_or(table.len());
     let mut best = None;
     for line in table.get(..end)?.split(|&b| b == b'\n') {

@@ -249,7 +249,7 @@ pub fn init_idt() {
         // judges all of them.
         let dpl: u64 = if matches!(v, 3 | 4 | 0x80) { 3 } else { 0 };
         // SAFETY: written by the boot CPU before any CPU loads it.
-        unsafe { (*(&raw mut IDT)).0[v as usize] = gate(target, ist, dpl) };
+        unsafe { IDT.0[v as usize] = gate(target, ist, dpl) };
     }
 }
 

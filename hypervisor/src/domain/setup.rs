@@ -12,7 +12,7 @@ use pv_abi::ids::Mfn;
 
 /// A page-table base as contexts carry it: the frame number turned by 12 bits.
 pub const fn base_of(ctrlreg: u64) -> Mfn {
-    Mfn(ctrlreg >> 12 | ctrlreg << 52)
+    Mfn(ctrlreg.rotate_right(12))
 }
 
 /// Sets a parked vCPU to what `c` says. On an error the vCPU stays uninitialised.
@@ -130,7 +130,7 @@ pub fn apply(
 
 /// The frame a base register names.
 pub const fn ctrlreg_of(mfn: Mfn) -> u64 {
-    mfn.0 << 12 | mfn.0 >> 52
+    mfn.0.rotate_left(12)
 }
 
 #[cfg(test)]

@@ -268,7 +268,7 @@ mod tests {
         assert!(free.0 >= 128, "{free:?}");
         let limited = take(2, 100).unwrap();
         assert!(
-            limited.0 + 4 <= 64 && limited.0 % 4 == 0,
+            limited.0 + 4 <= 64 && limited.0.is_multiple_of(4),
             "a limit is rounded down: {limited:?}"
         );
         let mut got = std::vec::Vec::new();

@@ -124,7 +124,7 @@ mod tests {
         assert!(!other.put_ref());
         let new = exchange(mem, &old, 1, 3, 128).unwrap();
         assert_eq!(new.len(), 1);
-        assert!(new[0].0 % 8 == 0 && new[0].0 + 8 <= 128);
+        assert!(new[0].0.is_multiple_of(8) && new[0].0 + 8 <= 128);
         assert_eq!((mem.pages(), alloc::free_pages()), (8, free));
         for i in 0..8 {
             assert_eq!(frame::get(Mfn(new[0].0 + i)).unwrap().owner(), Some(mem.id));

@@ -56,7 +56,7 @@ pub fn init(map: &[Range], free: &[(u64, u64)]) {
     // What stands for chunks without RAM.
     let mut nothing = None;
     for chunk in 0..frames.div_ceil(CHUNK) {
-        let (start, end) = (chunk * CHUNK << 12, (chunk + 1) * CHUNK << 12);
+        let (start, end) = ((chunk * CHUNK) << 12, ((chunk + 1) * CHUNK) << 12);
         if !map
             .iter()
             .any(|r| r.kind == 1 && r.start < end && r.end > start)

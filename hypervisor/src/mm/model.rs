@@ -266,10 +266,8 @@ impl World {
                     // In the place of one that is not the domain's any more.
                     let lost = |m: &Mfn| frame::get(*m).unwrap().owner() != Some(mem.id);
                     // SAFETY: just allocated.
-                    assert!(
-                        (0..512).all(|i| unsafe { phys::load(new, i) } == 0),
-                        "a new page is zero"
-                    );
+                    let entry = |i| unsafe { phys::load(new, i) };
+                    assert!((0..512).all(|i| entry(i) == 0), "a new page is zero");
                     if !self.pages[d].contains(&new)
                         && let Some(slot) = self.pages[d].iter().position(lost)
                     {

@@ -70,7 +70,7 @@ impl SharedFrame {
 
     #[inline(always)]
     fn at(&self, offset: usize, size: usize) -> Option<*mut u8> {
-        if offset % size != 0 || offset >= PAGE_SIZE as usize {
+        if !offset.is_multiple_of(size) || offset >= PAGE_SIZE as usize {
             return None;
         }
         // SAFETY: inside the page.
@@ -266,7 +266,7 @@ impl InfoPage {
     /// `ENXIO` for an offset that is unaligned or leaves the page.
     pub fn check_place(offset: u32) -> Result<(), Errno> {
         let offset = offset as usize;
-        if offset > PAGE_SIZE as usize - vcpu_info::SIZE || offset % 8 != 0 {
+        if offset > PAGE_SIZE as usize - vcpu_info::SIZE || !offset.is_multiple_of(8) {
             return Err(Errno::ENXIO);
         }
         Ok(())

@@ -165,7 +165,7 @@ impl VcpuTables {
         if self.ldt.iter().all(Option::is_none) {
             return;
         }
-        let old = core::mem::replace(&mut self.ldt, [None; 16]);
+        let old = core::mem::take(&mut self.ldt);
         for i in 0..16 {
             mem.window.set(vcpu.0, 16 + i, None);
         }

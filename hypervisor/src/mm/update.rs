@@ -280,7 +280,7 @@ pub fn emulate_store(
     mut change: impl FnMut(u64) -> Option<u64>,
 ) -> Result<u64, Refused> {
     let offset = va % 8;
-    if !matches!(size, 1 | 2 | 4 | 8) || va % size as u64 != 0 {
+    if !matches!(size, 1 | 2 | 4 | 8) || !va.is_multiple_of(size as u64) {
         return Err(Errno::EINVAL.into());
     }
     let table = Table::open(mem, tables::walk(l4, va).ok_or(Errno::EINVAL)?)?;

@@ -46,7 +46,7 @@ impl Scale {
         } else {
             ticks >> -i32::from(self.shift)
         };
-        (u128::from(t) * u128::from(self.mul) >> 32) as u64
+        ((u128::from(t) * u128::from(self.mul)) >> 32) as u64
     }
 }
 
@@ -130,7 +130,7 @@ pub fn set_deadline(at: u64) {
     let tsc = tsc_now();
     let left = at.saturating_sub(ns_at(tsc)).min(FARTHEST);
     let ticks = |per_ns: &AtomicU64| {
-        (u128::from(left) * u128::from(per_ns.load(Ordering::Relaxed)) >> 32) as u64
+        ((u128::from(left) * u128::from(per_ns.load(Ordering::Relaxed))) >> 32) as u64
     };
     cpu.deadline.set(tsc.wrapping_add(ticks(&TSC_PER_NS)));
     #[cfg(target_os = "none")]

@@ -75,7 +75,7 @@ pub fn emulate(cx: &mut Cx, va: u64) -> bool {
     let mut logic = |v: u64| {
         flags &= !(f::CF | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 11);
         flags |= u64::from(v & mask == 0) << 6 | (v >> (size * 8 - 1) & 1) << 7;
-        flags |= u64::from((v as u8).count_ones() % 2 == 0) << 2;
+        flags |= u64::from((v as u8).count_ones().is_multiple_of(2)) << 2;
     };
     let rex = b_rex(&b);
     match op {

@@ -625,7 +625,7 @@ fn habit() -> impl Strategy<Value = Habit> {
 
 fn dom(cpus: usize) -> impl Strategy<Value = Dom> {
     let all = (1u64 << cpus) - 1;
-    let mask = prop_oneof![3 => Just(u64::MAX), 1 => (1..=all)];
+    let mask = prop_oneof![3 => Just(u64::MAX), 1 => 1..=all];
     (
         1u32..2000,
         prop_oneof![2 => Just(0u32), 1 => 1u32..300],

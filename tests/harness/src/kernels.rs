@@ -318,13 +318,6 @@ pub const KERNELS: &[Kernel] = &[
     ),
     Kernel {
         options: "dom0_max_vcpus=3",
-        args: "cpus=1 steps=200000 seconds=50",
-        binary: "fuzz",
-        ours: true,
-        ..kernel("fuzz_one", "random hypercalls and instructions on one vCPU, the same each time")
-    },
-    Kernel {
-        options: "dom0_max_vcpus=3",
         args: "seconds=20",
         smp: 2,
         ours: true,

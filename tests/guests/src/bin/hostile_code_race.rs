@@ -26,7 +26,7 @@ fn flip() {
         };
         FLIPS.fetch_add(1, Ordering::Relaxed);
         // now and then the hypervisor is entered, so that nobody starves on a busy machine
-        if i % 512 == 0 {
+        if i.is_multiple_of(512) {
             call(nr::SCHED_OP, &[0, 0]);
         }
     }

@@ -27,7 +27,7 @@ const CASES: [(&str, Spoil); 13] = [
         c.user_regs.fs = 0xf;
         c.user_regs.gs = 0xf;
     }),
-    ("flags of ones", |c| c.user_regs.rflags = u64::MAX & !0x100),
+    ("flags of ones", |c| c.user_regs.rflags = !0x100),
     ("a stack in the hypervisor", |c| c.user_regs.rsp = XEN_VA),
     ("user mode without tables", |c| {
         c.flags &= !vgcf::IN_KERNEL;

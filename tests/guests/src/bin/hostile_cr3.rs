@@ -57,7 +57,7 @@ fn run() {
     for value in [
         data.ma(),
         xen_frame() * PAGE_SIZE,
-        u64::MAX & !0xfff,
+        !0xfff,
         NON_CANONICAL,
     ] {
         let o = probe::kernel(

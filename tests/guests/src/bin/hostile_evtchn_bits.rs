@@ -118,9 +118,7 @@ fn run() {
         events::op(
             OP_RESET,
             &mut Reset {
-                dom: SELF,
-                ..Reset::default()
-            },
+                dom: SELF },
         ),
     );
     events::quiet();

@@ -88,9 +88,7 @@ fn run() {
             let r = events::op(
                 OP_RESET,
                 &mut Reset {
-                    dom: SELF,
-                    ..Reset::default()
-                },
+                    dom: SELF },
             );
             wrong += u32::from(r != OK && r != errno(EAGAIN) && r != errno(EBUSY));
         }
@@ -105,9 +103,7 @@ fn run() {
     events::op(
         OP_RESET,
         &mut Reset {
-            dom: SELF,
-            ..Reset::default()
-        },
+            dom: SELF },
     )
     .must("reset");
     events::quiet();

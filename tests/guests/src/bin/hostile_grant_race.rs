@@ -35,7 +35,7 @@ fn flip() {
         set([1, 5, 0, 1, 2, 1][i as usize % 6], frame);
         // the same handle as the other vCPU unmaps
         let h = HANDLE.load(Ordering::SeqCst);
-        if h != u32::MAX && i % 3 == 0 {
+        if h != u32::MAX && i.is_multiple_of(3) {
             let mut u = UnmapGrantRef {
                 host_addr: 0,
                 dev_bus_addr: 0,
@@ -51,7 +51,7 @@ fn flip() {
                 Ordering::SeqCst,
             );
         }
-        if i % 64 == 0 {
+        if i.is_multiple_of(64) {
             call(nr::SCHED_OP, &[0, 0]);
         }
     }
@@ -75,7 +75,7 @@ fn run() {
     .must("setup_table");
     let frame = mem::read64(frames.as_ptr() as u64);
     let window = Page::alloc();
-    paging::update_va(window.va, frame * PAGE_SIZE | paging::KERNEL_RW).must("map the table");
+    paging::update_va(window.va, (frame * PAGE_SIZE) | paging::KERNEL_RW).must("map the table");
     mem::write64(TABLE.addr(), window.va);
     let (a, b) = (Page::alloc(), Page::alloc());
     mem::write64(PAGES.addr(), a.mfn());

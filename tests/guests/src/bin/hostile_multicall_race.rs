@@ -24,17 +24,17 @@ fn flip() {
         let e = at + 64 * (i % ENTRIES);
         mem::write64(
             e,
-            if i % 3 == 0 {
+            if i.is_multiple_of(3) {
                 nr::XEN_VERSION as u64
             } else {
                 nr::MMUEXT_OP as u64
             },
         );
-        mem::write64(e + 16, if i % 5 == 0 { 0 } else { at });
+        mem::write64(e + 16, if i.is_multiple_of(5) { 0 } else { at });
         mem::write64(e + 24, 0);
-        mem::write64(e + 40, if i % 7 == 0 { 0x7ff0 } else { 0x1234 });
+        mem::write64(e + 40, if i.is_multiple_of(7) { 0x7ff0 } else { 0x1234 });
         FLIPS.fetch_add(1, Ordering::Relaxed);
-        if i % 256 == 0 {
+        if i.is_multiple_of(256) {
             call(nr::SCHED_OP, &[0, 0]);
         }
     }

@@ -21,14 +21,8 @@ fn marked() -> Page {
 /// Bytes of the page that are neither the mark, nor zero, from byte `from` on.
 fn foreign(p: Page, from: u64) -> usize {
     // SAFETY: the page is mapped.
-    (from..PAGE_SIZE)
-        .filter(|i| {
-            !matches!(
-                unsafe { ((p.va + i) as *const u8).read_volatile() },
-                0xa5 | 0
-            )
-        })
-        .count()
+    let byte = |i: &u64| unsafe { ((p.va + i) as *const u8).read_volatile() };
+    (from..PAGE_SIZE).filter(|i| !matches!(byte(i), 0xa5 | 0)).count()
 }
 
 /// Length of the string at the page's start.
@@ -103,7 +97,7 @@ fn run() {
     call(nr::VCPU_OP, &[pv_abi::vcpu::OP_GET_PHYSID, 0, p.va]);
     expect("behind get_physid", foreign(p, 8), 0);
     let (p, list) = (marked(), marked());
-    (p.write(0, 64), p.write(1, list.va));
+    p.write(0, 64); p.write(1, list.va);
     call(nr::MEMORY_OP, &[10, p.va]).must("machine_memory_map");
     let entries = p.read(0) & 0xffff_ffff;
     expect("behind machine_memory_map", foreign(p, 16), 0);

@@ -161,9 +161,7 @@ fn body() {
         events::op(pv_abi::event::OP_STATUS, &mut s),
     );
     let mut r = pv_abi::event::Reset {
-        dom: 0,
-        ..Default::default()
-    };
+        dom: 0 };
     obs(
         "reset dom0's channels",
         events::op(pv_abi::event::OP_RESET, &mut r),

@@ -37,7 +37,7 @@ fn run() {
         ("the hypervisor's part", XEN_VA),
         ("the M2P", 0xffff_8000_0000_0000),
         ("no address", NON_CANONICAL),
-        ("the end of all", u64::MAX & !0xfff),
+        ("the end of all", !0xfff),
         ("an address without L1", 0x7000_0000_0000),
     ] {
         for val in [0, window.ma() | KERNEL_RO] {

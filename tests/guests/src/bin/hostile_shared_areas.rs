@@ -123,8 +123,8 @@ fn run() {
     });
     refused("it cannot become a table", {
         pg::update_va(info.va, info.ma() | pg::KERNEL_RO);
-        let r = pg::pin(info, 1);
-        r
+        
+        pg::pin(info, 1)
     });
     alive();
 }

@@ -81,7 +81,7 @@ fn run() {
     // it stays the domain's as long as the hypervisor holds it
     obs(
         "map it again",
-        paging::update_va(page.va, list[0] * PAGE_SIZE | paging::KERNEL_RW),
+        paging::update_va(page.va, (list[0] * PAGE_SIZE) | paging::KERNEL_RW),
     );
     obs("own vcpu_info moves", register(0, Page::alloc().mfn(), 0));
     call(nr::XEN_VERSION, &[0]);

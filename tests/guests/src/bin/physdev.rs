@@ -234,7 +234,8 @@ fn devices() {
                 0,
                 0,
             ];
-            for cmd in [OP_RESTORE_MSI_EXT] {
+            {
+                let cmd = OP_RESTORE_MSI_EXT;
                 obs(f!("op {cmd} of {name}, segment {seg:#x}"), op(cmd, d));
             }
             obs(
@@ -245,7 +246,8 @@ fn devices() {
                 f!("pci_device_add again of {name}, segment {seg:#x}"),
                 op(OP_PCI_DEVICE_ADD, add),
             );
-            for cmd in [OP_RESTORE_MSI_EXT] {
+            {
+                let cmd = OP_RESTORE_MSI_EXT;
                 obs(f!("then op {cmd} of {name}, segment {seg:#x}"), op(cmd, d));
             }
             obs(

@@ -42,6 +42,11 @@ use commands::{
 use hypercalls::Hypervisor;
 use xs::Store;
 
+/// Counts what the fuzzers' inputs make the parsers allocate.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: fuzzing::Counting = fuzzing::Counting;
+
 fn main() -> ExitCode {
     // A shell that asks what could come next gets its answer, and that is all.
     manual::complete();

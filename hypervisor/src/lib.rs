@@ -11,7 +11,7 @@
 //! | 3 | [`domain`], [`events`], [`grants`], [`sched`], [`time`] | domains, vCPUs and what they share |
 //! | 2 | [`mm`] | frames, page types, guest memory |
 //! | 1 | [`platform`] | the machine's devices |
-//! | 0 | [`arch`], [`sync`] | instructions and locks |
+//! | 0 | [`arch`], [`sync`], [`atomic`] | instructions, locks, atomics |
 //!
 //! `unsafe` lives in floors 0 to 2 (and in the thin shells of floor 6); floors 3 to 5 are safe Rust, and everything
 //! that is not an instruction or a device compiles on the host and is tested there.
@@ -22,6 +22,7 @@
 extern crate alloc;
 
 pub mod arch;
+pub mod atomic;
 #[cfg(target_os = "none")]
 pub mod dom0;
 #[forbid(unsafe_code)]
@@ -79,6 +80,8 @@ pub mod hypercall;
     )
 )]
 pub mod mm;
+#[cfg(test)]
+pub mod model;
 #[cfg(target_os = "none")]
 pub mod panic;
 pub mod platform;
@@ -131,3 +134,8 @@ pub mod sync;
 pub mod time;
 #[cfg(target_os = "none")]
 pub mod upcalls;
+
+/// Counts what the fuzzers' inputs make the parsers allocate.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: fuzzing::Counting = fuzzing::Counting;

@@ -13,7 +13,7 @@ pub struct ServeFlush;
 
 impl RelaxStrategy for ServeFlush {
     fn relax() {
-        core::hint::spin_loop();
+        crate::atomic::spin_loop();
         serve_requests();
     }
 }
@@ -21,7 +21,7 @@ impl RelaxStrategy for ServeFlush {
 /// Answers requests of other CPUs that must not wait for this CPU to leave the hypervisor. To be called in every loop
 /// that waits for another CPU.
 pub fn serve_requests() {
-    #[cfg(target_os = "none")]
+    #[cfg(any(target_os = "none", test))]
     crate::platform::tlb::serve();
 }
 
@@ -84,6 +84,7 @@ impl<T> Lock<T> {
 impl<T: ?Sized> Lock<T> {
     /// Waits for the lock. Debug builds panic when the order of [`Rank`]s is broken.
     pub fn lock(&self) -> Guard<'_, T> {
+        modelled();
         order::acquire(self.rank, false);
         Guard {
             rank: self.rank,
@@ -93,6 +94,7 @@ impl<T: ?Sized> Lock<T> {
 
     /// The lock, if it is free now.
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+        modelled();
         let guard = self.inner.try_lock()?;
         order::acquire(self.rank, true);
         Some(Guard {
@@ -112,6 +114,7 @@ impl<T: ?Sized> Lock<T> {
 
     /// A second lock of the same rank while `_first` is held. The caller orders the two (lower domain id first).
     pub fn lock_pair<U: ?Sized>(&self, _first: &Guard<'_, U>) -> Guard<'_, T> {
+        modelled();
         order::acquire(self.rank, true);
         Guard {
             rank: self.rank,
@@ -135,9 +138,21 @@ impl<T: ?Sized> core::ops::DerefMut for Guard<'_, T> {
 
 impl<T: ?Sized> Drop for Guard<'_, T> {
     fn drop(&mut self) {
+        modelled();
         // SAFETY: dropped once, here.
         unsafe { core::mem::ManuallyDrop::drop(&mut self.guard) };
         order::release(self.rank);
+    }
+}
+
+/// In a model check another CPU may go first here, and sees what this one has stored: taking a lock is a locked instruction,
+/// and the store that gives it back comes after all others.
+#[inline(always)]
+fn modelled() {
+    #[cfg(test)]
+    {
+        crate::model::point();
+        crate::model::drain();
     }
 }
 
@@ -168,13 +183,13 @@ mod order {
         }
         #[cfg(not(target_os = "none"))]
         std::thread_local! {
-            static HELD: &'static [AtomicU8; 16] =
-                std::boxed::Box::leak(std::boxed::Box::new([const { AtomicU8::new(0) }; 16]));
+            static HELD: &'static [[AtomicU8; 16]; 8] =
+                std::boxed::Box::leak(std::boxed::Box::new([const { [const { AtomicU8::new(0) }; 16] }; 8]));
         }
         #[cfg(not(target_os = "none"))]
         pub fn counters() -> Option<&'static [AtomicU8; 16]> {
             let _ = MAX_CPUS;
-            Some(HELD.with(|h| *h))
+            HELD.with(|h| h.get(crate::arch::percpu::host::me() as usize))
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::layout::MAX_CPUS;
 use super::percpu::CpuId;
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicU64, Ordering};
 
 const _: () = assert!(MAX_CPUS == 64, "a CpuMask is one word");
 

@@ -79,6 +79,17 @@ pub const fn is_canonical(addr: u64) -> bool {
     top == 0 || top == -1
 }
 
+/// Compares RCX with what it would be if it were canonical, through RAX: *not equal* where it is not. For the exit path,
+/// before SYSRET; a host test executes it.
+#[cfg(any(target_os = "none", test))]
+macro_rules! compare_canonical {
+    () => {
+        "mov rax, rcx\n shl rax, 16\n sar rax, 16\n cmp rax, rcx"
+    };
+}
+#[cfg(target_os = "none")]
+pub(crate) use compare_canonical;
+
 /// Whether `addr` lies in the hypervisor's part.
 pub const fn is_hypervisor(addr: u64) -> bool {
     addr >= START && addr < END
@@ -93,4 +104,75 @@ pub const fn is_guest_range(addr: u64, len: u64) -> bool {
     const GUEST: u64 = END.wrapping_neg() + (1 << 47);
     let at = addr.wrapping_sub(END);
     at < GUEST && len <= GUEST - at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses at all edges.
+    fn addresses() -> impl Iterator<Item = u64> {
+        let edges = [
+            0,
+            1 << 47,
+            START,
+            END,
+            u64::MAX,
+            1 << 46,
+            1 << 48,
+            1 << 63,
+            0xffff << 47,
+            M2P_RW,
+            DIRECT_MAP,
+        ];
+        edges
+            .into_iter()
+            .flat_map(|e: u64| {
+                [0u64, 1, 2, 7, 8, 9, 4095, 4096]
+                    .into_iter()
+                    .flat_map(move |d| [e.wrapping_add(d), e.wrapping_sub(d)])
+            })
+            .chain((0..64).flat_map(|n| [1 << n, !(1 << n), (1 << n) - 1]))
+    }
+
+    #[test]
+    fn canonical_addresses() {
+        for a in addresses() {
+            // SDM vol. 1 §3.3.7.1: bits 63 to 47 are all the same.
+            let upper = a >> 47;
+            assert_eq!(is_canonical(a), upper == 0 || upper == 0x1_ffff, "{a:#x}");
+        }
+    }
+
+    #[test]
+    fn the_check_before_sysret_is_the_same() {
+        for a in addresses() {
+            let same: u8;
+            // SAFETY: compares two registers.
+            unsafe {
+                core::arch::asm!(compare_canonical!(), "sete {}", out(reg_byte) same, in("rcx") a, out("rax") _, options(nomem, nostack));
+            }
+            assert_eq!(same != 0, is_canonical(a), "{a:#x}");
+        }
+    }
+
+    /// Byte by byte, with numbers that do not wrap: every byte of the range is canonical and not the hypervisor's.
+    #[test]
+    fn ranges_of_guests() {
+        for a in addresses() {
+            for len in [0u64, 1, 2, 8, 9, 4096, 1 << 47, 1 << 48, u64::MAX] {
+                let guest = |a: u64| is_canonical(a) && !is_hypervisor(a);
+                let (last, none) = (a.wrapping_add(len).wrapping_sub(1), len == 0);
+                if is_guest_range(a, len) {
+                    assert!(guest(a) && (none || guest(last)), "{a:#x} {len:#x}");
+                    // Nothing forbidden lies between: the hole and the hypervisor are one piece, [2^47, END).
+                    let holes = none
+                        || !(a < 1 << 47 && last >= END) && len <= END.wrapping_neg() + (1 << 47);
+                    assert!(holes, "{a:#x} {len:#x}");
+                } else if none {
+                    assert!(!guest(a), "{a:#x}");
+                }
+            }
+        }
+    }
 }

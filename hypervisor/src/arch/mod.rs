@@ -62,6 +62,9 @@ pub fn halt_idle() {
     unsafe { core::arch::asm!("sti", "hlt", "cli", options(nostack)) };
 }
 
-/// Host tests do not wait.
+/// Host tests do not wait, but for those that model several CPUs.
 #[cfg(not(target_os = "none"))]
-pub fn halt_idle() {}
+pub fn halt_idle() {
+    #[cfg(test)]
+    crate::model::halt();
+}

@@ -6,8 +6,8 @@
 
 use super::layout::{MAX_CPUS, STACK_SIZE};
 use super::regs::GuestRegs;
+use crate::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use core::cell::{Cell, RefCell};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// A physical CPU, numbered densely from 0 (the boot CPU) in bring-up order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +26,8 @@ pub mod pending {
     pub const SOFTIRQ: u32 = 1 << 4;
     /// The CPU's page tables for guests are out of date (`arch::xpti`).
     pub const ROOT: u32 = 1 << 5;
+    /// What is done only on the way to a vCPU. (It may come when the vCPU it was meant for has just left.)
+    pub const OF_VCPU: u32 = VCPU | ROOT;
 }
 
 /// One CPU's own data. Fields that other CPUs may touch are atomic; the rest belongs to the CPU alone.
@@ -135,15 +137,69 @@ pub fn this_cpu() -> &'static CpuLocal {
     unsafe { &*(local as *const CpuLocal) }
 }
 
-#[cfg(not(target_os = "none"))]
-std::thread_local! {
-    static LOCAL: &'static CpuLocal = std::boxed::Box::leak(std::boxed::Box::new(CpuLocal::new(CpuId(0))));
-}
-
-/// This thread's data, standing in for a CPU's in host tests.
+/// What stands in for a CPU's data in host tests.
 #[cfg(not(target_os = "none"))]
 pub fn this_cpu() -> &'static CpuLocal {
-    LOCAL.with(|l| *l)
+    host::local(host::me())
+}
+
+/// CPUs in host tests: each thread has a machine of its own, with one CPU that is not online, or with those that a model
+/// brings up (`model/`).
+#[cfg(not(target_os = "none"))]
+pub mod host {
+    use super::{CpuId, CpuLocal};
+    use std::boxed::Box;
+    use std::cell::{Cell, RefCell};
+    use std::vec::Vec;
+
+    std::thread_local! {
+        static CPUS: RefCell<Vec<&'static CpuLocal>> = const { RefCell::new(Vec::new()) };
+        static ME: Cell<u32> = const { Cell::new(0) };
+        static ONLINE: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// The CPU that runs now.
+    pub fn me() -> u32 {
+        ME.get()
+    }
+
+    /// Another CPU runs now.
+    pub fn set_me(cpu: u32) {
+        ME.set(cpu);
+    }
+
+    /// Data of a CPU; leaks, as tests may.
+    pub fn local(cpu: u32) -> &'static CpuLocal {
+        CPUS.with_borrow_mut(|cpus| {
+            while cpus.len() <= cpu as usize {
+                cpus.push(Box::leak(Box::new(CpuLocal::new(CpuId(cpus.len() as u32)))));
+            }
+            cpus[cpu as usize]
+        })
+    }
+
+    /// CPUs `0..n` are online, with nothing pending and nothing running.
+    pub fn bring_up(n: u32) {
+        for cpu in (0..n).map(local) {
+            *cpu.current.borrow_mut() = None;
+            cpu.pending.store(0, super::Ordering::SeqCst);
+        }
+        ONLINE.set(n);
+    }
+
+    pub(super) fn online() -> u32 {
+        ONLINE.get()
+    }
+
+    /// Its drop leaves the thread with the one CPU it had.
+    pub struct Restore;
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ONLINE.set(0);
+            ME.set(0);
+        }
+    }
 }
 
 /// Makes `local` visible to other CPUs. Called once per CPU, by the CPU itself.
@@ -156,6 +212,9 @@ pub fn publish(local: &'static CpuLocal) {
 
 /// Number of CPUs online. CPU ids are `0..online()`.
 pub fn online() -> u32 {
+    #[cfg(not(target_os = "none"))]
+    return host::online();
+    #[cfg(target_os = "none")]
     NR_CPUS.load(Ordering::Acquire)
 }
 
@@ -195,6 +254,14 @@ pub const fn guest_frame(id: CpuId) -> *const GuestRegs {
 
 /// The pending word of CPU `id`, if it is online.
 pub fn pending_of(id: CpuId) -> Option<&'static AtomicU32> {
+    #[cfg(not(target_os = "none"))]
+    return (id.0 < online()).then(|| &host::local(id.0).pending);
+    #[cfg(target_os = "none")]
+    pending_published(id)
+}
+
+#[cfg(target_os = "none")]
+fn pending_published(id: CpuId) -> Option<&'static AtomicU32> {
     let p = CPUS.get(id.0 as usize)?.load(Ordering::Acquire);
     // SAFETY: published pointers stay valid for ever, and only the atomic field is handed out.
     (!p.is_null()).then(|| unsafe { &(*p).pending })

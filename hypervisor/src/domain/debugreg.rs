@@ -79,4 +79,49 @@ mod tests {
         }
         assert_eq!(write(&mut { RESET }, 8, 0), Err(Errno::ENODEV));
     }
+
+    /// Every single bit, all but one, none and all: what a mask lets through shows.
+    fn patterns() -> impl Iterator<Item = u64> {
+        (0..64)
+            .flat_map(|n| [1 << n, !(1 << n)])
+            .chain([0, u64::MAX])
+    }
+
+    #[test]
+    fn status_of_every_bit() {
+        for v in patterns() {
+            let mut regs = RESET;
+            let wrote = write(&mut regs, 6, v);
+            // Bits that read as 1 do, bit 12 reads as 0, and the upper half is refused by the CPU.
+            assert_eq!(wrote.is_ok(), v >> 32 == 0, "{v:#x}");
+            assert_eq!(regs[6] >> 32, 0);
+            assert_eq!(regs[6] & 0xffff_1ff0, 0xffff_0ff0, "{v:#x}");
+            assert!(wrote.is_err() || regs[6] & 0xe00f == v & 0xe00f, "{v:#x}");
+        }
+    }
+
+    #[test]
+    fn control_of_every_bit_and_breakpoint() {
+        let kinds = (0..4).flat_map(|slot| {
+            (0..4).flat_map(move |on| {
+                (0..16).map(move |kind| on << (2 * slot) | kind << (16 + 4 * slot))
+            })
+        });
+        for v in patterns().chain(kinds) {
+            let io = (0..4).any(|i| v >> (2 * i) & 3 != 0 && v >> (16 + 4 * i) & 3 == 2);
+            let mut regs = RESET;
+            match write(&mut regs, 7, v) {
+                // GD and the reserved bits are off (11, 12, 14, 15), bit 10 is on; what was asked for otherwise is there.
+                Ok(()) => {
+                    assert!(
+                        regs[7] >> 32 == 0 && regs[7] & 0xfc00 == 0x400 && !io,
+                        "{v:#x}"
+                    );
+                    assert_eq!(regs[7] & 0xffff_03ff, v & 0xffff_03ff, "{v:#x}");
+                }
+                Err(Errno::EINVAL) => assert!(v >> 32 != 0, "{v:#x}"),
+                Err(e) => assert!(e == Errno::EPERM && (io || v >> 13 & 1 != 0), "{v:#x}"),
+            }
+        }
+    }
 }

@@ -18,6 +18,7 @@ pub mod vcpu;
 pub use current::Cx;
 pub use vcpu::{Callback, Vcpu, VcpuArch, VcpuRef};
 
+use crate::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::events::Events;
 use crate::fallible::Shared;
 use crate::grants::Grants;
@@ -29,7 +30,6 @@ use crate::sync::{Lock, Rank};
 use crate::time::watchdog::Watchdogs;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, VcpuId};
 use pv_abi::memory::E820Entry;

@@ -2,7 +2,6 @@
 
 use super::{Callback, DomainRef, VcpuArch, VcpuRef};
 use crate::arch::layout::{is_canonical, is_guest_range};
-use crate::arch::regs::rflags as f;
 use crate::mm::page_type::Refused;
 use crate::mm::tables::GDT_PAGES;
 use core::sync::atomic::Ordering;
@@ -86,9 +85,7 @@ pub fn apply(
     r.rip = u.rip;
     r.cs = u64::from(u.cs | 3);
     r.ss = u64::from(u.ss | 3);
-    r.rflags = u.rflags & !(f::IOPL | f::VM | f::VIF | f::VIP | f::RF | f::NT | f::TF) & 0x3f_7fd5
-        | f::IF
-        | f::FIXED;
+    r.rflags = crate::pv::registers::flags_of_context(u.rflags);
     r.entry_vector = 0;
     // The IOPL in the flags is the virtual one.
     arch.iopl = (u.rflags >> 12 & 3) as u8;

@@ -6,6 +6,7 @@
 
 use crate::arch::fpu::FpuState;
 use crate::arch::regs::GuestRegs;
+use crate::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::domain::traps::TrapTable;
 use crate::domain::{Domain, DomainRef};
 use crate::fallible::{self, OutOfMemory};
@@ -14,7 +15,6 @@ use crate::mm::tables::VcpuTables;
 use crate::sync::{Lock, Rank};
 use alloc::boxed::Box;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pv_abi::ids::{GuestVirt, VcpuId};
 
 /// A place in the guest that the hypervisor calls: an event, failsafe or system-call entry.

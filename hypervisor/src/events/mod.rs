@@ -9,12 +9,12 @@ mod ports;
 pub use ports::{BUCKET, Channel, Kind, Ports};
 
 use crate::arch::percpu::{self, CpuId, pending, this_cpu};
+use crate::atomic::{AtomicU32, Ordering};
 use crate::domain::{DomainRef, VcpuRef, slots};
 use crate::fallible::OutOfMemory;
 use crate::platform;
 use crate::sched;
 use crate::sync::{Lock, Rank};
-use core::sync::atomic::{AtomicU32, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::event::{NR_PORTS_2L, NR_VIRQS};
 use pv_abi::ids::{DomId, VcpuId};

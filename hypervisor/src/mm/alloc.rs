@@ -213,6 +213,10 @@ pub(super) fn take_unzeroed(order: u32, below: u64) -> Option<Mfn> {
         if !stale.is_empty() {
             tlb::flush_cpus(stale, tlb::Flush::All);
         }
+        debug_assert!(
+            tlb::needs_flush(stale, stamp).is_empty(),
+            "a frame gets a new owner before all CPUs have flushed"
+        );
     }
     for f in frames() {
         f.stamp.store(0, Ordering::Release);

@@ -9,10 +9,10 @@ use super::frame::{self, Class, Frame};
 use super::page_type::{ENTRIES, Kind, is_hypervisor_slot};
 use super::pte::Pte;
 use super::{alloc, phys};
+use crate::atomic::{AtomicU64, Ordering};
 use crate::fallible::try_push;
 use arrayvec::ArrayVec;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, Mfn};
 

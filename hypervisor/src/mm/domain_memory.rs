@@ -8,9 +8,9 @@ use super::window::Window;
 use super::{alloc, m2p};
 use crate::arch::cpumask::AtomicCpuMask;
 use crate::arch::percpu::{pending, this_cpu};
+use crate::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use crate::domain::current::should_preempt;
 use crate::sync::{Lock, Rank};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, Mfn};
 

@@ -199,7 +199,7 @@ fn entry_for(page: &PageUse, look: Look) -> Pte {
 fn with_entry<R>(
     mem: &DomainMemory,
     place: Place,
-    change: impl FnOnce(&core::sync::atomic::AtomicU64) -> Result<R, Errno>,
+    change: impl FnOnce(&crate::atomic::AtomicU64) -> Result<R, Errno>,
 ) -> Result<R, Errno> {
     let (l1, index) = place.find().ok_or(Errno::EINVAL)?;
     let table = frame::get(l1)

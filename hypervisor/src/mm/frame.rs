@@ -16,7 +16,7 @@
 //! A frame of a domain is born with the owner's claim, which holds one reference; giving the page back takes the claim
 //! off, once. When the last reference goes, the frame is freed.
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use pv_abi::ids::{DomId, Mfn};
 
 /// What kind of frame this is at all.

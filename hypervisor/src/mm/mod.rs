@@ -20,6 +20,8 @@ pub mod phys;
 pub mod pin;
 mod prepare;
 pub mod pte;
+#[cfg(test)]
+mod races;
 pub mod scratch;
 pub mod shared_frame;
 pub mod tables;

@@ -25,8 +25,8 @@
 use super::frame::{self, Class, Frame};
 use super::pte::{Pte, bit};
 use super::{domain_memory, phys};
+use crate::atomic::{AtomicU64, Ordering};
 use crate::domain::current::should_preempt;
-use core::sync::atomic::{AtomicU64, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, Mfn};
 
@@ -205,7 +205,7 @@ impl Frame {
             if word & LOCK == 0 {
                 return TableLock { frame: self, word };
             }
-            core::hint::spin_loop();
+            crate::atomic::spin_loop();
             crate::sync::serve_requests();
         }
     }
@@ -307,7 +307,7 @@ pub(super) fn get_type(
                         domain_memory::put_frame(f);
                         return Err(Refused::Preempted);
                     }
-                    core::hint::spin_loop();
+                    crate::atomic::spin_loop();
                     crate::sync::serve_requests();
                     w = f.type_word.load(Ordering::Acquire);
                     continue;
@@ -377,7 +377,7 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
                 ((w & !(STATE | COUNT)), None)
             }
             _ => {
-                core::hint::spin_loop();
+                crate::atomic::spin_loop();
                 crate::sync::serve_requests();
                 w = f.type_word.load(Ordering::Acquire);
                 continue;
@@ -385,7 +385,7 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
         };
         if releasing.is_some() && w & LOCK != 0 {
             // Somebody updates an entry; whoever gets the lock next sees that the table is not valid any more.
-            core::hint::spin_loop();
+            crate::atomic::spin_loop();
             crate::sync::serve_requests();
             w = f.type_word.load(Ordering::Acquire);
             continue;
@@ -772,6 +772,10 @@ fn flush_before_retype(f: &Frame, owner: DomId) {
         if !stale.is_empty() {
             tlb::flush_cpus(stale, tlb::Flush::All);
         }
+        debug_assert!(
+            tlb::needs_flush(stale, stamp).is_empty(),
+            "a frame changes its type before all CPUs have flushed"
+        );
         return;
     }
     domain_memory::with(owner, |m| {
@@ -779,6 +783,10 @@ fn flush_before_retype(f: &Frame, owner: DomId) {
         if !stale.is_empty() {
             tlb::flush_cpus(stale, tlb::Flush::All);
         }
+        debug_assert!(
+            tlb::needs_flush(stale, stamp).is_empty(),
+            "a frame changes its type before all CPUs have flushed"
+        );
     });
 }
 

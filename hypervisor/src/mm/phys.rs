@@ -3,7 +3,7 @@
 //! On the machine frames are reached through the direct map; host tests install an arena instead, so that everything
 //! above runs there unchanged.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicU64, Ordering};
 use pv_abi::ids::{Mfn, PAGE_SIZE};
 
 #[cfg(not(target_os = "none"))]

@@ -7,7 +7,7 @@ use super::domain_memory::{self, DomainMemory};
 use super::frame::{self, Class, Frame};
 use super::page_type::{self, Kind, Owner};
 use super::{alloc, phys};
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, Mfn, PAGE_SIZE};
 use pv_abi::shared_info::{VcpuTimeInfo, vcpu_info};

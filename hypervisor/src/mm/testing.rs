@@ -46,6 +46,25 @@ pub fn machine(pages: usize) {
     alloc::add_range(Mfn(1), Mfn(pages as u64));
 }
 
+/// Makes the thread's machine of `pages` pages as new, in the same memory.
+pub fn again(pages: usize) {
+    alloc::forget_everything();
+    let (table, count) = frame::TEST_TABLE.with(|t| t.get());
+    assert_eq!(count, pages as u64, "another machine");
+    // SAFETY: this thread's arena and table, of that size (see `machine`); no object of an earlier test lives on.
+    unsafe {
+        core::ptr::write_bytes(phys::ARENA.with(|a| a.get()) as *mut u8, 0, pages * 4096);
+        core::ptr::write_bytes(table.cast_mut().cast::<u8>(), 0, pages * size_of::<Frame>());
+    }
+    M2P.with(|m| m.borrow_mut().fill(u64::MAX));
+    alloc::add_range(Mfn(1), Mfn(pages as u64));
+}
+
+/// Domain `id` has no memory any more.
+pub fn forget(id: u16) {
+    forget_domain(id);
+}
+
 pub(super) fn m2p_slot(mfn: Mfn) -> *mut u64 {
     M2P.with(|m| m.borrow_mut().as_mut_ptr().wrapping_add(mfn.0 as usize))
 }

@@ -6,7 +6,7 @@ use super::frame::{self, Frame};
 use super::page_type::{self, Kind, Owner, Refused, is_hypervisor_slot};
 use super::pte::{Pte, bit};
 use super::{phys, tables};
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicU64, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, Mfn};
 

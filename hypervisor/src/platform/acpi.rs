@@ -131,6 +131,8 @@ fn sums_to_zero(b: &[u8]) -> bool {
 const HEADER: usize = 36;
 /// Longer tables are not believed.
 const LONGEST: u32 = 16 << 20;
+/// Tables beyond that are not looked at: a root table that is damaged may name the same one two million times.
+const MOST_TABLES: usize = 256;
 
 /// The root table an RSDP names: its address, and whether entries have 8 bytes (XSDT).
 pub fn root_of(rsdp: &[u8]) -> Option<(u64, bool)> {
@@ -174,6 +176,7 @@ impl Tables {
         for entry in root_table
             .get(HEADER..)?
             .chunks_exact(if wide { 8 } else { 4 })
+            .take(MOST_TABLES)
         {
             let at = if wide {
                 u64_at(entry, 0)
@@ -497,3 +500,7 @@ pub use hardware::{bios_byte, enter_s5, init, power_off, reset};
 #[cfg(test)]
 #[path = "acpi_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "acpi_fuzz.rs"]
+mod fuzz;

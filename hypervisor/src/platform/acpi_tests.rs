@@ -5,16 +5,16 @@ use std::vec;
 use std::vec::Vec;
 
 /// Machine memory from address 0x1000 on.
-struct Firmware(Vec<u8>);
-const BASE: u64 = 0x1000;
+pub(super) struct Firmware(pub(super) Vec<u8>);
+pub(super) const BASE: u64 = 0x1000;
 
-fn seal(t: &mut [u8], at: usize) {
+pub(super) fn seal(t: &mut [u8], at: usize) {
     t[at] = 0;
     t[at] = 0u8.wrapping_sub(t.iter().fold(0, |s: u8, x| s.wrapping_add(*x)));
 }
 
 impl Firmware {
-    fn add(&mut self, signature: &[u8; 4], body: &[u8]) -> u64 {
+    pub(super) fn add(&mut self, signature: &[u8; 4], body: &[u8]) -> u64 {
         let mut t = vec![0u8; HEADER];
         t[..4].copy_from_slice(signature);
         t.extend_from_slice(body);
@@ -25,13 +25,13 @@ impl Firmware {
         self.0.extend_from_slice(&t);
         at
     }
-    fn read(&self, at: u64, len: usize) -> Option<&[u8]> {
+    pub(super) fn read(&self, at: u64, len: usize) -> Option<&[u8]> {
         let start = usize::try_from(at.checked_sub(BASE)?).ok()?;
         self.0.get(start..start.checked_add(len)?)
     }
 }
 
-fn rsdp(root: u64, wide: bool) -> Vec<u8> {
+pub(super) fn rsdp(root: u64, wide: bool) -> Vec<u8> {
     let mut r = vec![0u8; 36];
     r[..8].copy_from_slice(b"RSD PTR ");
     if wide {
@@ -57,7 +57,7 @@ fn madt_body() -> Vec<u8> {
     b
 }
 
-fn fadt_body(dsdt: u64, long: bool) -> Vec<u8> {
+pub(super) fn fadt_body(dsdt: u64, long: bool) -> Vec<u8> {
     let mut b = vec![0u8; if long { 244 } else { 116 } - HEADER];
     let mut put = |at: usize, v: &[u8]| b[at - HEADER..at - HEADER + v.len()].copy_from_slice(v);
     put(40, &(dsdt as u32).to_le_bytes());
@@ -76,7 +76,7 @@ fn fadt_body(dsdt: u64, long: bool) -> Vec<u8> {
 }
 
 /// `Name (_S5_, Package (4) { 5, 0, 0, 0 })`.
-const S5: [u8; 12] = [
+pub(super) const S5: [u8; 12] = [
     0x08, b'_', b'S', b'5', b'_', 0x12, 0x07, 0x04, 0x0a, 5, 0, 0,
 ];
 

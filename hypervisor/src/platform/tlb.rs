@@ -6,7 +6,7 @@
 use crate::arch::cpumask::CpuMask;
 use crate::arch::layout::MAX_CPUS;
 use crate::arch::percpu::{self, pending, this_cpu};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// What to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub fn flush_local(what: Flush) {
 }
 
 fn flush_everything() {
+    #[cfg(test)]
+    crate::model::tlb::flushed();
     #[cfg(target_os = "none")]
     {
         use crate::arch::cr;
@@ -112,7 +114,7 @@ pub fn flush_cpus(mask: CpuMask, what: Flush) {
         };
         let target = asked.load(Ordering::SeqCst);
         while (done.load(Ordering::SeqCst).wrapping_sub(target) as i32) < 0 {
-            core::hint::spin_loop();
+            crate::atomic::spin_loop();
             serve();
         }
     }

@@ -69,7 +69,7 @@ pub fn deliver(cx: &mut Cx, t: Target) -> Result<(), Reason> {
     r.ss = u64::from(sel::GUEST_DS);
     r.cs = u64::from(sel::GUEST_CS64);
     r.rip = t.address;
-    r.rflags = r.rflags & !(f::TF | f::NT | f::RF | f::VM | f::AC | f::IOPL) | f::IF | f::FIXED;
+    r.rflags = super::registers::flags_of_entry(r.rflags);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Privileged instructions of guests, found at a #GP or behind the forced-emulation prefix.
 
-use super::decode::{Bytes, modrm, prefixes};
-use super::{cpuid, io, msr, trap};
+use super::decode::Bytes;
+use super::{cpuid, decode, io, msr, trap};
 use crate::arch::layout::is_guest_range;
 use crate::arch::regs::{GuestRegs, rflags as f};
 use crate::domain::Cx;
@@ -147,105 +147,78 @@ pub fn forced(cx: &mut Cx) -> bool {
 
 /// The instruction at RIP raised #GP(0); true when it was done for the guest.
 pub fn privileged(cx: &mut Cx) -> bool {
+    use decode::Privileged as P;
     let long =
         cx.regs.cs & 0xffff == u64::from(crate::arch::layout::sel::GUEST_CS64) || !compat(cx);
     let b = fetch(cx);
-    let Some(p) = prefixes(&b, long) else {
+    let Some((instruction, p, len)) = decode::privileged(&b, long) else {
         return false;
     };
-    let Some(op) = b.at(p.opcode) else {
-        return false;
-    };
-    match op {
-        0x6c..=0x6f | 0xe4..=0xe7 | 0xec..=0xef if p.lock => return undefined(cx),
-        0x6c..=0x6f | 0xe4..=0xe7 | 0xec..=0xef => {
-            return io::emulate(cx, &b, &p, long).is_some_and(|len| len == 0 || advance(cx, len));
+    // What user code may do, too, as far as it has the right.
+    match instruction {
+        P::Port(access) => {
+            return io::emulate(cx, &access, &p, len, long)
+                .is_some_and(|len| len == 0 || advance(cx, len));
         }
-        // CLI, STI: nothing, for whoever has the I/O privilege level. (The guest masks events in its vcpu_info.)
-        0xfa | 0xfb if io::has_iopl(cx) => return advance(cx, p.opcode + 1),
-        0x0f => {}
-        _ => return false,
-    }
-    let Some(op2) = b.at(p.opcode + 1) else {
-        return false;
-    };
-    // Nothing of what follows may be locked; on some CPUs it is another instruction then (MOV from CR8).
-    if p.lock && matches!(op2, 0x01 | 0x06 | 0x09 | 0x20..=0x23 | 0x30..=0x32 | 0xa2) {
-        return undefined(cx);
-    }
-    // RDTSC and RDTSCP trap where the guest set CR4.TSD; its kernel may still use them.
-    if op2 == 0x31 && cx.arch.in_kernel {
-        let t = crate::platform::timer::tsc_now();
-        cx.regs.rax = t & 0xffff_ffff;
-        cx.regs.rdx = t >> 32;
-        return advance(cx, p.opcode + 2);
-    }
-    if op2 == 0xa2 {
-        cpuid::emulate(cx);
-        return advance(cx, p.opcode + 2);
+        // Nothing, for whoever has the I/O privilege level. (The guest masks events in its vcpu_info.)
+        P::Cli | P::Sti => return io::has_iopl(cx) && advance(cx, len),
+        P::Undefined => return undefined(cx),
+        P::Cpuid => {
+            cpuid::emulate(cx);
+            return advance(cx, len);
+        }
+        _ => {}
     }
     if !cx.arch.in_kernel {
         return false;
     }
-    match op2 {
-        0x01 if b.at(p.opcode + 2) == Some(0xd1) => xsetbv(cx) && advance(cx, p.opcode + 3),
-        0x01 if b.at(p.opcode + 2) == Some(0xf9) => {
+    let done = match instruction {
+        // RDTSC and RDTSCP trap where the guest set CR4.TSD; its kernel may still use them.
+        P::Rdtsc | P::Rdtscp => {
             let t = crate::platform::timer::tsc_now();
             cx.regs.rax = t & 0xffff_ffff;
             cx.regs.rdx = t >> 32;
-            cx.regs.rcx = cx.arch.tsc_aux & 0xffff_ffff;
-            advance(cx, p.opcode + 3)
-        }
-        0x06 => {
-            set_ts(cx, false);
-            advance(cx, p.opcode + 2)
-        }
-        0x09 => advance(cx, p.opcode + 2),
-        0x20..=0x23 => {
-            let Some(m) = modrm(&b, p.opcode + 2, p.rex) else {
-                return false;
-            };
-            // The register form is the only one; the CPU ignores the mode bits.
-            let Some(raw) = b.at(p.opcode + 2) else {
-                return false;
-            };
-            if op2 & 1 != 0 && m.reg >= 8 {
-                return undefined(cx);
+            if instruction == P::Rdtscp {
+                cx.regs.rcx = cx.arch.tsc_aux & 0xffff_ffff;
             }
-            let register = raw & 7 | (p.rex & 1) << 3;
-            let done = match op2 {
-                0x20 => read_cr(cx, m.reg)
-                    .map(|v| set_gpr(cx.regs, register, v))
-                    .is_some(),
-                0x22 => {
-                    let v = gpr(cx.regs, register);
-                    write_cr(cx, m.reg, v)
-                }
-                0x21 => {
-                    let v = crate::hypercall::cpu::read_debugreg(cx, u64::from(m.reg));
-                    v.map(|v| set_gpr(cx.regs, register, v)).is_ok()
-                }
-                _ => {
-                    let v = gpr(cx.regs, register);
-                    crate::hypercall::cpu::write_debugreg(cx, u64::from(m.reg), v).is_ok()
-                }
-            };
-            done && advance(cx, p.opcode + 3)
+            true
         }
-        0x30 => {
+        P::Xsetbv => xsetbv(cx),
+        P::Clts => {
+            set_ts(cx, false);
+            true
+        }
+        P::Wbinvd => true,
+        P::FromControl { number, register } => read_cr(cx, number)
+            .map(|v| set_gpr(cx.regs, register, v))
+            .is_some(),
+        P::ToControl { number, register } => {
+            let v = gpr(cx.regs, register);
+            write_cr(cx, number, v)
+        }
+        P::FromDebug { number, register } => {
+            let v = crate::hypercall::cpu::read_debugreg(cx, u64::from(number));
+            v.map(|v| set_gpr(cx.regs, register, v)).is_ok()
+        }
+        P::ToDebug { number, register } => {
+            let v = gpr(cx.regs, register);
+            crate::hypercall::cpu::write_debugreg(cx, u64::from(number), v).is_ok()
+        }
+        P::Wrmsr => {
             let v = cx.regs.rdx << 32 | cx.regs.rax & 0xffff_ffff;
-            msr::write(cx, cx.regs.rcx as u32, v) && advance(cx, p.opcode + 2)
+            msr::write(cx, cx.regs.rcx as u32, v)
         }
-        0x32 => match msr::read(cx, cx.regs.rcx as u32) {
+        P::Rdmsr => match msr::read(cx, cx.regs.rcx as u32) {
             Some(v) => {
                 cx.regs.rax = v & 0xffff_ffff;
                 cx.regs.rdx = v >> 32;
-                advance(cx, p.opcode + 2)
+                true
             }
             None => false,
         },
-        _ => false,
-    }
+        P::Port(_) | P::Cli | P::Sti | P::Undefined | P::Cpuid => false,
+    };
+    done && advance(cx, len)
 }
 
 /// Whether the guest's code segment is a 32-bit one.

@@ -4,7 +4,7 @@
 //! A domain without hardware reads all ones and its writes vanish; dom0's accesses reach the machine, except for what
 //! is the hypervisor's own.
 
-use super::decode::{Bytes, Prefixes};
+use super::decode::{PortAccess, Prefixes};
 use super::emulate::gpr_sized;
 use super::trap;
 use crate::arch::layout::is_guest_range;
@@ -37,36 +37,28 @@ fn allowed(cx: &Cx, port: u16, size: usize) -> bool {
     })
 }
 
-/// Does an IN, OUT, INS or OUTS; gives its length, or 0 when a repeated one is to be executed again, or `None` when
-/// it is not allowed.
-pub fn emulate(cx: &mut Cx, b: &Bytes, p: &Prefixes, long: bool) -> Option<usize> {
-    let op = b.at(p.opcode)?;
-    let size = if op & 1 == 0 {
-        1
-    } else if p.operand16 {
-        2
-    } else {
-        4
-    };
-    let (port, mut len) = if op & 0xf8 == 0xe0 {
-        (u16::from(b.at(p.opcode + 1)?), p.opcode + 2)
-    } else {
-        (cx.regs.rdx as u16, p.opcode + 1)
-    };
+/// Does an IN, OUT, INS or OUTS of `len` bytes; gives its length, or 0 when a repeated one is to be executed again, or
+/// `None` when it is not allowed.
+pub fn emulate(
+    cx: &mut Cx,
+    access: &PortAccess,
+    p: &Prefixes,
+    len: usize,
+    long: bool,
+) -> Option<usize> {
+    let size = access.size;
+    let port = access.port.map_or(cx.regs.rdx as u16, u16::from);
     if !allowed(cx, port, size) {
         return None;
     }
-    if op & 0xf0 == 0x60 {
-        return string(cx, op, port, size, p, len, long);
+    if access.string {
+        return string(cx, access.input, port, size, p, len, long);
     }
-    if op & 2 == 0 {
+    if access.input {
         let v = read(cx, port, size);
         super::emulate::set_gpr_sized(cx.regs, 0, size, 0, u64::from(v));
     } else {
         write(cx, port, size, gpr_sized(cx.regs, 0, size, 0) as u32);
-    }
-    if len > 15 {
-        len = 15;
     }
     Some(len)
 }
@@ -90,11 +82,7 @@ impl Operand {
             (false, true) => return None,
         };
         let index = if input { cx.regs.rdi } else { cx.regs.rsi } & mask;
-        let base = match p.segment {
-            Some(FS) if !input => fs_base(),
-            Some(GS) if !input => gs_base(),
-            _ => 0,
-        };
+        let base = segment_base(if input { None } else { p.segment });
         Some(Operand {
             at: base.wrapping_add(index),
             mask,
@@ -108,13 +96,23 @@ const GS: u8 = 0x65;
 
 #[cfg(target_os = "none")]
 use crate::arch::segments::{fs_base, gs_base};
+// For tests on the host.
 #[cfg(not(target_os = "none"))]
-fn fs_base() -> u64 {
-    0
+pub(super) fn fs_base() -> u64 {
+    0x1234_5678_9000
 }
 #[cfg(not(target_os = "none"))]
-fn gs_base() -> u64 {
-    0
+pub(super) fn gs_base() -> u64 {
+    0xffff_f000_0000_7000
+}
+
+/// The base that an override prefix brings in; all other segments have none in 64-bit mode.
+pub(super) fn segment_base(prefix: Option<u8>) -> u64 {
+    match prefix {
+        Some(FS) => fs_base(),
+        Some(GS) => gs_base(),
+        _ => 0,
+    }
 }
 
 /// Copies page by page; on an error the address of the part that is missing.
@@ -134,14 +132,13 @@ fn by_page(at: u64, buf: &mut [u8], copy: impl Fn(u64, &mut [u8]) -> bool) -> Re
 /// One step of INS or OUTS; a repeated one comes back until its count is 0.
 fn string(
     cx: &mut Cx,
-    op: u8,
+    input: bool,
     port: u16,
     size: usize,
     p: &Prefixes,
     len: usize,
     long: bool,
 ) -> Option<usize> {
-    let input = op & 2 == 0;
     let o = Operand::of(cx, input, p, long)?;
     let repeated = p.rep.is_some();
     if repeated && cx.regs.rcx & o.mask == 0 {

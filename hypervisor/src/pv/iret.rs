@@ -1,6 +1,6 @@
 //! The iret hypercall, and faults of the real IRETQ.
 
-use super::{mode, trap};
+use super::{mode, registers, trap};
 use crate::arch::layout::sel;
 use crate::arch::percpu::{pending, this_cpu};
 use crate::arch::regs::rflags as f;
@@ -25,7 +25,7 @@ pub fn iret(cx: &mut Cx) -> Outcome {
     r.force_iret();
     r.rip = frame.rip;
     r.cs = u64::from(frame.cs as u16 | 3);
-    r.rflags = frame.rflags & !(f::IOPL | f::VM | f::VIF | f::VIP) & 0x3f_7fd5 | f::IF | f::FIXED;
+    r.rflags = registers::flags_of_return(frame.rflags);
     r.rsp = frame.rsp;
     r.ss = u64::from(frame.ss as u16 | 3);
     if frame.flags & vgcf::IN_SYSCALL != 0 {

@@ -10,4 +10,5 @@ pub mod mode;
 pub mod msr;
 pub mod policy;
 pub mod ptwrite;
+pub mod registers;
 pub mod trap;

@@ -63,10 +63,11 @@ pub fn write(cx: &mut Cx, msr: u32, v: u64) -> bool {
         GS_BASE => segments::set_gs_base(v),
         KERNEL_GS_BASE => segments::set_gs_base_inactive(v),
         EFER => v == EFER_VALUE,
-        TSC_AUX => {
-            cx.arch.tsc_aux = v & 0xffff_ffff;
-            v >> 32 == 0
+        TSC_AUX if v >> 32 == 0 => {
+            cx.arch.tsc_aux = v;
+            true
         }
+        TSC_AUX => false,
         // Status registers only take zeroes.
         0x401 => v == 0,
         0x179 | 0x17a | 0x400 | 0x402 | 0x403 => true,

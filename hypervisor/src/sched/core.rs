@@ -25,9 +25,9 @@ use super::share::{Share, UsedUp};
 use crate::arch::cpumask::{AtomicCpuMask, CpuMask};
 use crate::arch::layout::MAX_CPUS;
 use crate::arch::percpu::CpuId;
+use crate::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use crate::fallible::OutOfMemory;
 use crate::sync::{Lock, Rank};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 /// Longest time a vCPU runs while others wait, ns.
 pub const SLICE: u64 = 10_000_000;

@@ -15,12 +15,12 @@ pub use self::core::{Entity, SLICE, state};
 use self::core::{Ask, Core, LOOK_AROUND, Task};
 use crate::arch::cpumask::CpuMask;
 use crate::arch::percpu::{self, CpuId, pending, this_cpu};
+use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::domain::vcpu::RunState;
 use crate::domain::{Vcpu, VcpuRef};
 use crate::fallible::OutOfMemory;
 use crate::platform::{self, timer::NEVER, tlb};
 use crate::sync;
-use ::core::sync::atomic::{AtomicU32, Ordering, fence};
 use share::Share;
 
 static CORE: Core<VcpuRef> = Core::new();
@@ -226,7 +226,7 @@ pub fn sync_off_cpu(v: &VcpuRef) {
         }
         resched(CpuId(v.sched.cpu.load(Ordering::Acquire)));
         while v.sched.state.load(Ordering::SeqCst) == state::RUNNING {
-            ::core::hint::spin_loop();
+            crate::atomic::spin_loop();
             sync::serve_requests();
         }
     }

@@ -106,7 +106,9 @@ fn enter(next: VcpuRef, regs: &mut GuestRegs) {
 fn idle() {
     time::timers::program(false);
     let cpu = this_cpu();
-    if cpu.pending.load(Ordering::Acquire) == 0 {
+    // What concerns a vCPU waits for one: only the exit path takes it, and a CPU that did not halt for it would never open
+    // its interrupts.
+    if cpu.pending.load(Ordering::Acquire) & !pending::OF_VCPU == 0 {
         crate::arch::halt_idle();
     }
     crate::softirq::run();

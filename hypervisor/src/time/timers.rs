@@ -8,6 +8,7 @@
 use super::{now, watchdog};
 use crate::arch::layout::MAX_CPUS;
 use crate::arch::percpu::{self, pending, this_cpu};
+use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::domain::{Life, Vcpu, VcpuRef};
 use crate::events;
 use crate::fallible::OutOfMemory;
@@ -15,7 +16,6 @@ use crate::platform::timer::{self, NEVER};
 use crate::sched;
 use crate::sched::queue::SortedQueue;
 use crate::sync::{Lock, Rank};
-use core::sync::atomic::{AtomicU64, Ordering, fence};
 use pv_abi::event::VIRQ_TIMER;
 
 static QUEUES: [Lock<SortedQueue<VcpuRef>>; MAX_CPUS] =

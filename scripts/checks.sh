@@ -22,6 +22,7 @@ checks_run() {
     check "clippy, host" cargo clippy -q --workspace --all-targets
     check "clippy, bare metal" cargo clippy -q --target x86_64-unknown-none -p hypervisor -p guests
     check "host tests" cargo test -q --workspace
+    [ -z "$long" ] || check "fuzzers and model checks, long" checks_fuzz
     # shellcheck disable=SC2086 # nothing or one word
     check "PV test kernels" cargo run -q --release -p harness -- run $long
     check "PV test kernels, CPU with SMAP" checks_cpu max 'SMEP on, SMAP on' "${CHECKS_ANY_CPU[@]}" break_read_guest
@@ -64,6 +65,13 @@ checks_cpu() {
     # shellcheck disable=SC2046 # names of kernels
     env -u HOSPES_XEN cargo run -q --release -p harness -- run --cpu "$model" --expect "$expected" \
         $(printf -- '--only %s ' "$@")
+}
+
+# checks_fuzz: every fuzzer of the host tests for two minutes, from a seed of its own, and twenty times as many orders in each
+# model; optimised, with debug assertions.
+checks_fuzz() {
+    HOSPES_FUZZ_SECONDS=120 cargo test -q --profile checked -p boot -p hypervisor -p guest-tools fuzz_ -- --nocapture &&
+        HOSPES_MODEL_RUNS=20 cargo test -q --profile checked -p hypervisor --lib -- --nocapture model:: races::
 }
 
 checks_bench() {

@@ -79,9 +79,7 @@ pub struct StartOfDay {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError<E> {
     /// The domain has no usable frame for a page the layout needs.
-    #[error(
-        "the domain has no memory behind page {0:#x}, which its start needs (a bug of the caller)"
-    )]
+    #[error("the domain has no memory behind page {0:#x}, which its start needs (a bug of the caller)")]
     NoFrame(u64),
     /// Memory could not be written.
     #[error("writing the domain's {what} failed: {source}")]
@@ -128,16 +126,10 @@ pub fn build<M: GuestMemory>(
 ) -> Result<StartOfDay, BuildError<M::Error>> {
     check_cmdline(params.cmdline).map_err(BuildError::Cmdline)?;
     if params.ramdisk.len() as u64 != layout.ramdisk_len {
-        return Err(BuildError::RamdiskChanged {
-            have: params.ramdisk.len() as u64,
-            planned: layout.ramdisk_len,
-        });
+        return Err(BuildError::RamdiskChanged { have: params.ramdisk.len() as u64, planned: layout.ramdisk_len });
     }
     for segment in kernel.segments() {
-        write_segment(memory, segment).map_err(|source| BuildError::Memory {
-            what: "kernel",
-            source,
-        })?;
+        write_segment(memory, segment).map_err(|source| BuildError::Memory { what: "kernel", source })?;
     }
     let hypercall_page_mfn = match kernel.notes().hypercall_page {
         None => None,
@@ -145,29 +137,16 @@ pub fn build<M: GuestMemory>(
             let pfn = Pfn(va.wrapping_sub(layout.virt_base) / PAGE_SIZE);
             memory
                 .write(pfn, 0, &hypercall_page::contents())
-                .map_err(|source| BuildError::Memory {
-                    what: "hypercall page",
-                    source,
-                })?;
+                .map_err(|source| BuildError::Memory { what: "hypercall page", source })?;
             Some(frame(memory, pfn.0)?)
         }
     };
     if !params.ramdisk.is_empty() {
-        write_padded(memory, layout.ramdisk.start, params.ramdisk).map_err(|source| {
-            BuildError::Memory {
-                what: "initrd",
-                source,
-            }
-        })?;
+        write_padded(memory, layout.ramdisk.start, params.ramdisk)
+            .map_err(|source| BuildError::Memory { what: "initrd", source })?;
     }
-    for page in [layout.xenstore, layout.console, Some(layout.stack)]
-        .into_iter()
-        .flatten()
-    {
-        memory.zero(page, 1).map_err(|source| BuildError::Memory {
-            what: "special pages",
-            source,
-        })?;
+    for page in [layout.xenstore, layout.console, Some(layout.stack)].into_iter().flatten() {
+        memory.zero(page, 1).map_err(|source| BuildError::Memory { what: "special pages", source })?;
     }
     write_p2m(memory, layout)?;
     write_tables(memory, layout)?;
@@ -177,9 +156,7 @@ pub fn build<M: GuestMemory>(
     let console_mfn = special(layout.console)?;
     let page = start_info::page(kernel, layout, params, xenstore_mfn, console_mfn);
     let what = "start_info page";
-    memory
-        .write(layout.start_info, 0, &page)
-        .map_err(|source| BuildError::Memory { what, source })?;
+    memory.write(layout.start_info, 0, &page).map_err(|source| BuildError::Memory { what, source })?;
     Ok(StartOfDay {
         entry: kernel.entry(),
         stack_va: layout.va(Pfn(layout.stack.0 + 1)),
@@ -195,10 +172,7 @@ pub fn build<M: GuestMemory>(
 
 /// The frame behind `pfn`, if a PTE can name it.
 fn frame<M: GuestMemory>(memory: &M, pfn: u64) -> Result<Mfn, BuildError<M::Error>> {
-    memory
-        .mfn(Pfn(pfn))
-        .filter(|mfn| mfn.0 < MAX_MFN)
-        .ok_or(BuildError::NoFrame(pfn))
+    memory.mfn(Pfn(pfn)).filter(|mfn| mfn.0 < MAX_MFN).ok_or(BuildError::NoFrame(pfn))
 }
 
 /// A segment's bytes, then zeroes up to its size in memory.
@@ -232,9 +206,7 @@ fn write_padded<M: GuestMemory>(memory: &mut M, pfn: u64, data: &[u8]) -> Result
     let zeroes = [0u8; PAGE_SIZE as usize];
     let used = data.len() % PAGE_SIZE as usize;
     match zeroes.get(used..) {
-        Some(rest) if used != 0 => {
-            memory.write(Pfn(pfn + data.len() as u64 / PAGE_SIZE), used, rest)
-        }
+        Some(rest) if used != 0 => memory.write(Pfn(pfn + data.len() as u64 / PAGE_SIZE), used, rest),
         _ => Ok(()),
     }
 }
@@ -247,27 +219,16 @@ struct EntryPage {
 impl EntryPage {
     /// 512 entries, each from its index.
     fn fill<E>(mut entry: impl FnMut(u64) -> Result<u64, E>) -> Result<Self, E> {
-        let mut page = EntryPage {
-            bytes: ArrayVec::new(),
-        };
+        let mut page = EntryPage { bytes: ArrayVec::new() };
         for index in 0..PAGE_SIZE / 8 {
             // There is room for exactly 512.
-            let _ = page
-                .bytes
-                .try_extend_from_slice(&entry(index)?.to_le_bytes());
+            let _ = page.bytes.try_extend_from_slice(&entry(index)?.to_le_bytes());
         }
         Ok(page)
     }
 
-    fn write<M: GuestMemory>(
-        &self,
-        memory: &mut M,
-        pfn: u64,
-        what: &'static str,
-    ) -> Result<(), BuildError<M::Error>> {
-        memory
-            .write(Pfn(pfn), 0, &self.bytes)
-            .map_err(|source| BuildError::Memory { what, source })
+    fn write<M: GuestMemory>(&self, memory: &mut M, pfn: u64, what: &'static str) -> Result<(), BuildError<M::Error>> {
+        memory.write(Pfn(pfn), 0, &self.bytes).map_err(|source| BuildError::Memory { what, source })
     }
 }
 
@@ -276,11 +237,7 @@ fn write_p2m<M: GuestMemory>(memory: &mut M, layout: &Layout) -> Result<(), Buil
     for (page, pfn) in layout.p2m.clone().enumerate() {
         let entries = EntryPage::fill(|index| {
             let described = page as u64 * (PAGE_SIZE / 8) + index;
-            let mfn = if described < layout.nr_pages {
-                memory.mfn(Pfn(described))
-            } else {
-                None
-            };
+            let mfn = if described < layout.nr_pages { memory.mfn(Pfn(described)) } else { None };
             Ok(mfn.map_or(INVALID_P2M_ENTRY, |mfn| mfn.0))
         })?;
         entries.write(memory, pfn, "p2m list")?;
@@ -289,14 +246,8 @@ fn write_p2m<M: GuestMemory>(memory: &mut M, layout: &Layout) -> Result<(), Buil
 }
 
 /// All tables of both mappings.
-fn write_tables<M: GuestMemory>(
-    memory: &mut M,
-    layout: &Layout,
-) -> Result<(), BuildError<M::Error>> {
-    let p2m_top = layout
-        .p2m_mapping
-        .as_ref()
-        .and_then(|mapping| mapping.tables.first());
+fn write_tables<M: GuestMemory>(memory: &mut M, layout: &Layout) -> Result<(), BuildError<M::Error>> {
+    let p2m_top = layout.p2m_mapping.as_ref().and_then(|mapping| mapping.tables.first());
     for mapping in core::iter::once(&layout.initial).chain(layout.p2m_mapping.as_ref()) {
         for (index, run) in mapping.tables.iter().enumerate() {
             let below = mapping.tables.get(index + 1);
@@ -307,9 +258,7 @@ fn write_tables<M: GuestMemory>(
                     match below {
                         None => l1_entry(memory, layout, mapping, key),
                         Some(below) => match table_entry(memory, below, key)? {
-                            0 if run.level == 4 => {
-                                p2m_top.map_or(Ok(0), |top| table_entry(memory, top, key))
-                            }
+                            0 if run.level == 4 => p2m_top.map_or(Ok(0), |top| table_entry(memory, top, key)),
                             entry => Ok(entry),
                         },
                     }
@@ -322,11 +271,7 @@ fn write_tables<M: GuestMemory>(
 }
 
 /// The entry that leads to table `key` of `below`, 0 if it has no such table.
-fn table_entry<M: GuestMemory>(
-    memory: &M,
-    below: &TableRun,
-    key: u64,
-) -> Result<u64, BuildError<M::Error>> {
+fn table_entry<M: GuestMemory>(memory: &M, below: &TableRun, key: u64) -> Result<u64, BuildError<M::Error>> {
     debug_assert!(table_shift(below.level) <= 39);
     match key.checked_sub(below.first) {
         Some(n) if n < below.pfns.end - below.pfns.start => {
@@ -346,11 +291,7 @@ fn l1_entry<M: GuestMemory>(
     match key.checked_sub(table_va(mapping.va) / PAGE_SIZE) {
         Some(n) if n < mapping.pfns.end - mapping.pfns.start => {
             let pfn = mapping.pfns.start + n;
-            let flags = if layout.page_tables.contains(&pfn) {
-                L1_FLAGS & !RW
-            } else {
-                L1_FLAGS
-            };
+            let flags = if layout.page_tables.contains(&pfn) { L1_FLAGS & !RW } else { L1_FLAGS };
             Ok(frame(memory, pfn)?.0 << 12 | flags)
         }
         _ => Ok(0),

@@ -24,17 +24,13 @@ pub enum FileError {
     #[error("the kernel file is empty")]
     Empty,
     /// Neither bzImage, ELF nor gzip.
-    #[error(
-        "not a kernel image: neither a Linux bzImage nor an ELF file (first bytes {0:02x?}); name a vmlinuz file"
-    )]
+    #[error("not a kernel image: neither a Linux bzImage nor an ELF file (first bytes {0:02x?}); name a vmlinuz file")]
     NotAKernel([u8; 4]),
     /// The bzImage is from before Linux 2.6.26.
     #[error("the bzImage speaks boot protocol {}.{:02}, and 2.08 or newer is needed to find its payload; use a newer kernel", .0 >> 8, .0 & 0xff)]
     OldProtocol(u16),
     /// The file ends before what its header announces.
-    #[error(
-        "the kernel file is truncated: its header announces {wanted} bytes and the file has {have}; copy it again"
-    )]
+    #[error("the kernel file is truncated: its header announces {wanted} bytes and the file has {have}; copy it again")]
     Truncated {
         /// Bytes the file must have, going by its header.
         wanted: u64,
@@ -47,9 +43,7 @@ pub enum FileError {
     )]
     UnsupportedCompression(&'static str),
     /// The payload starts with bytes no known format starts with.
-    #[error(
-        "the kernel's payload is in no known format (first bytes {0:02x?}); the file is damaged"
-    )]
+    #[error("the kernel's payload is in no known format (first bytes {0:02x?}); the file is damaged")]
     UnknownPayload([u8; 4]),
 }
 
@@ -67,20 +61,16 @@ pub fn locate(file: &[u8]) -> Result<Payload<'_>, FileError> {
         // ELF and a whole file in gzip are unambiguous. Other compressed files are somebody's initrd or a slip: they
         // carry no trailing length, so their size would be unbounded.
         Some(Format::Plain) => Ok(Payload::plain(file)),
-        Some(Format::Gzip) => Payload::new(Format::Gzip, file).ok_or(FileError::Truncated {
-            wanted: 18,
-            have: file.len() as u64,
-        }),
+        Some(Format::Gzip) => {
+            Payload::new(Format::Gzip, file).ok_or(FileError::Truncated { wanted: 18, have: file.len() as u64 })
+        }
         _ => Err(FileError::NotAKernel(first_four(file))),
     }
 }
 
 fn payload_of_bzimage(file: &[u8]) -> Result<Payload<'_>, FileError> {
     let have = file.len() as u64;
-    let header_short = FileError::Truncated {
-        wanted: PAYLOAD_LENGTH as u64 + 4,
-        have,
-    };
+    let header_short = FileError::Truncated { wanted: PAYLOAD_LENGTH as u64 + 4, have };
     let version = u16_at(file, PROTOCOL_VERSION).ok_or(header_short)?;
     if version < FIRST_PROTOCOL_WITH_PAYLOAD {
         return Err(FileError::OldProtocol(version));
@@ -95,16 +85,10 @@ fn payload_of_bzimage(file: &[u8]) -> Result<Payload<'_>, FileError> {
     let start = (sectors + 1) * 512 + offset;
     let bytes = range_in(file.len(), start, length)
         .and_then(|r| file.get(r))
-        .ok_or(FileError::Truncated {
-            wanted: start + length,
-            have,
-        })?;
+        .ok_or(FileError::Truncated { wanted: start + length, have })?;
     match Format::recognise(bytes) {
         Some(Format::Plain) => Ok(Payload::plain(bytes)),
-        Some(format) => Payload::new(format, bytes).ok_or(FileError::Truncated {
-            wanted: start + 4,
-            have,
-        }),
+        Some(format) => Payload::new(format, bytes).ok_or(FileError::Truncated { wanted: start + 4, have }),
         None => Err(match unsupported(bytes) {
             Some(name) => FileError::UnsupportedCompression(name),
             None => FileError::UnknownPayload(first_four(bytes)),
@@ -114,15 +98,8 @@ fn payload_of_bzimage(file: &[u8]) -> Result<Payload<'_>, FileError> {
 
 /// Compressions the kernel can be built with and we cannot unpack.
 fn unsupported(bytes: &[u8]) -> Option<&'static str> {
-    const KNOWN: [(&[u8], &str); 3] = [
-        (b"BZh", "bzip2"),
-        (b"\x5d\x00\x00", "LZMA"),
-        (b"\x89LZO", "LZO"),
-    ];
-    KNOWN
-        .iter()
-        .find(|(magic, _)| bytes.starts_with(magic))
-        .map(|(_, name)| *name)
+    const KNOWN: [(&[u8], &str); 3] = [(b"BZh", "bzip2"), (b"\x5d\x00\x00", "LZMA"), (b"\x89LZO", "LZO")];
+    KNOWN.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, name)| *name)
 }
 
 fn first_four(bytes: &[u8]) -> [u8; 4] {

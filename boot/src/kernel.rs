@@ -24,9 +24,7 @@ pub enum KernelError {
     #[error("the kernel's payload is not an ELF image; the file is damaged")]
     NotElf,
     /// ELF for something else.
-    #[error(
-        "the kernel is not for 64-bit x86 (ELF class {class}, machine {machine}); use an amd64 kernel"
-    )]
+    #[error("the kernel is not for 64-bit x86 (ELF class {class}, machine {machine}); use an amd64 kernel")]
     NotX86_64 {
         /// 1 for 32 bit, 2 for 64 bit.
         class: u8,
@@ -60,9 +58,7 @@ pub enum KernelError {
     )]
     NoXenNotes,
     /// The interface of Xen 3.0's first days.
-    #[error(
-        "the kernel has only an old __xen_guest section and no Xen notes; kernels that old are not supported"
-    )]
+    #[error("the kernel has only an old __xen_guest section and no Xen notes; kernels that old are not supported")]
     OldStyleNotes,
     /// PVH only.
     #[error(
@@ -130,8 +126,7 @@ impl<'a> KernelImage<'a> {
         if class != ELFCLASS64 || machine != EM_X86_64 {
             return Err(KernelError::NotX86_64 { class, machine });
         }
-        let elf =
-            ElfBytes::<LittleEndian>::minimal_parse(image).map_err(|_| KernelError::BadHeaders)?;
+        let elf = ElfBytes::<LittleEndian>::minimal_parse(image).map_err(|_| KernelError::BadHeaders)?;
         if !matches!(elf.ehdr.e_type, ET_EXEC | ET_DYN) {
             return Err(KernelError::NotExecutable(elf.ehdr.e_type));
         }
@@ -151,16 +146,8 @@ impl<'a> KernelImage<'a> {
             return Err(KernelError::WrongAbi);
         }
         let segments = read_segments(&elf, image, notes.paddr_offset.unwrap_or(0))?;
-        let start = segments
-            .iter()
-            .map(|s| s.range().start)
-            .min()
-            .ok_or(KernelError::NoSegments)?;
-        let end = segments
-            .iter()
-            .map(|s| s.range().end)
-            .max()
-            .ok_or(KernelError::NoSegments)?;
+        let start = segments.iter().map(|s| s.range().start).min().ok_or(KernelError::NoSegments)?;
+        let end = segments.iter().map(|s| s.range().end).max().ok_or(KernelError::NoSegments)?;
         if end > MAX_SPAN {
             return Err(KernelError::BadSegment(0));
         }
@@ -169,13 +156,7 @@ impl<'a> KernelImage<'a> {
         if let Some(init_p2m) = notes.init_p2m {
             check_address("INIT_P2M", init_p2m)?;
         }
-        let image = KernelImage {
-            segments,
-            notes,
-            entry,
-            virt_base,
-            span: start..end,
-        };
+        let image = KernelImage { segments, notes, entry, virt_base, span: start..end };
         if !image.contains(entry) {
             return Err(KernelError::EntryOutside(entry));
         }
@@ -184,10 +165,7 @@ impl<'a> KernelImage<'a> {
                 || !image.contains(page)
                 || !image.contains(page.wrapping_add(PAGE_SIZE - 1)))
         {
-            return Err(KernelError::BadAddress {
-                name: "HYPERCALL_PAGE",
-                value: page,
-            });
+            return Err(KernelError::BadAddress { name: "HYPERCALL_PAGE", value: page });
         }
         Ok(image)
     }
@@ -224,8 +202,7 @@ impl<'a> KernelImage<'a> {
 
     /// Is `va` within the mapped image?
     fn contains(&self, va: u64) -> bool {
-        va.checked_sub(self.virt_base)
-            .is_some_and(|paddr| self.span.contains(&paddr))
+        va.checked_sub(self.virt_base).is_some_and(|paddr| self.span.contains(&paddr))
     }
 }
 
@@ -273,27 +250,16 @@ fn read_segments<'a>(
         if header.p_type != PT_LOAD || header.p_memsz == 0 {
             continue;
         }
-        let file = range_in(image.len(), header.p_offset, header.p_filesz)
-            .ok_or(KernelError::TruncatedSegment(index))?;
-        let paddr = header
-            .p_paddr
-            .checked_sub(paddr_offset)
-            .ok_or(KernelError::BadSegment(index))?;
-        let end = paddr
-            .checked_add(header.p_memsz)
-            .ok_or(KernelError::BadSegment(index))?;
+        let file =
+            range_in(image.len(), header.p_offset, header.p_filesz).ok_or(KernelError::TruncatedSegment(index))?;
+        let paddr = header.p_paddr.checked_sub(paddr_offset).ok_or(KernelError::BadSegment(index))?;
+        let end = paddr.checked_add(header.p_memsz).ok_or(KernelError::BadSegment(index))?;
         if header.p_filesz > header.p_memsz || end > MAX_SPAN {
             return Err(KernelError::BadSegment(index));
         }
-        let data = image
-            .get(file)
-            .ok_or(KernelError::TruncatedSegment(index))?;
+        let data = image.get(file).ok_or(KernelError::TruncatedSegment(index))?;
         segments
-            .try_push(Segment {
-                paddr,
-                data,
-                mem_len: header.p_memsz,
-            })
+            .try_push(Segment { paddr, data, mem_len: header.p_memsz })
             .map_err(|_| KernelError::TooManySegments)?;
     }
     segments.sort_unstable_by_key(|s| s.paddr);

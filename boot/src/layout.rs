@@ -83,9 +83,7 @@ pub enum LayoutError {
         virt_base: u64,
     },
     /// The p2m list does not fit behind INIT_P2M.
-    #[error(
-        "the p2m list of {0} pages does not fit at the address the kernel wants it; give the domain less memory"
-    )]
+    #[error("the p2m list of {0} pages does not fit at the address the kernel wants it; give the domain less memory")]
     P2mTooLarge(u64),
 }
 
@@ -139,11 +137,7 @@ impl Mapping {
         for level in (1..=top).rev() {
             let shift = table_shift(level);
             let count = (last >> shift) - (first >> shift) + 1;
-            tables.push(TableRun {
-                level,
-                pfns: next..next + count,
-                first: first >> shift,
-            });
+            tables.push(TableRun { level, pfns: next..next + count, first: first >> shift });
             next += count;
         }
         Mapping { va, pfns, tables }
@@ -151,10 +145,7 @@ impl Mapping {
 
     /// Frames of all its tables.
     pub fn table_count(&self) -> u64 {
-        self.tables
-            .iter()
-            .map(|run| run.pfns.end - run.pfns.start)
-            .sum()
+        self.tables.iter().map(|run| run.pfns.end - run.pfns.start).sum()
     }
 }
 
@@ -221,16 +212,8 @@ impl Layout {
         // The part that is mapped at VIRT_BASE, a cursor over PFNs.
         let mut next = Cursor(pages(span.end));
         let kernel_pages = span.start / PAGE_SIZE..next.0;
-        let mapped_ramdisk = if notes.mod_start_pfn {
-            0..0
-        } else {
-            next.take(ramdisk_pages)
-        };
-        let mapped_p2m = if notes.init_p2m.is_some() {
-            0..0
-        } else {
-            next.take(p2m_pages)
-        };
+        let mapped_ramdisk = if notes.mod_start_pfn { 0..0 } else { next.take(ramdisk_pages) };
+        let mapped_p2m = if notes.init_p2m.is_some() { 0..0 } else { next.take(p2m_pages) };
         let start_info = Pfn(next.take(1).start);
         let domu_page = |next: &mut Cursor| (!plan.is_dom0).then(|| Pfn(next.take(1).start));
         let xenstore = domu_page(&mut next);
@@ -247,17 +230,9 @@ impl Layout {
 
         // The part behind the initial mapping.
         let mut next = Cursor(initial.pfns.end);
-        let ramdisk = if notes.mod_start_pfn {
-            next.take(ramdisk_pages)
-        } else {
-            mapped_ramdisk
-        };
+        let ramdisk = if notes.mod_start_pfn { next.take(ramdisk_pages) } else { mapped_ramdisk };
         let (p2m, p2m_va, p2m_mapping) = match notes.init_p2m {
-            None => (
-                mapped_p2m.clone(),
-                virt_base.wrapping_add(mapped_p2m.start * PAGE_SIZE),
-                None,
-            ),
+            None => (mapped_p2m.clone(), virt_base.wrapping_add(mapped_p2m.start * PAGE_SIZE), None),
             Some(va) => {
                 let mapping = plan_p2m(va, p2m_pages, virt_base, next.0)?;
                 next.take(mapping.table_count());
@@ -265,10 +240,7 @@ impl Layout {
             }
         };
         if next.0 > plan.nr_pages {
-            return Err(LayoutError::NotEnoughMemory {
-                needed: next.0,
-                have: plan.nr_pages,
-            });
+            return Err(LayoutError::NotEnoughMemory { needed: next.0, have: plan.nr_pages });
         }
         Ok(Layout {
             nr_pages: plan.nr_pages,
@@ -343,9 +315,7 @@ fn plan_initial(virt_base: u64, fixed: u64) -> Mapping {
     let mut mapping = Mapping::plan(virt_base, 0..fixed, 4, fixed);
     loop {
         let stack_end = (fixed + mapping.table_count() + 1) * PAGE_SIZE;
-        let end = (virt_base.wrapping_add(stack_end + MIN_PAD))
-            .next_multiple_of(MAP_ALIGN)
-            .wrapping_sub(virt_base);
+        let end = (virt_base.wrapping_add(stack_end + MIN_PAD)).next_multiple_of(MAP_ALIGN).wrapping_sub(virt_base);
         let next = Mapping::plan(virt_base, 0..end / PAGE_SIZE, 4, fixed);
         if next == mapping {
             return mapping;
@@ -355,12 +325,7 @@ fn plan_initial(virt_base: u64, fixed: u64) -> Mapping {
 }
 
 /// The mapping of the p2m list at INIT_P2M. It shares the L4 and nothing else with the initial mapping.
-fn plan_p2m(
-    va: u64,
-    p2m_pages: u64,
-    virt_base: u64,
-    table_pfn: u64,
-) -> Result<Mapping, LayoutError> {
+fn plan_p2m(va: u64, p2m_pages: u64, virt_base: u64, table_pfn: u64) -> Result<Mapping, LayoutError> {
     const SLOT: u32 = 39;
     let slot = table_va(va) >> SLOT;
     let last = table_va(va).saturating_add(p2m_pages * PAGE_SIZE - 1);
@@ -369,10 +334,7 @@ fn plan_p2m(
     }
     let kernel_slots = table_va(virt_base) >> SLOT..=(table_va(virt_base) + MAX_MAPPED - 1) >> SLOT;
     if kernel_slots.contains(&slot) {
-        return Err(LayoutError::P2mMeetsKernel {
-            init_p2m: va,
-            virt_base,
-        });
+        return Err(LayoutError::P2mMeetsKernel { init_p2m: va, virt_base });
     }
     let mut mapping = Mapping::plan(va, 0..p2m_pages, 3, table_pfn);
     let list = table_pfn + mapping.table_count();

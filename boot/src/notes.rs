@@ -89,9 +89,7 @@ impl<'a> XenNotes<'a> {
             elfnote::SUPPORTED_FEATURES => self.supported_features = number(desc),
             elfnote::PHYS32_ENTRY => self.pvh = true,
             elfnote::L1_MFN_VALID => self.l1_mfn_valid = u64_at(desc, 0).zip(u64_at(desc, 8)),
-            elfnote::PAE_MODE => {
-                self.pae = text(desc).is_some_and(|t| t.contains("yes") || t.contains("bimodal"))
-            }
+            elfnote::PAE_MODE => self.pae = text(desc).is_some_and(|t| t.contains("yes") || t.contains("bimodal")),
             elfnote::FEATURES => self.features = text(desc),
             elfnote::GUEST_OS => self.guest_os = text(desc),
             elfnote::GUEST_VERSION => self.guest_version = text(desc),
@@ -103,20 +101,13 @@ impl<'a> XenNotes<'a> {
 
     /// The names in FEATURES with a leading `!`: what the kernel cannot do without.
     pub fn required_features(&self) -> impl Iterator<Item = &'a str> {
-        self.features
-            .unwrap_or("")
-            .split('|')
-            .filter_map(|name| name.trim().strip_prefix('!'))
+        self.features.unwrap_or("").split('|').filter_map(|name| name.trim().strip_prefix('!'))
     }
 }
 
 /// Name length, descriptor length and type of the note at `pos`.
 fn header(data: &[u8], pos: usize) -> Option<(usize, usize, u32)> {
-    Some((
-        u32_at(data, pos)? as usize,
-        u32_at(data, pos + 4)? as usize,
-        u32_at(data, pos + 8)?,
-    ))
+    Some((u32_at(data, pos)? as usize, u32_at(data, pos + 4)? as usize, u32_at(data, pos + 8)?))
 }
 
 /// End of `len` bytes at `start`, rounded up to the notes' alignment of 4.
@@ -126,8 +117,7 @@ fn padded(start: usize, len: usize) -> Option<usize> {
 
 fn number(desc: &[u8]) -> Option<u64> {
     let bytes = desc.get(..desc.len().min(8))?;
-    matches!(desc.len(), 1 | 2 | 4 | 8)
-        .then(|| bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
+    matches!(desc.len(), 1 | 2 | 4 | 8).then(|| bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
 }
 
 fn text(desc: &[u8]) -> Option<&str> {

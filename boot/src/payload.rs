@@ -37,10 +37,7 @@ impl Format {
             (b"\x28\xb5\x2f\xfd", Format::Zstd),
             (b"\x02\x21\x4c\x18", Format::Lz4),
         ];
-        MAGICS
-            .iter()
-            .find(|(magic, _)| bytes.starts_with(magic))
-            .map(|(_, format)| *format)
+        MAGICS.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, format)| *format)
     }
 
     /// The name people know it by.
@@ -59,9 +56,7 @@ impl Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnpackError {
     /// The image would be larger than the caller allows.
-    #[error(
-        "the kernel says it unpacks to {size} bytes, more than the {limit} bytes there are for it"
-    )]
+    #[error("the kernel says it unpacks to {size} bytes, more than the {limit} bytes there are for it")]
     TooLarge {
         /// Size the payload announces.
         size: u64,
@@ -90,9 +85,7 @@ pub enum UnpackError {
         wanted: usize,
     },
     /// The caller's buffer does not have the payload's size.
-    #[error(
-        "the output buffer has {have} bytes and the kernel unpacks to {wanted} (a bug of the caller)"
-    )]
+    #[error("the output buffer has {have} bytes and the kernel unpacks to {wanted} (a bug of the caller)")]
     BufferSize {
         /// Bytes the buffer has.
         have: usize,
@@ -115,25 +108,13 @@ impl<'a> Payload<'a> {
         let stream_end = bytes.len().checked_sub(4)?;
         let unpacked_len = u32_at(bytes, stream_end)?;
         // gzip ends with that number by itself; to the others the kernel's build adds it.
-        let stream = if format == Format::Gzip {
-            bytes
-        } else {
-            bytes.get(..stream_end)?
-        };
-        Some(Payload {
-            format,
-            stream,
-            unpacked_len,
-        })
+        let stream = if format == Format::Gzip { bytes } else { bytes.get(..stream_end)? };
+        Some(Payload { format, stream, unpacked_len })
     }
 
     /// A payload that needs no unpacking.
     pub(crate) fn plain(bytes: &'a [u8]) -> Self {
-        Payload {
-            format: Format::Plain,
-            stream: bytes,
-            unpacked_len: 0,
-        }
+        Payload { format: Format::Plain, stream: bytes, unpacked_len: 0 }
     }
 
     /// How it is compressed.
@@ -168,10 +149,7 @@ impl<'a> Payload<'a> {
     pub fn unpack_into(&self, out: &mut [u8]) -> Result<(), UnpackError> {
         let wanted = self.unpacked_len();
         if out.len() != wanted {
-            return Err(UnpackError::BufferSize {
-                have: out.len(),
-                wanted,
-            });
+            return Err(UnpackError::BufferSize { have: out.len(), wanted });
         }
         match self.format {
             Format::Plain => {
@@ -189,14 +167,10 @@ impl<'a> Payload<'a> {
     pub fn unpack(&self, limit: usize) -> Result<Vec<u8>, UnpackError> {
         let size = self.unpacked_len();
         if size > limit {
-            return Err(UnpackError::TooLarge {
-                size: size as u64,
-                limit: limit as u64,
-            });
+            return Err(UnpackError::TooLarge { size: size as u64, limit: limit as u64 });
         }
         let mut out = Vec::new();
-        out.try_reserve_exact(size)
-            .map_err(|_| UnpackError::OutOfMemory(size))?;
+        out.try_reserve_exact(size).map_err(|_| UnpackError::OutOfMemory(size))?;
         out.resize(size, 0);
         self.unpack_into(&mut out)?;
         Ok(out)
@@ -233,41 +207,22 @@ fn gunzip(stream: &[u8], out: &mut [u8]) -> Result<(), UnpackError> {
     use miniz_oxide::inflate::core::{
         DecompressorOxide, decompress, inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
     };
-    let corrupt = |what| UnpackError::Corrupt {
-        format: Format::Gzip,
-        what,
-    };
+    let corrupt = |what| UnpackError::Corrupt { format: Format::Gzip, what };
     let body = gzip_body(stream).ok_or(corrupt("bad gzip header"))?;
     // Some 10 KiB: boxed, since a hypervisor's stack is small; and zeroed in place rather than moved there.
     let mut tables: Vec<DecompressorOxide> = Vec::new();
-    tables
-        .try_reserve_exact(1)
-        .map_err(|_| UnpackError::OutOfMemory(size_of::<DecompressorOxide>()))?;
+    tables.try_reserve_exact(1).map_err(|_| UnpackError::OutOfMemory(size_of::<DecompressorOxide>()))?;
     tables.push(DecompressorOxide::new());
     let state = tables.first_mut().ok_or(corrupt("no state"))?;
-    let (status, read, written) = decompress(
-        state,
-        body,
-        out,
-        0,
-        TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
-    );
+    let (status, read, written) = decompress(state, body, out, 0, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF);
     match status {
         TINFLStatus::Done if written == out.len() && read == body.len() => {}
         TINFLStatus::Done if written == out.len() => return Err(corrupt("data after its end")),
         TINFLStatus::Done => {
-            return Err(UnpackError::WrongLength {
-                format: Format::Gzip,
-                got: written,
-                wanted: out.len(),
-            });
+            return Err(UnpackError::WrongLength { format: Format::Gzip, got: written, wanted: out.len() });
         }
         TINFLStatus::HasMoreOutput => {
-            return Err(UnpackError::WrongLength {
-                format: Format::Gzip,
-                got: out.len() + 1,
-                wanted: out.len(),
-            });
+            return Err(UnpackError::WrongLength { format: Format::Gzip, got: out.len() + 1, wanted: out.len() });
         }
         TINFLStatus::NeedsMoreInput | TINFLStatus::FailedCannotMakeProgress => {
             return Err(corrupt("it ends early"));
@@ -286,10 +241,7 @@ fn gunzip(stream: &[u8], out: &mut [u8]) -> Result<(), UnpackError> {
 fn unlz4(stream: &[u8], out: &mut [u8]) -> Result<(), UnpackError> {
     const MAGIC: u32 = 0x184c_2102;
     const BLOCK: usize = 8 << 20;
-    let corrupt = |what| UnpackError::Corrupt {
-        format: Format::Lz4,
-        what,
-    };
+    let corrupt = |what| UnpackError::Corrupt { format: Format::Lz4, what };
     let wanted = out.len();
     let (mut read, mut written) = (4, 0);
     while read < stream.len() {
@@ -304,20 +256,14 @@ fn unlz4(stream: &[u8], out: &mut [u8]) -> Result<(), UnpackError> {
         let room = space.len().min(BLOCK);
         let space = space.get_mut(..room).unwrap_or_default();
         written += lz4_flex::block::decompress_into(block, space).map_err(|e| match e {
-            lz4_flex::block::DecompressError::OutputTooSmall { .. } => UnpackError::WrongLength {
-                format: Format::Lz4,
-                got: wanted + 1,
-                wanted,
-            },
+            lz4_flex::block::DecompressError::OutputTooSmall { .. } => {
+                UnpackError::WrongLength { format: Format::Lz4, got: wanted + 1, wanted }
+            }
             _ => corrupt("bad block"),
         })?;
     }
     if written != wanted {
-        return Err(UnpackError::WrongLength {
-            format: Format::Lz4,
-            got: written,
-            wanted,
-        });
+        return Err(UnpackError::WrongLength { format: Format::Lz4, got: written, wanted });
     }
     Ok(())
 }

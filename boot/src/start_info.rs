@@ -1,9 +1,7 @@
 //! The start_info page's contents.
 
 use pv_abi::ids::{Mfn, PAGE_SIZE, Pfn};
-use pv_abi::start_info::{
-    SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, SIF_VIRT_P2M_4TOOLS, StartInfo,
-};
+use pv_abi::start_info::{SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, SIF_VIRT_P2M_4TOOLS, StartInfo};
 use zerocopy::IntoBytes;
 
 use crate::builder::BuildParams;
@@ -31,22 +29,11 @@ pub(crate) fn page(
         ..StartInfo::default()
     };
     // Xen's dom0 builder marks the PAE mode in the magic; its domU builder does not.
-    put(
-        &mut info.magic,
-        if layout.is_dom0 && kernel.notes().pae {
-            b"xen-3.0-x86_64p"
-        } else {
-            b"xen-3.0-x86_64"
-        },
-    );
+    put(&mut info.magic, if layout.is_dom0 && kernel.notes().pae { b"xen-3.0-x86_64p" } else { b"xen-3.0-x86_64" });
     put(&mut info.cmd_line, params.cmdline.as_bytes());
     if layout.ramdisk_len != 0 {
         let first = layout.ramdisk.start;
-        info.mod_start = if layout.ramdisk_by_pfn {
-            first
-        } else {
-            layout.va(Pfn(first))
-        };
+        info.mod_start = if layout.ramdisk_by_pfn { first } else { layout.va(Pfn(first)) };
         info.mod_len = layout.ramdisk_len;
     }
     if let Some(region) = layout.p2m_region() {
@@ -78,11 +65,7 @@ fn put(to: &mut [u8], from: &[u8]) {
 
 fn flags(layout: &Layout, params: &BuildParams<'_>) -> u32 {
     let mut flags = params.extra_flags;
-    flags |= if layout.is_dom0 {
-        SIF_PRIVILEGED | SIF_INITDOMAIN
-    } else {
-        SIF_VIRT_P2M_4TOOLS
-    };
+    flags |= if layout.is_dom0 { SIF_PRIVILEGED | SIF_INITDOMAIN } else { SIF_VIRT_P2M_4TOOLS };
     // Xen's dom0 builder says so only if there is an initrd, its domU builder always.
     if layout.ramdisk_by_pfn && (layout.ramdisk_len != 0 || !layout.is_dom0) {
         flags |= SIF_MOD_START_PFN;

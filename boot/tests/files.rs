@@ -26,12 +26,7 @@ fn payload(format: Format, stream: &[u8], size: usize) -> Vec<u8> {
     payload
 }
 
-const ALL: [(Format, &[u8]); 4] = [
-    (Format::Gzip, GZIP),
-    (Format::Xz, XZ),
-    (Format::Zstd, ZSTD),
-    (Format::Lz4, LZ4),
-];
+const ALL: [(Format, &[u8]); 4] = [(Format::Gzip, GZIP), (Format::Xz, XZ), (Format::Zstd, ZSTD), (Format::Lz4, LZ4)];
 
 #[test]
 fn every_format_unpacks_to_the_same_file() {
@@ -41,13 +36,7 @@ fn every_format_unpacks_to_the_same_file() {
         let found = locate(&file).unwrap();
         assert_eq!((found.format(), found.unpacked_len()), (format, elf.len()));
         assert_eq!(found.as_plain(), None);
-        assert!(
-            found
-                .unpack(LIMIT)
-                .unwrap_or_else(|e| panic!("{format:?}: {e}"))
-                == elf,
-            "{format:?}"
-        );
+        assert!(found.unpack(LIMIT).unwrap_or_else(|e| panic!("{format:?}: {e}")) == elf, "{format:?}");
     }
 }
 
@@ -124,10 +113,7 @@ fn a_stream_that_is_longer_or_shorter_than_announced_is_refused() {
             }
             let file = bzimage(&payload);
             let error = locate(&file).unwrap().unpack(LIMIT).unwrap_err();
-            assert!(
-                matches!(error, UnpackError::WrongLength { .. }),
-                "{format:?} {size}: {error:?}"
-            );
+            assert!(matches!(error, UnpackError::WrongLength { .. }), "{format:?} {size}: {error:?}");
             assert!(error.to_string().contains(&size.to_string()), "{error}");
         }
     }
@@ -137,25 +123,10 @@ fn a_stream_that_is_longer_or_shorter_than_announced_is_refused() {
 fn a_payload_larger_than_the_limit_is_refused_before_anything_is_allocated() {
     let file = bzimage(&payload(Format::Xz, XZ, 0xffff_fff0));
     let error = locate(&file).unwrap().unpack(LIMIT).unwrap_err();
-    assert_eq!(
-        error,
-        UnpackError::TooLarge {
-            size: 0xffff_fff0,
-            limit: LIMIT as u64
-        }
-    );
+    assert_eq!(error, UnpackError::TooLarge { size: 0xffff_fff0, limit: LIMIT as u64 });
     let file = bzimage(&payload(Format::Xz, XZ, 1000));
-    let error = locate(&file)
-        .unwrap()
-        .unpack_into(&mut [0; 999])
-        .unwrap_err();
-    assert_eq!(
-        error,
-        UnpackError::BufferSize {
-            have: 999,
-            wanted: 1000
-        }
-    );
+    let error = locate(&file).unwrap().unpack_into(&mut [0; 999]).unwrap_err();
+    assert_eq!(error, UnpackError::BufferSize { have: 999, wanted: 1000 });
 }
 
 /// Formats with a checksum detect any damage that matters; LZ4 has none, so there it must merely not panic.
@@ -163,10 +134,7 @@ fn a_payload_larger_than_the_limit_is_refused_before_anything_is_allocated() {
 fn damage_in_the_payload_is_found() {
     let elf = elf();
     for (format, stream) in ALL {
-        for at in (0..stream.len())
-            .step_by(61)
-            .chain(stream.len() - 12..stream.len())
-        {
+        for at in (0..stream.len()).step_by(61).chain(stream.len() - 12..stream.len()) {
             let mut damaged = stream.to_vec();
             damaged[at] ^= 0x10;
             let file = bzimage(&payload(format, &damaged, elf.len()));
@@ -234,10 +202,7 @@ fn truncated_files_are_named_as_such() {
     let file = bzimage(&payload(Format::Xz, XZ, elf().len()));
     for len in [0x206, 0x207, 0x24b, 0x24f, 0x800, file.len() - 400] {
         let error = locate(&file[..len]).unwrap_err();
-        assert!(
-            matches!(error, FileError::Truncated { have, .. } if have == len as u64),
-            "{len}: {error:?}"
-        );
+        assert!(matches!(error, FileError::Truncated { have, .. } if have == len as u64), "{len}: {error:?}");
         assert!(error.to_string().contains("truncated"));
     }
     assert_eq!(locate(&[]).unwrap_err(), FileError::Empty);
@@ -246,24 +211,15 @@ fn truncated_files_are_named_as_such() {
 #[test]
 fn other_files_are_named_for_what_they_are() {
     let text = |error: FileError| error.to_string();
-    assert!(
-        text(locate(b"#!/bin/sh\necho no kernel\n").unwrap_err()).contains("not a kernel image")
-    );
+    assert!(text(locate(b"#!/bin/sh\necho no kernel\n").unwrap_err()).contains("not a kernel image"));
     // An initrd in XZ is no kernel.
     assert!(matches!(locate(XZ).unwrap_err(), FileError::NotAKernel(_)));
-    for (magic, name) in [
-        (&b"BZh91AY&SY"[..], "bzip2"),
-        (b"\x5d\x00\x00\x00\x04", "LZMA"),
-        (b"\x89LZO\0\r\n", "LZO"),
-    ] {
+    for (magic, name) in [(&b"BZh91AY&SY"[..], "bzip2"), (b"\x5d\x00\x00\x00\x04", "LZMA"), (b"\x89LZO\0\r\n", "LZO")] {
         let error = locate(&bzimage(magic)).map(|_| ()).unwrap_err();
         assert_eq!(error, FileError::UnsupportedCompression(name));
         assert!(text(error).contains(name));
     }
-    assert_eq!(
-        locate(&bzimage(b"gibberish")).unwrap_err(),
-        FileError::UnknownPayload(*b"gibb")
-    );
+    assert_eq!(locate(&bzimage(b"gibberish")).unwrap_err(), FileError::UnknownPayload(*b"gibb"));
     let mut old = bzimage(&payload(Format::Xz, XZ, 5));
     old[0x206] = 7;
     assert_eq!(

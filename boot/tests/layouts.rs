@@ -12,21 +12,11 @@ use proptest::prelude::*;
 use pv_abi::ids::Pfn;
 
 const ENTRY: u64 = VIRT_BASE + 0x1040;
-const PLAN: DomainPlan = DomainPlan {
-    nr_pages: 4096,
-    ramdisk_len: 10_000,
-    is_dom0: false,
-    cmdline: "console=hvc0",
-};
+const PLAN: DomainPlan = DomainPlan { nr_pages: 4096, ramdisk_len: 10_000, is_dom0: false, cmdline: "console=hvc0" };
 
 /// Notes of a kernel with or without p2m and initrd outside of the initial mapping.
 fn notes(base: u64, init_p2m: Option<u64>, mod_start_pfn: bool) -> Vec<u8> {
-    let mut notes = [
-        number(1, base + 0x1040),
-        number(3, base),
-        note(5, b"xen-3.0\0"),
-    ]
-    .concat();
+    let mut notes = [number(1, base + 0x1040), number(3, base), note(5, b"xen-3.0\0")].concat();
     notes.extend(init_p2m.map(|va| number(15, va)).unwrap_or_default());
     notes.extend(if mod_start_pfn { number(16, 1) } else { vec![] });
     notes
@@ -34,9 +24,7 @@ fn notes(base: u64, init_p2m: Option<u64>, mod_start_pfn: bool) -> Vec<u8> {
 
 fn check_ranges(layout: &Layout) {
     let one = |pfn: Option<Pfn>| pfn.map_or(0..0, |p| p.0..p.0 + 1);
-    let tables = layout
-        .p2m_region()
-        .map_or(0..0, |r| r.start..layout.p2m.start);
+    let tables = layout.p2m_region().map_or(0..0, |r| r.start..layout.p2m.start);
     let mut ranges = vec![
         layout.kernel.clone(),
         layout.ramdisk.clone(),
@@ -56,9 +44,7 @@ fn check_ranges(layout: &Layout) {
     assert!(ranges.last().unwrap().end <= layout.nr_pages);
     assert!(layout.end.0 <= layout.nr_pages && ranges.last().unwrap().end <= layout.end.0);
     // What Xen's interface promises of the order within the mapping.
-    assert!(
-        layout.kernel.end <= layout.start_info.0 && layout.start_info.0 < layout.page_tables.start
-    );
+    assert!(layout.kernel.end <= layout.start_info.0 && layout.start_info.0 < layout.page_tables.start);
     assert_eq!(layout.stack.0, layout.page_tables.end);
     assert!(layout.stack.0 + 1 + 128 <= layout.mapped().end);
 }
@@ -69,12 +55,7 @@ fn a_kernel_like_linux_is_built_as_planned() {
     let kernel = KernelImage::parse(&file).unwrap();
     for is_dom0 in [false, true] {
         for ramdisk_len in [0, 1, 4096, 1_000_001] {
-            let plan = DomainPlan {
-                nr_pages: 12_345,
-                ramdisk_len,
-                is_dom0,
-                cmdline: "root=/dev/xvda1 console=hvc0",
-            };
+            let plan = DomainPlan { nr_pages: 12_345, ramdisk_len, is_dom0, cmdline: "root=/dev/xvda1 console=hvc0" };
             let (layout, memory, start) = ram::build(&kernel, &plan);
             check_ranges(&layout);
             check_image(&kernel, &plan, &layout, &memory, &start);
@@ -127,19 +108,9 @@ fn a_failing_write_is_told() {
     ] {
         let mut memory = Ram::new(PLAN.nr_pages);
         memory.fail_at = Some(Pfn(pfn));
-        let error =
-            build(&kernel, &layout, &mut memory, &ram::params(&PLAN, &ramdisk)).unwrap_err();
-        assert_eq!(
-            error,
-            BuildError::Memory {
-                what,
-                source: WriteFailed(Pfn(pfn))
-            }
-        );
-        assert_eq!(
-            error.to_string(),
-            format!("writing the domain's {what} failed: page {pfn} cannot be mapped")
-        );
+        let error = build(&kernel, &layout, &mut memory, &ram::params(&PLAN, &ramdisk)).unwrap_err();
+        assert_eq!(error, BuildError::Memory { what, source: WriteFailed(Pfn(pfn)) });
+        assert_eq!(error.to_string(), format!("writing the domain's {what} failed: page {pfn} cannot be mapped"));
     }
 }
 
@@ -149,20 +120,8 @@ fn what_was_planned_must_be_what_is_built() {
     let kernel = KernelImage::parse(&file).unwrap();
     let layout = Layout::plan(&kernel, &PLAN).unwrap();
     let mut memory = Ram::new(PLAN.nr_pages);
-    let error = build(
-        &kernel,
-        &layout,
-        &mut memory,
-        &ram::params(&PLAN, &[0; 9_999]),
-    )
-    .unwrap_err();
-    assert_eq!(
-        error,
-        BuildError::RamdiskChanged {
-            have: 9_999,
-            planned: 10_000
-        }
-    );
+    let error = build(&kernel, &layout, &mut memory, &ram::params(&PLAN, &[0; 9_999])).unwrap_err();
+    assert_eq!(error, BuildError::RamdiskChanged { have: 9_999, planned: 10_000 });
     let long = "x".repeat(1024);
     let mut params = ram::params(&PLAN, &[]);
     params.cmdline = &long;
@@ -178,88 +137,42 @@ fn plans_that_cannot_work() {
     let kernel = KernelImage::parse(&file).unwrap();
     let error = |plan: &DomainPlan| Layout::plan(&kernel, plan).unwrap_err();
     // The smallest domain works, one page less does not, and the message says how much is needed.
-    let needed = Layout::plan(&kernel, &PLAN.with_pages(20_000))
-        .map(|l| l.end.0)
-        .unwrap();
-    let least = (needed - 40..=needed)
-        .find(|n| Layout::plan(&kernel, &PLAN.with_pages(*n)).is_ok())
-        .unwrap();
+    let needed = Layout::plan(&kernel, &PLAN.with_pages(20_000)).map(|l| l.end.0).unwrap();
+    let least = (needed - 40..=needed).find(|n| Layout::plan(&kernel, &PLAN.with_pages(*n)).is_ok()).unwrap();
     match error(&PLAN.with_pages(least - 1)) {
         LayoutError::NotEnoughMemory { needed, have } => {
             assert_eq!((needed, have), (least, least - 1))
         }
         other => panic!("{other:?}"),
     }
-    assert!(
-        error(&PLAN.with_pages(1000))
-            .to_string()
-            .contains("give it more memory")
-    );
-    assert!(matches!(
-        error(&PLAN.with_pages(0)),
-        LayoutError::NotEnoughMemory { .. }
-    ));
-    assert_eq!(
-        error(&PLAN.with_pages(u64::MAX)),
-        LayoutError::TooLarge(u64::MAX)
-    );
-    assert!(matches!(
-        error(&DomainPlan {
-            ramdisk_len: u64::MAX,
-            ..PLAN
-        }),
-        LayoutError::NotEnoughMemory { .. }
-    ));
+    assert!(error(&PLAN.with_pages(1000)).to_string().contains("give it more memory"));
+    assert!(matches!(error(&PLAN.with_pages(0)), LayoutError::NotEnoughMemory { .. }));
+    assert_eq!(error(&PLAN.with_pages(u64::MAX)), LayoutError::TooLarge(u64::MAX));
+    assert!(matches!(error(&DomainPlan { ramdisk_len: u64::MAX, ..PLAN }), LayoutError::NotEnoughMemory { .. }));
     let long = "y".repeat(1024);
-    assert_eq!(
-        error(&DomainPlan {
-            cmdline: &long,
-            ..PLAN
-        }),
-        LayoutError::CmdlineTooLong(1024)
-    );
-    assert_eq!(
-        error(&DomainPlan {
-            cmdline: "a\0b",
-            ..PLAN
-        }),
-        LayoutError::CmdlineNul
-    );
+    assert_eq!(error(&DomainPlan { cmdline: &long, ..PLAN }), LayoutError::CmdlineTooLong(1024));
+    assert_eq!(error(&DomainPlan { cmdline: "a\0b", ..PLAN }), LayoutError::CmdlineNul);
     // Without MOD_START_PFN the initrd must fit into the mapping.
     let file = ElfBuilder::small(notes(VIRT_BASE, Some(INIT_P2M), false)).file();
     let kernel = KernelImage::parse(&file).unwrap();
-    let plan = DomainPlan {
-        nr_pages: 1 << 20,
-        ramdisk_len: 1 << 30,
-        ..PLAN
-    };
-    assert!(matches!(
-        Layout::plan(&kernel, &plan).unwrap_err(),
-        LayoutError::MappingTooLarge(_)
-    ));
+    let plan = DomainPlan { nr_pages: 1 << 20, ramdisk_len: 1 << 30, ..PLAN };
+    assert!(matches!(Layout::plan(&kernel, &plan).unwrap_err(), LayoutError::MappingTooLarge(_)));
     // A p2m in the kernel's own 512 GiB.
     let near = 0xffff_ff80_0000_0000;
     let file = ElfBuilder::small(notes(VIRT_BASE, Some(near), true)).file();
     let kernel = KernelImage::parse(&file).unwrap();
     assert_eq!(
         Layout::plan(&kernel, &PLAN).unwrap_err(),
-        LayoutError::P2mMeetsKernel {
-            init_p2m: near,
-            virt_base: VIRT_BASE
-        }
+        LayoutError::P2mMeetsKernel { init_p2m: near, virt_base: VIRT_BASE }
     );
     // A p2m so near the end of its slot that the list does not fit.
     let late = (2 << 39) - 4096;
     let file = ElfBuilder::small(notes(VIRT_BASE, Some(late), true)).file();
     let kernel = KernelImage::parse(&file).unwrap();
     assert!(
-        Layout::plan(&kernel, &PLAN.with_pages(512))
-            .is_err_and(|e| matches!(e, LayoutError::NotEnoughMemory { .. }))
+        Layout::plan(&kernel, &PLAN.with_pages(512)).is_err_and(|e| matches!(e, LayoutError::NotEnoughMemory { .. }))
     );
-    assert_eq!(
-        Layout::plan(&kernel, &PLAN).unwrap_err(),
-        LayoutError::P2mTooLarge(8)
-    );
+    assert_eq!(Layout::plan(&kernel, &PLAN).unwrap_err(), LayoutError::P2mTooLarge(8));
 }
 
 trait WithPages {
@@ -273,13 +186,7 @@ impl WithPages for DomainPlan<'_> {
 }
 
 /// Bases whose mappings begin in the middle of tables, too.
-const BASES: [u64; 5] = [
-    VIRT_BASE,
-    0,
-    0xffff_ffff_7fe0_0000,
-    0xffff_8800_3ffe_f000,
-    0x7f_ffff_f000,
-];
+const BASES: [u64; 5] = [VIRT_BASE, 0, 0xffff_ffff_7fe0_0000, 0xffff_8800_3ffe_f000, 0x7f_ffff_f000];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]

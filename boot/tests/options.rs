@@ -1,17 +1,11 @@
 //! The hypervisor's command line.
 
-use boot::cmdline::{
-    Amount, Dom0Memory, Level, LogLevels, OPTIONS, Options, Parity, Serial, write_reference,
-};
+use boot::cmdline::{Amount, Dom0Memory, Level, LogLevels, OPTIONS, Options, Parity, Serial, write_reference};
 use proptest::prelude::*;
 
 fn good(cmdline: &str) -> Options {
     let options = Options::parse(cmdline);
-    assert!(
-        options.problems.is_empty(),
-        "{cmdline}: {}",
-        options.problems[0]
-    );
+    assert!(options.problems.is_empty(), "{cmdline}: {}", options.problems[0]);
     options
 }
 
@@ -29,46 +23,17 @@ fn a_usual_line() {
     );
     assert_eq!(
         options.com1,
-        Some(Serial {
-            baud: Some(115_200),
-            data_bits: 8,
-            parity: Parity::None,
-            stop_bits: 1,
-            port: 0x3f8,
-            irq: 4
-        })
+        Some(Serial { baud: Some(115_200), data_bits: 8, parity: Parity::None, stop_bits: 1, port: 0x3f8, irq: 4 })
     );
     assert!(options.console.com1 && !options.console.vga && !options.console.com2);
     assert_eq!(
         options.dom0_mem,
-        Dom0Memory {
-            size: Some(Amount::Bytes(1 << 30)),
-            min: None,
-            max: Some(Amount::Bytes(1 << 30))
-        }
+        Dom0Memory { size: Some(Amount::Bytes(1 << 30)), min: None, max: Some(Amount::Bytes(1 << 30)) }
     );
     assert_eq!(options.dom0_max_vcpus, (2, 2));
-    assert_eq!(
-        options.loglvl,
-        LogLevels {
-            always: Level::Debug,
-            limited: Level::Debug
-        }
-    );
-    assert_eq!(
-        options.guest_loglvl,
-        LogLevels {
-            always: Level::Debug,
-            limited: Level::Debug
-        }
-    );
-    assert!(
-        options.noreboot
-            && options.sync_console
-            && options.watchdog
-            && options.smap
-            && options.smep
-    );
+    assert_eq!(options.loglvl, LogLevels { always: Level::Debug, limited: Level::Debug });
+    assert_eq!(options.guest_loglvl, LogLevels { always: Level::Debug, limited: Level::Debug });
+    assert!(options.noreboot && options.sync_console && options.watchdog && options.smap && options.smep);
 }
 
 #[test]
@@ -76,25 +41,11 @@ fn serial_ports() {
     let com = |value: &str| good(&format!("com2={value}")).com2.unwrap();
     assert_eq!(
         com("auto"),
-        Serial {
-            baud: None,
-            data_bits: 8,
-            parity: Parity::None,
-            stop_bits: 1,
-            port: 0x2f8,
-            irq: 3
-        }
+        Serial { baud: None, data_bits: 8, parity: Parity::None, stop_bits: 1, port: 0x2f8, irq: 3 }
     );
     assert_eq!(
         com("9600,7e2,0x3e8,0"),
-        Serial {
-            baud: Some(9600),
-            data_bits: 7,
-            parity: Parity::Even,
-            stop_bits: 2,
-            port: 0x3e8,
-            irq: 0
-        }
+        Serial { baud: Some(9600), data_bits: 7, parity: Parity::Even, stop_bits: 2, port: 0x3e8, irq: 0 }
     );
     assert_eq!(com("9600,,1000,10").port, 1000);
     for bad in [
@@ -111,65 +62,22 @@ fn serial_ports() {
         "=9600,8n1,0x3f8,16",
         "=9600,8n1,0x3f8,4,5",
     ] {
-        assert_eq!(
-            Options::parse(&format!("com1{bad}")).problems.len(),
-            1,
-            "{bad}"
-        );
+        assert_eq!(Options::parse(&format!("com1{bad}")).problems.len(), 1, "{bad}");
     }
 }
 
 #[test]
 fn measures_against_speculation() {
     use boot::cmdline::{SpecCtrl, Xpti};
-    assert_eq!(
-        good("xpti").xpti,
-        Xpti {
-            dom0: Some(true),
-            domu: Some(true)
-        }
-    );
-    assert_eq!(
-        good("no-xpti").xpti,
-        Xpti {
-            dom0: Some(false),
-            domu: Some(false)
-        }
-    );
-    assert_eq!(
-        good("xpti=dom0=no").xpti,
-        Xpti {
-            dom0: Some(false),
-            domu: None
-        }
-    );
-    assert_eq!(
-        good("xpti=dom0=0,domu=1").xpti,
-        Xpti {
-            dom0: Some(false),
-            domu: Some(true)
-        }
-    );
+    assert_eq!(good("xpti").xpti, Xpti { dom0: Some(true), domu: Some(true) });
+    assert_eq!(good("no-xpti").xpti, Xpti { dom0: Some(false), domu: Some(false) });
+    assert_eq!(good("xpti=dom0=no").xpti, Xpti { dom0: Some(false), domu: None });
+    assert_eq!(good("xpti=dom0=0,domu=1").xpti, Xpti { dom0: Some(false), domu: Some(true) });
     assert_eq!(good("xpti=no,default").xpti, Xpti::default());
-    assert_eq!(
-        good("spec-ctrl=no").spec_ctrl,
-        SpecCtrl {
-            off: true,
-            ..SpecCtrl::default()
-        }
-    );
+    assert_eq!(good("spec-ctrl=no").spec_ctrl, SpecCtrl { off: true, ..SpecCtrl::default() });
     assert_eq!(good("spec-ctrl=eager-fpu").spec_ctrl, SpecCtrl::default());
-    let some = SpecCtrl {
-        off: true,
-        ibrs: Some(true),
-        ssbd: Some(true),
-        md_clear: Some(false),
-        ..SpecCtrl::default()
-    };
-    assert_eq!(
-        good("spec-ctrl=no,ibrs=yes,ssbd,no-md-clear").spec_ctrl,
-        some
-    );
+    let some = SpecCtrl { off: true, ibrs: Some(true), ssbd: Some(true), md_clear: Some(false), ..SpecCtrl::default() };
+    assert_eq!(good("spec-ctrl=no,ibrs=yes,ssbd,no-md-clear").spec_ctrl, some);
     for bad in [
         "xpti=dom1=no",
         "xpti=default=1",
@@ -186,8 +94,7 @@ fn measures_against_speculation() {
 #[test]
 fn memory_of_dom0() {
     const MIB: u64 = 256;
-    let pages =
-        |value: &str, available: u64| good(&format!("dom0_mem={value}")).dom0_mem.pages(available);
+    let pages = |value: &str, available: u64| good(&format!("dom0_mem={value}")).dom0_mem.pages(available);
     assert_eq!(pages("512M", 1024 * MIB), 512 * MIB);
     assert_eq!(pages("524288", 1024 * MIB), 512 * MIB); // KiB without a suffix
     assert_eq!(pages("536870912b", 1024 * MIB), 512 * MIB);
@@ -201,23 +108,8 @@ fn memory_of_dom0() {
     assert_eq!(pages("400M,min:500M,max:-600M", 1024 * MIB), 424 * MIB);
     assert_eq!(good("").dom0_mem.pages(1024 * MIB), 960 * MIB);
     assert_eq!(good("").dom0_mem.pages(16384 * MIB), (16384 - 128) * MIB);
-    for bad in [
-        "",
-        "=",
-        "=12Q",
-        "=lots",
-        "=low:5M",
-        "=max:",
-        "=1G,",
-        "=99999999999T",
-        "=+5M",
-        "=--5M",
-    ] {
-        assert_eq!(
-            Options::parse(&format!("dom0_mem{bad}")).problems.len(),
-            1,
-            "{bad}"
-        );
+    for bad in ["", "=", "=12Q", "=lots", "=low:5M", "=max:", "=1G,", "=99999999999T", "=+5M", "=--5M"] {
+        assert_eq!(Options::parse(&format!("dom0_mem{bad}")).problems.len(), 1, "{bad}");
     }
 }
 
@@ -229,43 +121,12 @@ fn other_values() {
     assert_eq!(good("maxcpus=3").maxcpus, 3);
     assert_eq!(good("nosmp").maxcpus, 1);
     assert_eq!(good("conring_size=100k").conring_size, 64 << 10);
-    assert_eq!(
-        good("loglvl=warning/info").loglvl,
-        LogLevels {
-            always: Level::Warning,
-            limited: Level::Info
-        }
-    );
-    assert_eq!(
-        good("loglvl=info/error").loglvl,
-        LogLevels {
-            always: Level::Info,
-            limited: Level::Info
-        }
-    );
+    assert_eq!(good("loglvl=warning/info").loglvl, LogLevels { always: Level::Warning, limited: Level::Info });
+    assert_eq!(good("loglvl=info/error").loglvl, LogLevels { always: Level::Info, limited: Level::Info });
     assert_eq!(good("xen_version=4.20").xen_version, (4, 20));
-    assert_eq!(
-        good("console=none").console,
-        boot::cmdline::Consoles {
-            com1: false,
-            com2: false,
-            vga: false
-        }
-    );
-    assert_eq!(
-        good("console=vga,com2").console,
-        boot::cmdline::Consoles {
-            com1: false,
-            com2: true,
-            vga: true
-        }
-    );
-    assert!(
-        !good("no-smap").smap
-            && !good("smap=off").smap
-            && good("smap=on").smap
-            && good("smap").smap
-    );
+    assert_eq!(good("console=none").console, boot::cmdline::Consoles { com1: false, com2: false, vga: false });
+    assert_eq!(good("console=vga,com2").console, boot::cmdline::Consoles { com1: false, com2: true, vga: true });
+    assert!(!good("no-smap").smap && !good("smap=off").smap && good("smap=on").smap && good("smap").smap);
     assert!(
         good("watchdog_timeout=9").watchdog
             && !good("watchdog_timeout=0").watchdog

@@ -30,19 +30,10 @@ fn a_real_kernel_becomes_a_first_image() {
     assert_eq!(kernel.notes().guest_os, Some("linux"));
     assert!(kernel.notes().mod_start_pfn);
     for is_dom0 in [false, true] {
-        let plan = DomainPlan {
-            nr_pages: 64 << 10,
-            ramdisk_len: 5_000_001,
-            is_dom0,
-            cmdline: "console=hvc0 quiet",
-        };
+        let plan = DomainPlan { nr_pages: 64 << 10, ramdisk_len: 5_000_001, is_dom0, cmdline: "console=hvc0 quiet" };
         let start = Instant::now();
         let (layout, memory, start_of_day) = ram::build(&kernel, &plan);
-        eprintln!(
-            "laid out and built in {:?}, ends at page {:#x}",
-            start.elapsed(),
-            layout.end.0
-        );
+        eprintln!("laid out and built in {:?}, ends at page {:#x}", start.elapsed(), layout.end.0);
         check_image(&kernel, &plan, &layout, &memory, &start_of_day);
     }
 }

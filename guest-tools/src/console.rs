@@ -54,8 +54,7 @@ impl RawTerminal {
         let before = tcgetattr(stdin).context("the terminal's settings cannot be read")?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(stdin, OptionalActions::Now, &raw)
-            .context("the terminal cannot be set to raw mode")?;
+        tcsetattr(stdin, OptionalActions::Now, &raw).context("the terminal cannot be set to raw mode")?;
         Ok(Some(RawTerminal { before }))
     }
 }
@@ -108,12 +107,7 @@ impl Console {
                 }
             }
             let read_stdin = stdin_open && waiting.len() < MAX_WAITING;
-            let ready = wait(
-                &self.tty,
-                store.as_fd(),
-                read_stdin.then_some(stdin),
-                !waiting.is_empty(),
-            )?;
+            let ready = wait(&self.tty, store.as_fd(), read_stdin.then_some(stdin), !waiting.is_empty())?;
             if ready.tty && !self.copy_output()? {
                 // The console daemon has closed it: the domain is gone.
                 return Ok(End::Domain(self.ended(hypervisor)?.unwrap_or("gone")));
@@ -137,8 +131,7 @@ impl Console {
             if !waiting.is_empty() {
                 match self.tty.write(&waiting) {
                     Ok(count) => drop(waiting.drain(..count)),
-                    Err(e)
-                        if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                    Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                     Err(_) => return Ok(End::Domain(self.ended(hypervisor)?.unwrap_or("gone"))),
                 }
             }
@@ -149,9 +142,7 @@ impl Console {
     fn ended(&self, hypervisor: &Hypervisor) -> Result<Option<&'static str>> {
         Ok(match hypervisor.domain_info(self.domain)? {
             None => Some("destroyed"),
-            Some(info) => State(info.flags)
-                .shutdown_reason()
-                .map(|_| State(info.flags).word()),
+            Some(info) => State(info.flags).shutdown_reason().map(|_| State(info.flags).word()),
         })
     }
 
@@ -186,39 +177,16 @@ struct Readiness {
     stdin: bool,
 }
 
-fn wait(
-    tty: &File,
-    store: BorrowedFd<'_>,
-    stdin: Option<BorrowedFd<'_>>,
-    write: bool,
-) -> Result<Readiness> {
-    let tty_events = if write {
-        PollFlags::IN | PollFlags::OUT
-    } else {
-        PollFlags::IN
-    };
-    let mut fds = vec![
-        PollFd::new(tty, tty_events),
-        PollFd::from_borrowed_fd(store, PollFlags::IN),
-    ];
+fn wait(tty: &File, store: BorrowedFd<'_>, stdin: Option<BorrowedFd<'_>>, write: bool) -> Result<Readiness> {
+    let tty_events = if write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+    let mut fds = vec![PollFd::new(tty, tty_events), PollFd::from_borrowed_fd(store, PollFlags::IN)];
     fds.extend(stdin.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
     match poll(&mut fds, None) {
         Err(rustix::io::Errno::INTR) => {
-            return Ok(Readiness {
-                tty: false,
-                store: false,
-                stdin: false,
-            });
+            return Ok(Readiness { tty: false, store: false, stdin: false });
         }
         result => result.context("waiting for the console")?,
     };
-    let set = |index: usize| {
-        fds.get(index)
-            .is_some_and(|fd| fd.revents().intersects(!PollFlags::OUT))
-    };
-    Ok(Readiness {
-        tty: set(0),
-        store: set(1),
-        stdin: set(2),
-    })
+    let set = |index: usize| fds.get(index).is_some_and(|fd| fd.revents().intersects(!PollFlags::OUT));
+    Ok(Readiness { tty: set(0), store: set(1), stdin: set(2) })
 }

@@ -9,11 +9,7 @@ use crate::nodes;
 use crate::xs::Store;
 
 /// Finds the domain of a name or an id.
-pub fn domain(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    name_or_id: &str,
-) -> Result<Getdomaininfo> {
+pub fn domain(hypervisor: &Hypervisor, store: &mut Store, name_or_id: &str) -> Result<Getdomaininfo> {
     let domains = hypervisor.domains()?;
     let id = name_or_id.parse::<u16>().ok();
     for info in domains {
@@ -34,11 +30,5 @@ pub fn domain(
 /// A domain's name, or what stands for it.
 pub fn name(store: &mut Store, domain: DomId) -> Result<String> {
     let name = nodes::name(store, domain)?;
-    Ok(name.unwrap_or_else(|| {
-        if domain == DomId::DOM0 {
-            "Domain-0".into()
-        } else {
-            "(unnamed)".into()
-        }
-    }))
+    Ok(name.unwrap_or_else(|| if domain == DomId::DOM0 { "Domain-0".into() } else { "(unnamed)".into() }))
 }

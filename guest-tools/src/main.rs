@@ -35,10 +35,7 @@ use clap::Parser;
 use pv_abi::ids::DomId;
 
 use cli::{Command, CommandLine, Debug};
-use commands::{
-    bridges, create, devices as device_commands, manual, memory, metrics, power, query, scheduling,
-    top,
-};
+use commands::{bridges, create, devices as device_commands, manual, memory, metrics, power, query, scheduling, top};
 use hypercalls::Hypervisor;
 use xs::Store;
 
@@ -64,29 +61,13 @@ fn main() -> ExitCode {
 fn run_anywhere(line: &CommandLine) -> Option<Result<()>> {
     Some(match &line.command {
         // A configuration's mistakes are told before anything else is looked at, even where there is no hypervisor.
-        Command::Create {
-            file,
-            console,
-            paused,
-            no_watch,
-            overrides,
-        } => {
-            let start = create::Start {
-                console: *console,
-                paused: *paused,
-                watch: !no_watch,
-            };
-            cfg::load(file, overrides)
-                .map_err(Into::into)
-                .and_then(|config| create::create(&config, start, line.json))
+        Command::Create { file, console, paused, no_watch, overrides } => {
+            let start = create::Start { console: *console, paused: *paused, watch: !no_watch };
+            cfg::load(file, overrides).map_err(Into::into).and_then(|config| create::create(&config, start, line.json))
         }
         Command::Autostart { directory } => create::autostart(directory, line.json),
         Command::Watch { domain } => watcher::run(DomId(*domain)),
-        Command::BridgeCreate {
-            name,
-            address,
-            port,
-        } => bridges::create(name, address.as_deref(), port),
+        Command::BridgeCreate { name, address, port } => bridges::create(name, address.as_deref(), port),
         Command::BridgeDelete { name } => bridges::delete(name),
         Command::BridgeList => bridges::list(line.json),
         Command::Completion { shell } => manual::completion(*shell),
@@ -110,87 +91,47 @@ fn run(line: CommandLine) -> Result<()> {
     }
     let store = &mut Store::open()?;
     match line.command {
-        Command::List { domain, verbose } => {
-            query::list(hypervisor, store, domain.as_deref(), verbose, json)
-        }
-        Command::VcpuList { domain } => {
-            query::vcpu_list(hypervisor, store, domain.as_deref(), json)
-        }
+        Command::List { domain, verbose } => query::list(hypervisor, store, domain.as_deref(), verbose, json),
+        Command::VcpuList { domain } => query::vcpu_list(hypervisor, store, domain.as_deref(), json),
         Command::Domid { domain } => query::domid(hypervisor, store, &domain, json),
         Command::Domname { domain } => query::domname(hypervisor, store, &domain, json),
         Command::Config { domain } => query::config(hypervisor, store, &domain, json),
         Command::Uptime { domain } => query::uptime(hypervisor, store, domain.as_deref(), json),
-        Command::Top {
-            batch,
-            iterations,
-            delay,
-        } => top::top(
-            hypervisor,
-            store,
-            top::Options {
-                batch,
-                iterations,
-                delay,
-                json,
-            },
-        ),
+        Command::Top { batch, iterations, delay } => {
+            top::top(hypervisor, store, top::Options { batch, iterations, delay, json })
+        }
         Command::Metrics { listen } => metrics::metrics(hypervisor, store, listen),
         Command::Console { domain } => create::show_console(hypervisor, store, &domain),
-        Command::Shutdown { which, wait } => {
-            power::ask(hypervisor, store, &which, power::Request::Poweroff, wait)
-        }
-        Command::Reboot { which, wait } => {
-            power::ask(hypervisor, store, &which, power::Request::Reboot, wait)
-        }
+        Command::Shutdown { which, wait } => power::ask(hypervisor, store, &which, power::Request::Poweroff, wait),
+        Command::Reboot { which, wait } => power::ask(hypervisor, store, &which, power::Request::Reboot, wait),
         Command::Destroy { domain } => power::destroy(hypervisor, store, &domain),
         Command::Pause { domain } => power::pause(hypervisor, store, &domain),
         Command::Unpause { domain } => power::unpause(hypervisor, store, &domain),
         Command::Rename { domain, name } => power::rename(hypervisor, store, &domain, &name),
         Command::Sysrq { domain, key } => power::sysrq(hypervisor, store, &domain, key),
-        Command::MemSet {
-            domain,
-            memory,
-            wait,
-        } => memory::set(hypervisor, store, &domain, &memory, wait),
+        Command::MemSet { domain, memory, wait } => memory::set(hypervisor, store, &domain, &memory, wait),
         Command::MemMax { domain, memory } => memory::max(hypervisor, store, &domain, &memory),
-        Command::VcpuSet {
-            domain,
-            vcpus,
-            wait,
-        } => scheduling::vcpu_set(hypervisor, store, &domain, vcpus, wait),
-        Command::VcpuPin {
-            domain,
-            vcpu,
-            cpus,
-            soft,
-        } => scheduling::vcpu_pin(hypervisor, store, &domain, &vcpu, &cpus, soft.as_deref()),
-        Command::Sched {
-            domain,
-            weight,
-            cap,
-        } => scheduling::sched(hypervisor, store, domain.as_deref(), weight, cap, json),
+        Command::VcpuSet { domain, vcpus, wait } => scheduling::vcpu_set(hypervisor, store, &domain, vcpus, wait),
+        Command::VcpuPin { domain, vcpu, cpus, soft } => {
+            scheduling::vcpu_pin(hypervisor, store, &domain, &vcpu, &cpus, soft.as_deref())
+        }
+        Command::Sched { domain, weight, cap } => {
+            scheduling::sched(hypervisor, store, domain.as_deref(), weight, cap, json)
+        }
         Command::BlockAttach { domain, disk } => {
             device_commands::block_attach(hypervisor, store, &domain, &disk.join(","))
         }
-        Command::BlockDetach {
-            domain,
-            vdev,
-            force,
-        } => device_commands::block_detach(hypervisor, store, &domain, &vdev, force),
-        Command::BlockList { domain } => {
-            device_commands::block_list(hypervisor, store, domain.as_deref(), json)
+        Command::BlockDetach { domain, vdev, force } => {
+            device_commands::block_detach(hypervisor, store, &domain, &vdev, force)
         }
+        Command::BlockList { domain } => device_commands::block_list(hypervisor, store, domain.as_deref(), json),
         Command::NetworkAttach { domain, network } => {
             device_commands::network_attach(hypervisor, store, &domain, &network.join(","))
         }
-        Command::NetworkDetach {
-            domain,
-            interface,
-            force,
-        } => device_commands::network_detach(hypervisor, store, &domain, &interface, force),
-        Command::NetworkList { domain } => {
-            device_commands::network_list(hypervisor, store, domain.as_deref(), json)
+        Command::NetworkDetach { domain, interface, force } => {
+            device_commands::network_detach(hypervisor, store, &domain, &interface, force)
         }
+        Command::NetworkList { domain } => device_commands::network_list(hypervisor, store, domain.as_deref(), json),
         // Done above.
         Command::Info
         | Command::Dmesg { .. }

@@ -40,9 +40,7 @@ pub enum NodesError {
         id: u16,
     },
     /// No terminal came.
-    #[error(
-        "the console daemon (xenconsoled) offers no terminal for the domain within 10 s; is xenconsoled running?"
-    )]
+    #[error("the console daemon (xenconsoled) offers no terminal for the domain within 10 s; is xenconsoled running?")]
     NoConsole,
 }
 
@@ -60,37 +58,25 @@ pub fn name(store: &mut Store, domain: DomId) -> Result<Option<String>, StoreErr
 pub fn uptime(store: &mut Store, domain: DomId) -> Result<Option<u64>, StoreError> {
     if domain == DomId::DOM0 {
         let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-        return Ok(text
-            .split('.')
-            .next()
-            .and_then(|seconds| seconds.parse().ok()));
+        return Ok(text.split('.').next().and_then(|seconds| seconds.parse().ok()));
     }
     let Some(vm) = store.read(&format!("{}/vm", root(domain)))? else {
         return Ok(None);
     };
     // Seconds since 1970, with a fraction.
     let started = store.read(&format!("{vm}/start_time"))?;
-    let started: Option<u64> = started
-        .as_deref()
-        .and_then(|text| text.split('.').next())
-        .and_then(|text| text.parse().ok());
+    let started: Option<u64> =
+        started.as_deref().and_then(|text| text.split('.').next()).and_then(|text| text.parse().ok());
     Ok(started.map(|started| now().as_secs().saturating_sub(started)))
 }
 
 /// The time since 1970.
 fn now() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Gives a domain another name, which no other one of `domains` may have.
-pub fn rename(
-    store: &mut Store,
-    domains: &[Getdomaininfo],
-    domain: DomId,
-    name: &str,
-) -> Result<(), NodesError> {
+pub fn rename(store: &mut Store, domains: &[Getdomaininfo], domain: DomId, name: &str) -> Result<(), NodesError> {
     store.transaction(|store| {
         check_name(store, domains, name)?;
         store.write(&format!("{}/name", root(domain)), name)?;
@@ -115,9 +101,7 @@ pub fn set_aside(
         let root = root(domain);
         let uuid = format_uuid(&uuid);
         let vm = format!("/vm/{uuid}");
-        let before = store
-            .read(&format!("{root}/vm"))?
-            .filter(|vm| vm.starts_with("/vm/"));
+        let before = store.read(&format!("{root}/vm"))?.filter(|vm| vm.starts_with("/vm/"));
         if let Some(before) = before {
             if let Some(started) = store.read(&format!("{before}/start_time"))? {
                 store.write(&format!("{vm}/start_time"), &started)?;
@@ -133,17 +117,10 @@ pub fn set_aside(
 }
 
 /// Fails if one of `domains` has the name.
-pub fn check_name(
-    store: &mut Store,
-    domains: &[Getdomaininfo],
-    wanted: &str,
-) -> Result<(), NodesError> {
+pub fn check_name(store: &mut Store, domains: &[Getdomaininfo], wanted: &str) -> Result<(), NodesError> {
     for other in domains {
         if name(store, DomId(other.domain))?.as_deref() == Some(wanted) {
-            return Err(NodesError::NameTaken {
-                name: wanted.to_owned(),
-                id: other.domain,
-            });
+            return Err(NodesError::NameTaken { name: wanted.to_owned(), id: other.domain });
         }
     }
     Ok(())
@@ -186,24 +163,13 @@ impl NewDomain<'_> {
         })
     }
 
-    fn write_all(
-        &self,
-        store: &mut Store,
-        xenstore: Ring,
-        console: Ring,
-    ) -> Result<(), StoreError> {
+    fn write_all(&self, store: &mut Store, xenstore: Ring, console: Ring) -> Result<(), StoreError> {
         let config = self.config;
         let (root, id) = (root(self.domain), self.domain.0);
         let uuid = format_uuid(&self.uuid);
         let vm = format!("/vm/{uuid}");
-        let readable = Perms {
-            owner: 0,
-            reader: Some(id),
-        };
-        let own = Perms {
-            owner: id,
-            reader: None,
-        };
+        let readable = Perms { owner: 0, reader: Some(id) };
+        let own = Perms { owner: id, reader: None };
 
         store.remove(&root)?;
         store.remove(&vm)?;
@@ -219,11 +185,7 @@ impl NewDomain<'_> {
         write("memory/target", &(config.memory * 1024).to_string())?;
         write("memory/static-max", &(config.max_memory * 1024).to_string())?;
         for vcpu in 0..config.max_vcpus {
-            let value = if vcpu < config.vcpus {
-                "online"
-            } else {
-                "offline"
-            };
+            let value = if vcpu < config.vcpus { "online" } else { "offline" };
             write(&format!("cpu/{vcpu}/availability"), value)?;
         }
         write("store/ring-ref", &xenstore.mfn.to_string())?;
@@ -257,10 +219,7 @@ impl NewDomain<'_> {
         store.write(&path("uuid"), &uuid)?;
         store.write(&path("name"), &config.name)?;
         let started = now();
-        store.write(
-            &path("start_time"),
-            &format!("{}.{:02}", started.as_secs(), started.subsec_millis() / 10),
-        )?;
+        store.write(&path("start_time"), &format!("{}.{:02}", started.as_secs(), started.subsec_millis() / 10))?;
         store.write(&path("image/ostype"), "linux")?;
         store.write(&path("image/kernel"), &config.kernel.display().to_string())?;
         if let Some(ramdisk) = &config.ramdisk {
@@ -272,18 +231,13 @@ impl NewDomain<'_> {
 
 /// Waits for the terminal that the console daemon offers for a domain, and tells its path.
 pub fn wait_for_console(store: &mut Store, domain: DomId) -> Result<String, NodesError> {
-    store
-        .wait_for_value(&format!("{}/console/tty", root(domain)), CONSOLE_WAIT)?
-        .ok_or(NodesError::NoConsole)
+    store.wait_for_value(&format!("{}/console/tty", root(domain)), CONSOLE_WAIT)?.ok_or(NodesError::NoConsole)
 }
 
 /// Removes all nodes of a domain that is gone.
 pub fn remove(store: &mut Store, domain: DomId) -> Result<(), StoreError> {
     let root = root(domain);
-    if let Some(vm) = store
-        .read(&format!("{root}/vm"))?
-        .filter(|vm| vm.starts_with("/vm/"))
-    {
+    if let Some(vm) = store.read(&format!("{root}/vm"))?.filter(|vm| vm.starts_with("/vm/")) {
         store.remove(&vm)?;
     }
     store.remove(&root)?;
@@ -297,10 +251,7 @@ mod tests {
     use crate::xs::fake::{self, Nodes};
 
     fn info(domain: u16) -> Getdomaininfo {
-        Getdomaininfo {
-            domain,
-            ..Default::default()
-        }
+        Getdomaininfo { domain, ..Default::default() }
     }
 
     #[test]
@@ -308,33 +259,15 @@ mod tests {
         let (mut store, nodes) = fake::store(Nodes::with_conflicts(3), |_, _, _| {});
         let config = Config::least("web");
         let ring = |mfn| Ring { mfn, port: 1 };
-        let new = |id| NewDomain {
-            domain: DomId(id),
-            config: &config,
-            uuid: [id as u8; 16],
-        };
+        let new = |id| NewDomain { domain: DomId(id), config: &config, uuid: [id as u8; 16] };
         new(7).write(&mut store, &[], ring(10), ring(11)).unwrap();
         assert_eq!(name(&mut store, DomId(7)).unwrap().as_deref(), Some("web"));
-        assert_eq!(
-            nodes.lock().unwrap().values["/local/domain/7/console/ring-ref"],
-            "11"
-        );
+        assert_eq!(nodes.lock().unwrap().values["/local/domain/7/console/ring-ref"], "11");
         assert_eq!(nodes.lock().unwrap().perms["/local/domain/7"], "n0 r7");
-        assert_eq!(
-            uptime(&mut store, DomId(7))
-                .unwrap()
-                .map(|seconds| seconds < 60),
-            Some(true)
-        );
+        assert_eq!(uptime(&mut store, DomId(7)).unwrap().map(|seconds| seconds < 60), Some(true));
 
-        let taken = new(8)
-            .write(&mut store, &[info(7)], ring(12), ring(13))
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            taken,
-            "the name `web` is taken by domain 7; choose another one or destroy that domain"
-        );
+        let taken = new(8).write(&mut store, &[info(7)], ring(12), ring(13)).unwrap_err().to_string();
+        assert_eq!(taken, "the name `web` is taken by domain 7; choose another one or destroy that domain");
         assert_eq!(name(&mut store, DomId(8)).unwrap(), None);
 
         rename(&mut store, &[info(7)], DomId(7), "shop").unwrap();
@@ -343,35 +276,15 @@ mod tests {
 
         // Set aside, it leaves its name and its uuid to a new one.
         set_aside(&mut store, &[info(7)], DomId(7), "shop-1", [9; 16]).unwrap();
-        assert_eq!(
-            name(&mut store, DomId(7)).unwrap().as_deref(),
-            Some("shop-1")
-        );
-        assert_eq!(
-            uptime(&mut store, DomId(7))
-                .unwrap()
-                .map(|seconds| seconds < 60),
-            Some(true)
-        );
+        assert_eq!(name(&mut store, DomId(7)).unwrap().as_deref(), Some("shop-1"));
+        assert_eq!(uptime(&mut store, DomId(7)).unwrap().map(|seconds| seconds < 60), Some(true));
         assert_eq!(nodes.lock().unwrap().with("07070707"), Vec::<&str>::new());
-        let again = Config {
-            name: "shop".into(),
-            ..config
-        };
-        NewDomain {
-            domain: DomId(8),
-            config: &again,
-            uuid: [7; 16],
-        }
-        .write(&mut store, &[info(7)], ring(12), ring(13))
-        .unwrap();
-        let taken = set_aside(&mut store, &[info(7), info(8)], DomId(8), "shop-1", [8; 16])
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            taken,
-            "the name `shop-1` is taken by domain 7; choose another one or destroy that domain"
-        );
+        let again = Config { name: "shop".into(), ..config };
+        NewDomain { domain: DomId(8), config: &again, uuid: [7; 16] }
+            .write(&mut store, &[info(7)], ring(12), ring(13))
+            .unwrap();
+        let taken = set_aside(&mut store, &[info(7), info(8)], DomId(8), "shop-1", [8; 16]).unwrap_err().to_string();
+        assert_eq!(taken, "the name `shop-1` is taken by domain 7; choose another one or destroy that domain");
         remove(&mut store, DomId(8)).unwrap();
 
         remove(&mut store, DomId(7)).unwrap();

@@ -68,9 +68,7 @@ pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     if digits.len() != 32 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
-    u128::from_str_radix(&digits, 16)
-        .ok()
-        .map(u128::to_be_bytes)
+    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
 }
 
 /// What a domain is doing, from its flags.
@@ -80,8 +78,7 @@ pub struct State(pub u32);
 impl State {
     /// Why it has shut down, if it has.
     pub fn shutdown_reason(self) -> Option<u32> {
-        (self.0 & dominf::SHUTDOWN != 0)
-            .then_some(self.0 >> dominf::SHUTDOWN_SHIFT & dominf::SHUTDOWN_MASK)
+        (self.0 & dominf::SHUTDOWN != 0).then_some(self.0 >> dominf::SHUTDOWN_SHIFT & dominf::SHUTDOWN_MASK)
     }
 
     /// Has it crashed?
@@ -99,10 +96,7 @@ impl State {
             ('c', self.crashed()),
             ('d', self.0 & dominf::DYING != 0),
         ];
-        shown
-            .into_iter()
-            .map(|(letter, set)| if set { letter } else { '-' })
-            .collect()
+        shown.into_iter().map(|(letter, set)| if set { letter } else { '-' }).collect()
     }
 
     /// The same in one word.
@@ -147,21 +141,12 @@ mod tests {
         let shown = |s: State| (s.letters(), s.word());
         assert_eq!(shown(State(dominf::RUNNING)), ("r-----".into(), "running"));
         assert_eq!(shown(State(dominf::BLOCKED)), ("-b----".into(), "blocked"));
-        assert_eq!(
-            shown(State(dominf::PAUSED | dominf::BLOCKED)),
-            ("-bp---".into(), "paused")
-        );
+        assert_eq!(shown(State(dominf::PAUSED | dominf::BLOCKED)), ("-bp---".into(), "paused"));
         assert_eq!(shown(State(0)), ("------".into(), "ready"));
         assert_eq!(shown(reason(shutdown::POWEROFF)), ("---s--".into(), "off"));
-        assert_eq!(
-            shown(reason(shutdown::REBOOT)),
-            ("---s--".into(), "rebooting")
-        );
+        assert_eq!(shown(reason(shutdown::REBOOT)), ("---s--".into(), "rebooting"));
         assert_eq!(shown(reason(shutdown::CRASH)), ("---sc-".into(), "crashed"));
-        assert_eq!(
-            shown(State(dominf::DYING | dominf::SHUTDOWN)),
-            ("---s-d".into(), "dying")
-        );
+        assert_eq!(shown(State(dominf::DYING | dominf::SHUTDOWN)), ("---s-d".into(), "dying"));
     }
 
     #[test]

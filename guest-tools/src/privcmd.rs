@@ -34,9 +34,7 @@ const PAGE: usize = PAGE_SIZE as usize;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No such device.
-    #[error(
-        "{0} does not exist: this is no Xen control domain (dom0), or the module xen-privcmd is not loaded"
-    )]
+    #[error("{0} does not exist: this is no Xen control domain (dom0), or the module xen-privcmd is not loaded")]
     NotDom0(&'static str),
     /// Not root.
     #[error("{0} may be opened by root only: run this as root")]
@@ -66,10 +64,7 @@ unsafe impl<T> Ioctl for Request<T> {
         (&raw mut self.argument).cast()
     }
 
-    unsafe fn output_from_ptr(
-        output: IoctlOutput,
-        _: *mut c_void,
-    ) -> rustix::io::Result<IoctlOutput> {
+    unsafe fn output_from_ptr(output: IoctlOutput, _: *mut c_void) -> rustix::io::Result<IoctlOutput> {
         Ok(output)
     }
 }
@@ -111,37 +106,20 @@ pub struct Privcmd {
 impl Privcmd {
     /// Opens the devices. Only root in a control domain can.
     pub fn open() -> Result<Self, OpenError> {
-        Ok(Privcmd {
-            privcmd: open("/dev/xen/privcmd")?,
-            buffers: open("/dev/xen/hypercall")?,
-        })
+        Ok(Privcmd { privcmd: open("/dev/xen/privcmd")?, buffers: open("/dev/xen/hypercall")? })
     }
 
     /// Memory of at least `len` bytes that hypercalls can use, zeroed.
     pub fn buffer(&self, len: usize) -> Result<Buffer, Errno> {
-        Ok(Buffer {
-            pages: Mapping::new(&self.buffers, len.div_ceil(PAGE).max(1))?,
-        })
+        Ok(Buffer { pages: Mapping::new(&self.buffers, len.div_ceil(PAGE).max(1))? })
     }
 
     /// Makes a hypercall. Addresses among `args`, and in what they point to, are those of live [`Buffer`]s.
     pub fn hypercall(&self, number: usize, args: [u64; 5]) -> Result<i64, Errno> {
-        let argument = HypercallArgument {
-            op: number as u64,
-            arg: args,
-        };
+        let argument = HypercallArgument { op: number as u64, arg: args };
         // SAFETY: the kernel reads the argument. The hypervisor writes only where the addresses in it say: buffers, whose
         // memory nothing but raw copies ever touches.
-        unsafe {
-            ioctl::ioctl(
-                &self.privcmd,
-                Request {
-                    opcode: IOCTL_HYPERCALL,
-                    argument,
-                },
-            )
-        }
-        .map(i64::from)
+        unsafe { ioctl::ioctl(&self.privcmd, Request { opcode: IOCTL_HYPERCALL, argument }) }.map(i64::from)
     }
 
     /// Maps frames of `domain`, all of them or none.
@@ -158,15 +136,7 @@ impl Privcmd {
         };
         // SAFETY: both arrays have `num` elements and outlive the call; `addr` is a fresh mapping of this very device with
         // `num` pages, which is what the kernel asks for.
-        unsafe {
-            ioctl::ioctl(
-                &self.privcmd,
-                Request {
-                    opcode: IOCTL_MMAP_BATCH,
-                    argument,
-                },
-            )
-        }?;
+        unsafe { ioctl::ioctl(&self.privcmd, Request { opcode: IOCTL_MMAP_BATCH, argument }) }?;
         match errors.iter().find(|&&e| e != 0) {
             Some(&error) => Err(Errno::from_raw_os_error(error.abs())),
             None => Ok(Foreign { pages }),
@@ -174,32 +144,11 @@ impl Privcmd {
     }
 
     /// Maps one page of a resource of `domain` (memory_op acquire_resource), such as frame `index` of its grant table.
-    pub fn map_resource(
-        &self,
-        domain: DomId,
-        kind: u16,
-        id: u32,
-        index: u32,
-    ) -> Result<Foreign, Errno> {
+    pub fn map_resource(&self, domain: DomId, kind: u16, id: u32, index: u32) -> Result<Foreign, Errno> {
         let pages = Mapping::new(&self.privcmd, 1)?;
-        let argument = MmapResource {
-            dom: domain.0,
-            kind: kind.into(),
-            id,
-            idx: index,
-            num: 1,
-            addr: pages.addr(),
-        };
+        let argument = MmapResource { dom: domain.0, kind: kind.into(), id, idx: index, num: 1, addr: pages.addr() };
         // SAFETY: `addr` is a fresh mapping of this device with the one page asked for.
-        unsafe {
-            ioctl::ioctl(
-                &self.privcmd,
-                Request {
-                    opcode: IOCTL_MMAP_RESOURCE,
-                    argument,
-                },
-            )
-        }?;
+        unsafe { ioctl::ioctl(&self.privcmd, Request { opcode: IOCTL_MMAP_RESOURCE, argument }) }?;
         Ok(Foreign { pages })
     }
 }
@@ -225,27 +174,14 @@ struct Mapping {
 impl Mapping {
     /// A shared, writable mapping of `pages` pages of a device.
     fn new(device: &OwnedFd, pages: usize) -> Result<Self, Errno> {
-        let len = pages
-            .checked_mul(PAGE)
-            .filter(|&len| len > 0)
-            .ok_or(Errno::INVAL)?;
+        let len = pages.checked_mul(PAGE).filter(|&len| len > 0).ok_or(Errno::INVAL)?;
         // SAFETY: the kernel chooses the address, so nothing that is mapped already is touched.
         let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                device,
-                0,
-            )?
+            mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, device, 0)?
         };
         // Its address leaves Rust's sight: the hypervisor will write through it.
         let _ = start.expose_provenance();
-        Ok(Mapping {
-            start: NonNull::new(start.cast()).ok_or(Errno::NOMEM)?,
-            len,
-        })
+        Ok(Mapping { start: NonNull::new(start.cast()).ok_or(Errno::NOMEM)?, len })
     }
 
     fn addr(&self) -> u64 {
@@ -257,22 +193,13 @@ impl Mapping {
     /// # Panics
     /// If not: an offset is our own arithmetic, never a guest's.
     fn check(&self, offset: usize, len: usize) {
-        assert!(
-            offset.checked_add(len).is_some_and(|end| end <= self.len),
-            "outside of the mapping"
-        );
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "outside of the mapping");
     }
 
     fn write(&self, offset: usize, data: &[u8]) {
         self.check(offset, data.len());
         // SAFETY: inside the mapping (checked); no Rust reference into it exists, so `data` lies elsewhere.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                data.as_ptr(),
-                self.start.as_ptr().add(offset),
-                data.len(),
-            )
-        }
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), self.start.as_ptr().add(offset), data.len()) }
     }
 
     fn zero(&self, offset: usize, len: usize) {
@@ -284,13 +211,7 @@ impl Mapping {
     fn read(&self, offset: usize, data: &mut [u8]) {
         self.check(offset, data.len());
         // SAFETY: inside the mapping (checked); no Rust reference into it exists, so `data` lies elsewhere.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                self.start.as_ptr().add(offset),
-                data.as_mut_ptr(),
-                data.len(),
-            )
-        }
+        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), data.as_mut_ptr(), data.len()) }
     }
 }
 

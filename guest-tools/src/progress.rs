@@ -11,9 +11,7 @@ pub struct Progress {
 impl Progress {
     /// Begins; nothing is shown yet.
     pub fn new() -> Self {
-        Progress {
-            shown: std::io::stderr().is_terminal(),
-        }
+        Progress { shown: std::io::stderr().is_terminal() }
     }
 
     /// Shows a step instead of the one before.

@@ -81,10 +81,7 @@ impl Traffic {
 
 /// A number in a file of sysfs; 0 if it is not there, as with a device that has gone meanwhile.
 fn number(directory: &Path, name: &str) -> u64 {
-    std::fs::read_to_string(directory.join(name))
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+    std::fs::read_to_string(directory.join(name)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 fn disk_traffic(device: Device) -> Traffic {
@@ -99,9 +96,7 @@ fn disk_traffic(device: Device) -> Traffic {
 
 /// What dom0 receives from the interface is what the guest has sent.
 fn network_traffic(interface: &str) -> Traffic {
-    let directory = Path::new("/sys/class/net")
-        .join(interface)
-        .join("statistics");
+    let directory = Path::new("/sys/class/net").join(interface).join("statistics");
     Traffic {
         read: number(&directory, "tx_bytes"),
         written: number(&directory, "rx_bytes"),
@@ -124,20 +119,12 @@ fn domain(store: &mut Store, info: &Getdomaininfo) -> Result<Domain> {
         cpu_ns: info.cpu_time,
         memory: info.tot_pages * PAGE_SIZE,
         // No limit shows as the largest number of pages, or nearly so.
-        max_memory: info
-            .max_pages
-            .checked_mul(PAGE_SIZE)
-            .filter(|_| info.max_pages < u64::from(u32::MAX)),
+        max_memory: info.max_pages.checked_mul(PAGE_SIZE).filter(|_| info.max_pages < u64::from(u32::MAX)),
         vcpus: info.nr_online_vcpus,
         disks,
         networks: networks
             .into_iter()
-            .map(|listed| {
-                (
-                    listed.number.to_string(),
-                    network_traffic(&listed.interface),
-                )
-            })
+            .map(|listed| (listed.number.to_string(), network_traffic(&listed.interface)))
             .collect(),
     })
 }
@@ -147,10 +134,7 @@ pub fn snapshot(hypervisor: &Hypervisor, store: &mut Store) -> Result<Snapshot> 
     let machine = hypervisor.physinfo()?;
     let at = Instant::now();
     let infos = hypervisor.domains()?;
-    let domains = infos
-        .iter()
-        .map(|info| domain(store, info))
-        .collect::<Result<_>>()?;
+    let domains = infos.iter().map(|info| domain(store, info)).collect::<Result<_>>()?;
     Ok(Snapshot {
         at,
         cpus: machine.nr_cpus,
@@ -177,12 +161,7 @@ pub mod tests {
             disks: vec![],
             networks: vec![],
         };
-        let traffic = Traffic {
-            read: 4096,
-            written: 1 << 20,
-            reads: 1,
-            writes: 16,
-        };
+        let traffic = Traffic { read: 4096, written: 1 << 20, reads: 1, writes: 16 };
         let web = Domain {
             name: "web".into(),
             id: 3,
@@ -191,27 +170,10 @@ pub mod tests {
             memory: 96 << 20,
             max_memory: Some(97 << 20),
             vcpus: 1,
-            disks: vec![
-                ("xvda".into(), traffic),
-                ("xvdb".into(), Traffic::default()),
-            ],
-            networks: vec![(
-                "0".into(),
-                Traffic {
-                    read: 100,
-                    written: 200,
-                    reads: 1,
-                    writes: 2,
-                },
-            )],
+            disks: vec![("xvda".into(), traffic), ("xvdb".into(), Traffic::default())],
+            networks: vec![("0".into(), Traffic { read: 100, written: 200, reads: 1, writes: 2 })],
         };
-        Snapshot {
-            at: Instant::now(),
-            cpus: 2,
-            memory: 2 << 30,
-            free: 1 << 30,
-            domains: vec![quiet, web],
-        }
+        Snapshot { at: Instant::now(), cpus: 2, memory: 2 << 30, free: 1 << 30, domains: vec![quiet, web] }
     }
 
     #[test]

@@ -25,11 +25,7 @@ fn lock(directory: &Path) -> Result<File> {
     let path = directory.join("lock");
     let made = || {
         std::fs::create_dir_all(directory)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
         flock(&lock, FlockOperation::LockExclusive)?;
         Ok::<File, std::io::Error>(lock)
     };
@@ -38,9 +34,9 @@ fn lock(directory: &Path) -> Result<File> {
 
 fn read(path: &Path) -> Result<Option<Config>> {
     match std::fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .with_context(|| format!("{} makes no sense", path.display())),
+        Ok(text) => {
+            serde_json::from_slice(&text).map(Some).with_context(|| format!("{} makes no sense", path.display()))
+        }
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).with_context(|| format!("{} cannot be read", path.display())),
     }
@@ -85,13 +81,7 @@ pub fn forget(uuid: &[u8; 16]) -> Result<()> {
 
 fn save_in(directory: &Path, uuid: &[u8; 16], config: &Config) -> Result<()> {
     let _lock = lock(directory)?;
-    write(
-        &file(directory, uuid),
-        &Config {
-            uuid: Some(*uuid),
-            ..config.clone()
-        },
-    )
+    write(&file(directory, uuid), &Config { uuid: Some(*uuid), ..config.clone() })
 }
 
 fn change_in(directory: &Path, uuid: &[u8; 16], change: impl FnOnce(&mut Config)) -> Result<()> {
@@ -121,30 +111,14 @@ mod tests {
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 let directory = directory.clone();
-                std::thread::spawn(move || {
-                    change_in(&directory, &uuid, |config| config.max_memory += 1).unwrap()
-                })
+                std::thread::spawn(move || change_in(&directory, &uuid, |config| config.max_memory += 1).unwrap())
             })
             .collect();
-        threads
-            .into_iter()
-            .for_each(|thread| thread.join().unwrap());
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
         let now = read(&file(&directory, &uuid)).unwrap().unwrap();
-        assert_eq!(
-            now,
-            Config {
-                uuid: Some(uuid),
-                max_memory: config.max_memory + 8,
-                ..config
-            }
-        );
+        assert_eq!(now, Config { uuid: Some(uuid), max_memory: config.max_memory + 8, ..config });
         std::fs::write(file(&directory, &uuid), "{").unwrap();
-        assert!(
-            read(&file(&directory, &uuid))
-                .unwrap_err()
-                .to_string()
-                .ends_with("makes no sense")
-        );
+        assert!(read(&file(&directory, &uuid)).unwrap_err().to_string().ends_with("makes no sense"));
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

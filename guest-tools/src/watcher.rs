@@ -39,12 +39,8 @@ pub fn spawn(domain: DomId, config: &Config) -> Result<()> {
         .current_dir("/")
         .spawn()
         .context("the domain's watcher cannot be started")?;
-    let mut pipe = child
-        .stdin
-        .take()
-        .context("the watcher has no stdin (a bug of dom)")?;
-    pipe.write_all(&serde_json::to_vec(config)?)
-        .context("the domain's watcher has ended at once")?;
+    let mut pipe = child.stdin.take().context("the watcher has no stdin (a bug of dom)")?;
+    pipe.write_all(&serde_json::to_vec(config)?).context("the domain's watcher has ended at once")?;
     Ok(())
 }
 
@@ -54,11 +50,7 @@ pub fn log_path(name: &str) -> PathBuf {
 }
 
 fn log_file(name: &str) -> Option<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(log_path(name))
-        .ok()
+    OpenOptions::new().create(true).append(true).open(log_path(name)).ok()
 }
 
 /// `dom watch ID`: watches until the domain is gone.
@@ -66,11 +58,8 @@ pub fn run(domain: DomId) -> Result<()> {
     // No terminal's signals; that it fails when we lead a session already is no harm.
     let _ = rustix::process::setsid();
     let mut text = Vec::new();
-    std::io::stdin()
-        .read_to_end(&mut text)
-        .context("the configuration cannot be read")?;
-    let config: Config =
-        serde_json::from_slice(&text).context("the configuration makes no sense")?;
+    std::io::stdin().read_to_end(&mut text).context("the configuration cannot be read")?;
+    let config: Config = serde_json::from_slice(&text).context("the configuration makes no sense")?;
     let hypervisor = Hypervisor::open()?;
     let mut store = Store::open()?;
     store.watch(RELEASE_DOMAIN, "watcher")?;
@@ -82,22 +71,14 @@ pub fn run(domain: DomId) -> Result<()> {
 }
 
 /// Watches one life of the domain; tells the id of the next one, if there is one.
-fn watch(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    domain: DomId,
-    config: &Config,
-) -> Result<Option<DomId>> {
+fn watch(hypervisor: &Hypervisor, store: &mut Store, domain: DomId, config: &Config) -> Result<Option<DomId>> {
     let started = Instant::now();
     let Some(uuid) = hypervisor.domain_info(domain)?.map(|info| info.handle) else {
         return Ok(None);
     };
     let ended = loop {
         // The id of a domain that is gone may be given to another one.
-        match hypervisor
-            .domain_info(domain)?
-            .filter(|info| info.handle == uuid)
-        {
+        match hypervisor.domain_info(domain)?.filter(|info| info.handle == uuid) {
             // Whoever destroyed it may have left what dom0 served it with.
             None => {
                 stored::forget(&uuid)?;
@@ -110,12 +91,8 @@ fn watch(
     // What has been attached, set and renamed meanwhile.
     let config = &stored::load(&uuid)?.unwrap_or_else(|| config.clone());
     let mut todo = action(config, &ended).unwrap_or(Action::Preserve);
-    eprintln!(
-        "domain {domain} has ended: {}; {todo:?}",
-        State(ended.flags).word()
-    );
-    if matches!(todo, Action::Restart | Action::RenameRestart) && started.elapsed() < SHORTEST_LIFE
-    {
+    eprintln!("domain {domain} has ended: {}; {todo:?}", State(ended.flags).word());
+    if matches!(todo, Action::Restart | Action::RenameRestart) && started.elapsed() < SHORTEST_LIFE {
         eprintln!(
             "it ended within {} s of its start: not restarted, and kept to be looked at",
             SHORTEST_LIFE.as_secs()
@@ -138,16 +115,8 @@ fn watch(
 }
 
 /// Makes a domain anew and lets it run.
-fn again(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    uuid: [u8; 16],
-    config: &Config,
-) -> Result<DomId> {
-    let again = Config {
-        uuid: Some(uuid),
-        ..config.clone()
-    };
+fn again(hypervisor: &Hypervisor, store: &mut Store, uuid: [u8; 16], config: &Config) -> Result<DomId> {
+    let again = Config { uuid: Some(uuid), ..config.clone() };
     let ready = build::create(hypervisor, store, &again, &Cancel::on_signals()?)?;
     hypervisor.unpause_domain(ready.domain)?;
     Ok(ready.domain)
@@ -155,12 +124,7 @@ fn again(
 
 /// Gives an ended domain another name and another uuid, which is told, and takes its devices from it: those who look at it do
 /// not need them, and the domain that is made in its place does.
-fn set_aside(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    domain: DomId,
-    config: &Config,
-) -> Result<String> {
+fn set_aside(hypervisor: &Hypervisor, store: &mut Store, domain: DomId, config: &Config) -> Result<String> {
     devices::remove_all(store, domain)?;
     let uuid = build::random_uuid()?;
     let domains = hypervisor.domains()?;
@@ -177,13 +141,8 @@ fn set_aside(
         stored::forget(&before)?;
     }
     hypervisor.set_uuid(domain, uuid)?;
-    let left = Config {
-        name: name.clone(),
-        uuid: Some(uuid),
-        disks: Vec::new(),
-        networks: Vec::new(),
-        ..config.clone()
-    };
+    let left =
+        Config { name: name.clone(), uuid: Some(uuid), disks: Vec::new(), networks: Vec::new(), ..config.clone() };
     stored::save(&uuid, &left)?;
     Ok(name)
 }
@@ -224,15 +183,7 @@ mod tests {
     #[test]
     fn each_reason_has_its_setting() {
         let config = Config::least("g");
-        let of = |flags| {
-            action(
-                &config,
-                &Getdomaininfo {
-                    flags,
-                    ..Default::default()
-                },
-            )
-        };
+        let of = |flags| action(&config, &Getdomaininfo { flags, ..Default::default() });
         let ended = |reason: u32| of(dominf::SHUTDOWN | reason << dominf::SHUTDOWN_SHIFT);
         assert_eq!(of(dominf::RUNNING), None);
         assert_eq!(ended(shutdown::POWEROFF), Some(Action::Destroy));

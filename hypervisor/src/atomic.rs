@@ -4,13 +4,9 @@
 //! first (`model/`): so it is the real code that is checked, on its real memory, not a copy of it.
 
 #[cfg(test)]
-pub use crate::model::atomics::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence,
-};
+pub use crate::model::atomics::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(not(test))]
-pub use core::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence,
-};
+pub use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 /// One turn of a loop that waits for another CPU.
 #[inline(always)]

@@ -82,13 +82,8 @@ unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 impl<T> Shared<T> {
     /// A counted value with one reference.
     pub fn try_new(value: T) -> Result<Self, OutOfMemory> {
-        let b = try_box(Inner {
-            count: AtomicUsize::new(1),
-            value,
-        })?;
-        Ok(Shared {
-            inner: NonNull::from(Box::leak(b)),
-        })
+        let b = try_box(Inner { count: AtomicUsize::new(1), value })?;
+        Ok(Shared { inner: NonNull::from(Box::leak(b)) })
     }
 
     /// Whether both name the same value.
@@ -115,9 +110,7 @@ impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
         // A count cannot overflow: each reference is a pointer-sized object somewhere in memory.
         // SAFETY: alive while `self` is.
-        unsafe { self.inner.as_ref() }
-            .count
-            .fetch_add(1, Ordering::Relaxed);
+        unsafe { self.inner.as_ref() }.count.fetch_add(1, Ordering::Relaxed);
         Shared { inner: self.inner }
     }
 }
@@ -125,11 +118,7 @@ impl<T> Clone for Shared<T> {
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         // SAFETY: alive while `self` is.
-        if unsafe { self.inner.as_ref() }
-            .count
-            .fetch_sub(1, Ordering::Release)
-            == 1
-        {
+        if unsafe { self.inner.as_ref() }.count.fetch_sub(1, Ordering::Release) == 1 {
             fence(Ordering::Acquire);
             // SAFETY: the last reference is gone; allocated by try_box with Inner's layout.
             unsafe {

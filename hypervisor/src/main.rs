@@ -16,8 +16,6 @@ mod image {
 
 #[cfg(not(target_os = "none"))]
 fn main() {
-    eprintln!(
-        "the hypervisor runs on the bare machine: build it with --target x86_64-unknown-none"
-    );
+    eprintln!("the hypervisor runs on the bare machine: build it with --target x86_64-unknown-none");
     std::process::exit(1);
 }

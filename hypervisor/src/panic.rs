@@ -17,8 +17,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 /// CPU that panics + 1.
 static PANICKING: AtomicU32 = AtomicU32::new(0);
 /// Where each other CPU was when it was stopped: its frame, on the NMI stack it never leaves.
-static STOPPED: [AtomicPtr<GuestRegs>; MAX_CPUS] =
-    [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
+static STOPPED: [AtomicPtr<GuestRegs>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
 /// How long the others may take to stop, ns.
 const PATIENCE: u64 = 500_000_000;
 /// Events shown of the CPU that panics, and of each other.
@@ -28,9 +27,7 @@ const EVENTS: (usize, usize) = (16, 4);
 pub fn panicked(info: &PanicInfo) -> ! {
     let (rbp, rip): (u64, u64);
     // SAFETY: reads registers.
-    unsafe {
-        core::arch::asm!("mov {}, rbp", "lea {}, [rip]", out(reg) rbp, out(reg) rip, options(nomem, nostack))
-    };
+    unsafe { core::arch::asm!("mov {}, rbp", "lea {}, [rip]", out(reg) rbp, out(reg) rip, options(nomem, nostack)) };
     let begun = begin();
     log::error!("PANIC on CPU {begun}: {}", info.message());
     if let Some(l) = info.location() {
@@ -59,10 +56,7 @@ pub fn machine_check(regs: &GuestRegs) -> ! {
     let begun = begin();
     log::error!("PANIC on CPU {begun}: machine check");
     let (status, banks) = msr::machine_check();
-    log::error!(
-        "machine-check status {:#x}, {banks} banks",
-        status.unwrap_or(0)
-    );
+    log::error!("machine-check status {:#x}, {banks} banks", status.unwrap_or(0));
     for bank in 0..banks {
         if let Some((status, address, misc)) = msr::machine_check_bank(bank) {
             log::error!("bank {bank}: status {status:#x} address {address:#x} misc {misc:#x}");
@@ -85,10 +79,7 @@ pub fn nmi(regs: &GuestRegs) {
     }
     if let Some(away) = watchdog::stuck(timer::system_time()) {
         let begun = begin();
-        log::error!(
-            "PANIC on CPU {begun}: watchdog: stuck for {} s",
-            away / 1_000_000_000
-        );
+        log::error!("PANIC on CPU {begun}: watchdog: stuck for {} s", away / 1_000_000_000);
         log::error!("{}", Regs(regs));
         end(Backtrace(regs.rbp, regs.rip))
     }
@@ -114,11 +105,7 @@ fn begin() -> u32 {
         lapic::send_nmi(CpuId(c));
     }
     let until = timer::system_time() + PATIENCE;
-    let stopped = |c: u32| {
-        STOPPED
-            .get(c as usize)
-            .is_none_or(|s| !s.load(Ordering::SeqCst).is_null())
-    };
+    let stopped = |c: u32| STOPPED.get(c as usize).is_none_or(|s| !s.load(Ordering::SeqCst).is_null());
     while !others().all(stopped) && timer::system_time() < until {
         core::hint::spin_loop();
     }
@@ -130,12 +117,7 @@ fn begin() -> u32 {
 
 /// The rest of the report, and the end.
 fn end(backtrace: impl Display) -> ! {
-    log::error!(
-        "cr2 {:#x} cr3 {:#x} cr4 {:#x}",
-        cr::read_cr2(),
-        cr::read_cr3(),
-        cr::read_cr4()
-    );
+    log::error!("cr2 {:#x} cr3 {:#x} cr4 {:#x}", cr::read_cr2(), cr::read_cr3(), cr::read_cr4());
     log::error!("{backtrace}");
     let me = this_cpu().id;
     // SAFETY: this CPU's own data, whose owner (this very CPU) has stopped working.
@@ -152,9 +134,7 @@ fn end(backtrace: impl Display) -> ! {
 }
 
 fn others(c: CpuId) {
-    let frame = STOPPED
-        .get(c.0 as usize)
-        .map_or(ptr::null_mut(), |s| s.load(Ordering::SeqCst));
+    let frame = STOPPED.get(c.0 as usize).map_or(ptr::null_mut(), |s| s.load(Ordering::SeqCst));
     if frame.is_null() {
         log::error!("CPU {} could not be stopped", c.0);
         return;

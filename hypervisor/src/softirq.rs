@@ -11,9 +11,7 @@ use pv_abi::event::VIRQ_CONSOLE;
 pub fn run() {
     let cpu = this_cpu();
     tlb::serve();
-    let bits = cpu
-        .pending
-        .fetch_and(!(pending::TIMER | pending::SOFTIRQ), Ordering::AcqRel);
+    let bits = cpu.pending.fetch_and(!(pending::TIMER | pending::SOFTIRQ), Ordering::AcqRel);
     if bits & pending::TIMER != 0 {
         watchdog::beat(timer::system_time());
         let current = cpu.current.borrow().as_ref().map(|r| r.vcpu.clone());

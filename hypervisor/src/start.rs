@@ -70,11 +70,7 @@ pub extern "C" fn hospes_start(magic: u32, info: u32) -> ! {
         boot
     });
     OPTIONS.call_once(|| Options::parse(boot.args()));
-    log::info!(
-        "Hospes {} started by {}",
-        env!("CARGO_PKG_VERSION"),
-        boot.loader
-    );
+    log::info!("Hospes {} started by {}", env!("CARGO_PKG_VERSION"), boot.loader);
     log::info!("command line: {}", boot.args());
     let options = options();
     console::init_log(options.loglvl.always as u8);
@@ -93,16 +89,11 @@ pub extern "C" fn hospes_start(magic: u32, info: u32) -> ! {
         give_up("this CPU has no SYSCALL instruction");
     }
     cpu::detect(options);
-    let mut plan =
-        boot_memory::Plan::new(boot, boot_memory::image()).unwrap_or_else(|e| give_up(e));
+    let mut plan = boot_memory::Plan::new(boot, boot_memory::image()).unwrap_or_else(|e| give_up(e));
     let low = plan.take_largest(1 << 32).unwrap_or_else(|e| give_up(e));
     early::init(low.0, low.1);
     plan.build_root();
-    log::info!(
-        "{} MiB of RAM in {} pieces",
-        plan.ram_bytes() >> 20,
-        plan.ram.len()
-    );
+    log::info!("{} MiB of RAM in {} pieces", plan.ram_bytes() >> 20, plan.ram.len());
 
     match plan.real_mode_page() {
         Some(low) => ap::prepare(MachineAddr(low)),
@@ -117,9 +108,7 @@ pub extern "C" fn hospes_start(magic: u32, info: u32) -> ! {
     // The firmware left the legacy timer running, at a vector that is #DF's.
     pic::disable();
     tables::init_idt();
-    let Ok(top) = tables::create(CpuId(0), || Some(early::page())) else {
-        give_up("no memory for the boot CPU")
-    };
+    let Ok(top) = tables::create(CpuId(0), || Some(early::page())) else { give_up("no memory for the boot CPU") };
     tables::load(CpuId(0));
     // SAFETY: `top` is the free top of the boot CPU's own stack; nothing of the boot stack is used any more.
     unsafe {
@@ -149,11 +138,7 @@ extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
     let map: ArrayVec<mm::init::Range, 128> = boot_info()
         .ranges
         .iter()
-        .map(|r| mm::init::Range {
-            start: r.base,
-            end: r.end(),
-            kind: r.kind as u32,
-        })
+        .map(|r| mm::init::Range { start: r.base, end: r.end(), kind: r.kind as u32 })
         .collect();
     mm::init::init(&map, &plan.free);
     log::info!("{} MiB free", mm::alloc::free_pages() >> 8);
@@ -162,12 +147,7 @@ extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
     if let Some(table) = boot_info().efi_system_table {
         efi::init(table, &boot_info().efi_ranges);
     }
-    acpi::init(
-        boot_info()
-            .rsdp
-            .map(|r| r.xsdt.map_or((r.rsdt.into(), false), |x| (x, true))),
-        bios,
-    );
+    acpi::init(boot_info().rsdp.map(|r| r.xsdt.map_or((r.rsdt.into(), false), |x| (x, true))), bios);
     if let Err(why) = timer::calibrate() {
         give_up(why);
     }
@@ -180,17 +160,10 @@ extern "C" fn on_own_stack(plan: &boot_memory::Plan) -> ! {
         Ok(()) => serial::enable_input(),
         Err(e) => log::warn!("no input from the serial port: its interrupt cannot be had ({e})"),
     }
-    smp::start_others(
-        acpi::tables().cpus.iter().map(|c| c.apic_id),
-        options().maxcpus,
-    );
+    smp::start_others(acpi::tables().cpus.iter().map(|c| c.apic_id), options().maxcpus);
     if cfg!(debug_assertions) {
         let rights = paging::audit();
-        log::debug!(
-            "{} pages mapped, {} executable, none of them writable",
-            rights.mapped,
-            rights.executable
-        );
+        log::debug!("{} pages mapped, {} executable, none of them writable", rights.mapped, rights.executable);
     }
     start_dom0();
     let options = options();
@@ -211,22 +184,13 @@ fn console_input() {
 fn start_dom0() {
     let boot = boot_info();
     let kernel = boot.dom0_kernel().unwrap_or_else(|e| give_up(e));
-    let module = |m: &'static boot::multiboot::Module| dom0::Module {
-        start: m.start,
-        end: m.end,
-        args: boot.module_args(m),
-    };
+    let module =
+        |m: &'static boot::multiboot::Module| dom0::Module { start: m.start, end: m.end, args: boot.module_args(m) };
     // What stays free: for the hypervisor's tables and for the first guests' bookkeeping.
     let available = mm::alloc::free_pages().saturating_sub(RESERVE_PAGES);
     let (least, most) = options().dom0_max_vcpus;
-    let vcpus = percpu::online()
-        .min(most)
-        .max(least)
-        .clamp(1, crate::domain::MAX_VCPUS as u32);
-    let plan = dom0::Plan {
-        pages: options().dom0_mem.pages(available).min(available),
-        vcpus,
-    };
+    let vcpus = percpu::online().min(most).max(least).clamp(1, crate::domain::MAX_VCPUS as u32);
+    let plan = dom0::Plan { pages: options().dom0_mem.pages(available).min(available), vcpus };
     if let Err(why) = dom0::start(module(kernel), boot.dom0_initrd().map(module), &plan) {
         give_up(why);
     }

@@ -74,10 +74,7 @@ pub struct Guard<'a, T: ?Sized> {
 impl<T> Lock<T> {
     /// A lock of `rank` around `value`.
     pub const fn new(rank: Rank, value: T) -> Self {
-        Lock {
-            rank,
-            inner: SpinMutex::new(value),
-        }
+        Lock { rank, inner: SpinMutex::new(value) }
     }
 }
 
@@ -86,10 +83,7 @@ impl<T: ?Sized> Lock<T> {
     pub fn lock(&self) -> Guard<'_, T> {
         modelled();
         order::acquire(self.rank, false);
-        Guard {
-            rank: self.rank,
-            guard: core::mem::ManuallyDrop::new(self.inner.lock()),
-        }
+        Guard { rank: self.rank, guard: core::mem::ManuallyDrop::new(self.inner.lock()) }
     }
 
     /// The lock, if it is free now.
@@ -97,10 +91,7 @@ impl<T: ?Sized> Lock<T> {
         modelled();
         let guard = self.inner.try_lock()?;
         order::acquire(self.rank, true);
-        Some(Guard {
-            rank: self.rank,
-            guard: core::mem::ManuallyDrop::new(guard),
-        })
+        Some(Guard { rank: self.rank, guard: core::mem::ManuallyDrop::new(guard) })
     }
 
     /// Opens the lock whoever holds it.
@@ -116,10 +107,7 @@ impl<T: ?Sized> Lock<T> {
     pub fn lock_pair<U: ?Sized>(&self, _first: &Guard<'_, U>) -> Guard<'_, T> {
         modelled();
         order::acquire(self.rank, true);
-        Guard {
-            rank: self.rank,
-            guard: core::mem::ManuallyDrop::new(self.inner.lock()),
-        }
+        Guard { rank: self.rank, guard: core::mem::ManuallyDrop::new(self.inner.lock()) }
     }
 }
 
@@ -175,8 +163,7 @@ mod order {
         use core::sync::atomic::AtomicU8;
         /// How many locks of each rank each CPU holds.
         #[cfg(target_os = "none")]
-        static HELD: [[AtomicU8; 16]; MAX_CPUS] =
-            [const { [const { AtomicU8::new(0) }; 16] }; MAX_CPUS];
+        static HELD: [[AtomicU8; 16]; MAX_CPUS] = [const { [const { AtomicU8::new(0) }; 16] }; MAX_CPUS];
         #[cfg(target_os = "none")]
         pub fn counters() -> Option<&'static [AtomicU8; 16]> {
             HELD.get(crate::arch::percpu::this_cpu().id.0 as usize)
@@ -201,15 +188,8 @@ mod order {
             return;
         }
         for (r, n) in held.iter().enumerate() {
-            let bad = if same_allowed {
-                false
-            } else {
-                r >= rank as usize
-            };
-            assert!(
-                !(bad && n.load(Relaxed) != 0),
-                "lock order: taking {rank:?} while holding a lock of rank {r}"
-            );
+            let bad = if same_allowed { false } else { r >= rank as usize };
+            assert!(!(bad && n.load(Relaxed) != 0), "lock order: taking {rank:?} while holding a lock of rank {r}");
         }
         held[rank as usize].fetch_add(1, Relaxed);
     }

@@ -42,14 +42,7 @@ extern "C" fn hospes_guest_syscall(regs: *mut GuestRegs) {
             cx.regs.rip = cx.regs.rip.wrapping_sub(2);
             return trap::inject(cx, trap::vector::UD, 0);
         }
-        bounce::deliver(
-            cx,
-            Target {
-                address: c.address,
-                mask_events: c.mask_events,
-                error_code: None,
-            },
-        )
+        bounce::deliver(cx, Target { address: c.address, mask_events: c.mask_events, error_code: None })
     });
 }
 
@@ -63,14 +56,7 @@ extern "C" fn hospes_guest_syscall32(regs: *mut GuestRegs) {
         }
         // In a 64-bit guest the mask flag of the 64-bit entry counts for this one too.
         let mask_events = cx.arch.syscall_callback.mask_events;
-        bounce::deliver(
-            cx,
-            Target {
-                address: c.address,
-                mask_events,
-                error_code: None,
-            },
-        )
+        bounce::deliver(cx, Target { address: c.address, mask_events, error_code: None })
     });
 }
 
@@ -81,14 +67,7 @@ extern "C" fn hospes_guest_sysenter(regs: *mut GuestRegs) {
         if c.address == 0 || cx.arch.in_kernel {
             return trap::inject(cx, trap::vector::GP, 0);
         }
-        bounce::deliver(
-            cx,
-            Target {
-                address: c.address,
-                mask_events: c.mask_events,
-                error_code: None,
-            },
-        )
+        bounce::deliver(cx, Target { address: c.address, mask_events: c.mask_events, error_code: None })
     });
 }
 
@@ -136,9 +115,7 @@ extern "C" fn hospes_fault(regs: *mut GuestRegs, cr2: u64) -> ! {
 extern "C" fn hospes_exit_work(regs: *mut GuestRegs) {
     softirq::run();
     let cpu = this_cpu();
-    let bits = cpu
-        .pending
-        .fetch_and(!(pending::RESCHED | pending::VCPU), Ordering::AcqRel);
+    let bits = cpu.pending.fetch_and(!(pending::RESCHED | pending::VCPU), Ordering::AcqRel);
     if bits & pending::RESCHED != 0 {
         // SAFETY: this CPU's one guest frame.
         switch::schedule(unsafe { &mut *regs });
@@ -149,9 +126,7 @@ extern "C" fn hospes_exit_work(regs: *mut GuestRegs) {
     }
     on_guest(regs, |cx| {
         // Whatever entered the guest anew has this bit set by the switch.
-        if cpu.pending.fetch_and(!pending::VCPU, Ordering::AcqRel) & pending::VCPU != 0
-            || bits & pending::VCPU != 0
-        {
+        if cpu.pending.fetch_and(!pending::VCPU, Ordering::AcqRel) & pending::VCPU != 0 || bits & pending::VCPU != 0 {
             resumed(cx)?;
         }
         events(cx)
@@ -183,16 +158,7 @@ fn events(cx: &mut Cx) -> Result<(), Reason> {
     }
     let c = cx.arch.event_callback;
     if c.address == 0 {
-        return Err(Reason::Because(
-            "an event is pending, but there is no event callback",
-        ));
+        return Err(Reason::Because("an event is pending, but there is no event callback"));
     }
-    bounce::deliver(
-        cx,
-        Target {
-            address: c.address,
-            mask_events: true,
-            error_code: None,
-        },
-    )
+    bounce::deliver(cx, Target { address: c.address, mask_events: true, error_code: None })
 }

@@ -52,9 +52,7 @@ pub fn write(out: &mut dyn Write) -> fmt::Result {
         count(Status::Partial),
         count(Status::Absent)
     )?;
-    out.write_str(
-        "| nr | hypercall | there | operations there | note |\n|---:|---|---|---|---|\n",
-    )?;
+    out.write_str("| nr | hypercall | there | operations there | note |\n|---:|---|---|---|---|\n")?;
     for h in hypercall::LIST {
         write!(out, "| {} | {} | {} | ", h.number, h.name, status(h.status))?;
         if let Some(ops) = subops::of(h.number) {

@@ -261,12 +261,7 @@ union_payload!(Domctl);
 impl Domctl {
     /// An operation without a structure of its own.
     pub fn new(cmd: u32, domain: u16) -> Self {
-        Domctl {
-            cmd,
-            interface_version: INTERFACE_VERSION,
-            domain,
-            ..Domctl::default()
-        }
+        Domctl { cmd, interface_version: INTERFACE_VERSION, domain, ..Domctl::default() }
     }
 
     /// An operation with its structure.

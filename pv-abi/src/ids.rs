@@ -46,11 +46,7 @@ impl Mfn {
 
     /// Its first byte; `None` when that is beyond 2^64.
     pub const fn to_addr(self) -> Option<MachineAddr> {
-        if self.0 >> (64 - PAGE_SHIFT) != 0 {
-            None
-        } else {
-            Some(MachineAddr(self.0 << PAGE_SHIFT))
-        }
+        if self.0 >> (64 - PAGE_SHIFT) != 0 { None } else { Some(MachineAddr(self.0 << PAGE_SHIFT)) }
     }
 
     /// The frame that holds `addr`.
@@ -97,11 +93,7 @@ impl<T> GuestHandle<T> {
     }
     /// The handle of element `n` behind it; wraps like the address it is (the access check refuses what does).
     pub const fn offset(self, n: u64) -> Self {
-        GuestHandle(
-            self.0
-                .wrapping_add(n.wrapping_mul(core::mem::size_of::<T>() as u64)),
-            core::marker::PhantomData,
-        )
+        GuestHandle(self.0.wrapping_add(n.wrapping_mul(core::mem::size_of::<T>() as u64)), core::marker::PhantomData)
     }
     /// The same address as another type.
     pub const fn cast<U>(self) -> GuestHandle<U> {

@@ -62,16 +62,11 @@ macro_rules! union_payload {
         impl $t {
             /// The structure in `u`; `None` only for a `T` that is larger than the union (none of this crate's is).
             pub fn payload<T: zerocopy::FromBytes>(&self) -> Option<T> {
-                T::read_from_prefix(zerocopy::IntoBytes::as_bytes(&self.u))
-                    .ok()
-                    .map(|(t, _)| t)
+                T::read_from_prefix(zerocopy::IntoBytes::as_bytes(&self.u)).ok().map(|(t, _)| t)
             }
 
             /// Writes the structure to the beginning of `u`; the rest stays.
-            pub fn set_payload<T: zerocopy::IntoBytes + zerocopy::Immutable>(
-                &mut self,
-                payload: &T,
-            ) {
+            pub fn set_payload<T: zerocopy::IntoBytes + zerocopy::Immutable>(&mut self, payload: &T) {
                 const { assert!(core::mem::size_of::<T>() <= 128) };
                 let _ = payload.write_to_prefix(zerocopy::IntoBytes::as_mut_bytes(&mut self.u));
             }

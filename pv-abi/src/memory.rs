@@ -75,11 +75,7 @@ abi_layout!(E820Entry, 20, addr @ 0, size @ 8, kind @ 16);
 
 impl E820Entry {
     pub const fn new(addr: u64, size: u64, kind: u32) -> Self {
-        E820Entry {
-            addr: addr.to_le_bytes(),
-            size: size.to_le_bytes(),
-            kind: kind.to_le_bytes(),
-        }
+        E820Entry { addr: addr.to_le_bytes(), size: size.to_le_bytes(), kind: kind.to_le_bytes() }
     }
     pub const fn addr(&self) -> u64 {
         u64::from_le_bytes(self.addr)

@@ -55,18 +55,12 @@ pub struct Family {
 
 /// The operations of `hypercall`, if it has any.
 pub fn of(hypercall: usize) -> Option<&'static [SubOp]> {
-    FAMILIES
-        .iter()
-        .find(|f| f.hypercall == hypercall)
-        .map(|f| f.ops)
+    FAMILIES.iter().find(|f| f.hypercall == hypercall).map(|f| f.ops)
 }
 
 /// The name of operation `number` of `hypercall`.
 pub fn name(hypercall: usize, number: u32) -> Option<&'static str> {
-    of(hypercall)?
-        .iter()
-        .find(|o| o.number == number)
-        .map(|o| o.name)
+    of(hypercall)?.iter().find(|o| o.number == number).map(|o| o.name)
 }
 
 macro_rules! families {

@@ -152,15 +152,7 @@ union_payload!(Sysctl);
 
 /// Name and number of values of a counter (`xen_sysctl_perfc_desc`).
 #[repr(C)]
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    zerocopy::FromBytes,
-    zerocopy::IntoBytes,
-    zerocopy::Immutable,
-    zerocopy::KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
 pub struct PerfcDesc {
     pub name: [u8; 80],
     pub nr_vals: u32,
@@ -170,11 +162,7 @@ abi_layout!(PerfcDesc, 84, name @ 0, nr_vals @ 80);
 impl Sysctl {
     /// An operation without a structure of its own.
     pub fn new(cmd: u32) -> Self {
-        Sysctl {
-            cmd,
-            interface_version: INTERFACE_VERSION,
-            ..Sysctl::default()
-        }
+        Sysctl { cmd, interface_version: INTERFACE_VERSION, ..Sysctl::default() }
     }
 
     /// An operation with its structure.

@@ -49,15 +49,7 @@ abi_struct! {
 /// The page shared between a domain and the store (`xenstore_domain_interface`). Indices run freely; an offset is
 /// index modulo [`RING_SIZE`].
 #[repr(C)]
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    zerocopy::FromBytes,
-    zerocopy::IntoBytes,
-    zerocopy::Immutable,
-    zerocopy::KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
 pub struct DomainInterface {
     pub req: [u8; RING_SIZE],
     pub rsp: [u8; RING_SIZE],

@@ -4,9 +4,7 @@
 use pv_abi::domctl::{self, Createdomain, Domctl, Getdomaininfo, MaxMem, Vcpucontext};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{GuestHandle, MachineAddr, Mfn};
-use pv_abi::{
-    arch, cpuid, grant, memory, mmu, platform, shared_info, start_info, sysctl, xenstore,
-};
+use pv_abi::{arch, cpuid, grant, memory, mmu, platform, shared_info, start_info, sysctl, xenstore};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 fn u64_at(b: &[u8], at: usize) -> u64 {
@@ -59,11 +57,7 @@ fn a_domctl_is_the_bytes_the_tools_send() {
 #[test]
 fn payloads_overlay_each_other() {
     let mut op = Domctl::new(domctl::OP_MAX_MEM, 1);
-    op.set_payload(&Vcpucontext {
-        vcpu: 0xffff_ffff,
-        pad: 0xffff_ffff,
-        ctxt: 0x1234,
-    });
+    op.set_payload(&Vcpucontext { vcpu: 0xffff_ffff, pad: 0xffff_ffff, ctxt: 0x1234 });
     op.set_payload(&MaxMem { max_memkb: 5 });
     assert_eq!(op.payload::<MaxMem>().unwrap().max_memkb, 5);
     // Only the first eight bytes were replaced.
@@ -84,10 +78,7 @@ fn getdomaininfo_fields_in_place() {
         ..Default::default()
     };
     let b = info.as_bytes();
-    assert_eq!(
-        (u64_at(b, 48), u64_at(b, 56), u32_at(b, 68), u32_at(b, 92)),
-        (0x1122_3344, 99, 1, 4)
-    );
+    assert_eq!((u64_at(b, 48), u64_at(b, 56), u32_at(b, 68), u32_at(b, 92)), (0x1122_3344, 99, 1, 4));
 }
 
 #[test]
@@ -107,12 +98,7 @@ fn vcpu_context_fields_in_place() {
 
 #[test]
 fn errno_both_ways() {
-    for e in [
-        Errno::EPERM,
-        Errno::EOPNOTSUPP,
-        Errno::ENOSYS,
-        Errno::ECONNREFUSED,
-    ] {
+    for e in [Errno::EPERM, Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::ECONNREFUSED] {
         assert_eq!(Errno::from_ret(e.as_ret()), Some(e));
     }
     assert_eq!(Errno::ENOSYS.as_ret(), -38);
@@ -137,11 +123,7 @@ fn frames_and_addresses() {
 #[test]
 fn the_signature_spells_the_name() {
     let mut s = Vec::new();
-    for r in [
-        cpuid::SIGNATURE_EBX,
-        cpuid::SIGNATURE_ECX,
-        cpuid::SIGNATURE_EDX,
-    ] {
+    for r in [cpuid::SIGNATURE_EBX, cpuid::SIGNATURE_ECX, cpuid::SIGNATURE_EDX] {
         s.extend_from_slice(&r.to_le_bytes());
     }
     assert_eq!(s, b"XenVMMXenVMM");

@@ -63,24 +63,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            console: Consoles {
-                com1: true,
-                com2: false,
-                vga: true,
-            },
+            console: Consoles { com1: true, com2: false, vga: true },
             com1: None,
             com2: None,
             dom0_mem: Dom0Memory::default(),
             dom0_max_vcpus: (1, u32::MAX),
             maxcpus: u32::MAX,
-            loglvl: LogLevels {
-                always: Level::Info,
-                limited: Level::Info,
-            },
-            guest_loglvl: LogLevels {
-                always: Level::None,
-                limited: Level::Warning,
-            },
+            loglvl: LogLevels { always: Level::Info, limited: Level::Info },
+            guest_loglvl: LogLevels { always: Level::None, limited: Level::Warning },
             noreboot: false,
             watchdog: false,
             watchdog_timeout: 5,
@@ -327,10 +317,7 @@ impl Options {
     /// options the later one counts. A word `--` ends the options, as on Xen.
     pub fn parse(cmdline: &str) -> Self {
         let mut options = Options::default();
-        for word in cmdline
-            .split_ascii_whitespace()
-            .take_while(|word| *word != "--")
-        {
+        for word in cmdline.split_ascii_whitespace().take_while(|word| *word != "--") {
             options.word(word);
         }
         options
@@ -342,11 +329,7 @@ impl Options {
             None => (word, None),
         };
         let find = |name: &str| OPTIONS.iter().find(|spec| spec.name == name);
-        let negated = || {
-            name.strip_prefix("no-")
-                .and_then(find)
-                .filter(|spec| spec.negatable && value.is_none())
-        };
+        let negated = || name.strip_prefix("no-").and_then(find).filter(|spec| spec.negatable && value.is_none());
         let (spec, value) = match (find(name), negated()) {
             (Some(spec), _) => (spec, value),
             (None, Some(spec)) => (spec, Some("no")),
@@ -364,14 +347,7 @@ impl Options {
                 break;
             }
         }
-        if self
-            .problems
-            .try_push(Problem {
-                word: kept,
-                expected,
-            })
-            .is_err()
-        {
+        if self.problems.try_push(Problem { word: kept, expected }).is_err() {
             self.more_problems = self.more_problems.saturating_add(1);
         }
     }
@@ -382,13 +358,7 @@ pub fn write_reference(out: &mut impl fmt::Write) -> fmt::Result {
     writeln!(out, "| option | default | what it does |\n|---|---|---|")?;
     for spec in OPTIONS {
         let cell = |out: &mut dyn fmt::Write, text: &str| -> fmt::Result {
-            text.chars().try_for_each(|c| {
-                if c == '|' {
-                    out.write_str("\\|")
-                } else {
-                    out.write_char(c)
-                }
-            })
+            text.chars().try_for_each(|c| if c == '|' { out.write_str("\\|") } else { out.write_char(c) })
         };
         write!(out, "| `{}", spec.name)?;
         cell(out, spec.syntax)?;
@@ -399,12 +369,6 @@ pub fn write_reference(out: &mut impl fmt::Write) -> fmt::Result {
         writeln!(out, " |")?;
     }
     writeln!(out)?;
-    writeln!(
-        out,
-        "`<size>` is a number with a suffix B, K, M, G or T; without one it is in KiB. `<bool>` is one of"
-    )?;
-    writeln!(
-        out,
-        "on, yes, true, 1, enable, off, no, false, 0, disable; an option that may stand alone means on."
-    )
+    writeln!(out, "`<size>` is a number with a suffix B, K, M, G or T; without one it is in KiB. `<bool>` is one of")?;
+    writeln!(out, "on, yes, true, 1, enable, off, no, false, 0, disable; an option that may stand alone means on.")
 }

@@ -15,23 +15,13 @@ pub struct Consoles {
 
 impl Consoles {
     pub(super) fn parse(value: &str) -> Result<Self, BadValue> {
-        let mut consoles = Consoles {
-            com1: false,
-            com2: false,
-            vga: false,
-        };
+        let mut consoles = Consoles { com1: false, com2: false, vga: false };
         for part in value.split(',') {
             match part {
                 "com1" => consoles.com1 = true,
                 "com2" => consoles.com2 = true,
                 "vga" => consoles.vga = true,
-                "none" => {
-                    consoles = Consoles {
-                        com1: false,
-                        com2: false,
-                        vga: false,
-                    }
-                }
+                "none" => consoles = Consoles { com1: false, com2: false, vga: false },
                 _ => return Err(BadValue),
             }
         }
@@ -76,23 +66,12 @@ impl Serial {
         if value.is_empty() {
             return Err(BadValue);
         }
-        let mut serial = Serial {
-            baud: None,
-            data_bits: 8,
-            parity: Parity::None,
-            stop_bits: 1,
-            port,
-            irq,
-        };
+        let mut serial = Serial { baud: None, data_bits: 8, parity: Parity::None, stop_bits: 1, port, irq };
         let mut parts = value.split(',');
         match parts.next() {
             None | Some("" | "auto") => {}
             Some(baud) => {
-                let baud = baud
-                    .parse()
-                    .ok()
-                    .filter(|baud| (50..=4_000_000).contains(baud))
-                    .ok_or(BadValue)?;
+                let baud = baud.parse().ok().filter(|baud| (50..=4_000_000).contains(baud)).ok_or(BadValue)?;
                 serial.baud = Some(baud);
             }
         }
@@ -100,12 +79,8 @@ impl Serial {
             let [data, parity, stop] = *line.as_bytes() else {
                 return Err(BadValue);
             };
-            serial.data_bits = matches!(data, b'5'..=b'8')
-                .then(|| data - b'0')
-                .ok_or(BadValue)?;
-            serial.stop_bits = matches!(stop, b'1' | b'2')
-                .then(|| stop - b'0')
-                .ok_or(BadValue)?;
+            serial.data_bits = matches!(data, b'5'..=b'8').then(|| data - b'0').ok_or(BadValue)?;
+            serial.stop_bits = matches!(stop, b'1' | b'2').then(|| stop - b'0').ok_or(BadValue)?;
             serial.parity = match parity {
                 b'n' => Parity::None,
                 b'o' => Parity::Odd,
@@ -116,22 +91,12 @@ impl Serial {
             };
         }
         if let Some(port) = parts.next().filter(|part| !part.is_empty()) {
-            serial.port = u16::try_from(integer(port)?)
-                .ok()
-                .filter(|p| (1..=0xfff8).contains(p))
-                .ok_or(BadValue)?;
+            serial.port = u16::try_from(integer(port)?).ok().filter(|p| (1..=0xfff8).contains(p)).ok_or(BadValue)?;
         }
         if let Some(irq) = parts.next().filter(|part| !part.is_empty()) {
-            serial.irq = u8::try_from(integer(irq)?)
-                .ok()
-                .filter(|irq| *irq < 16)
-                .ok_or(BadValue)?;
+            serial.irq = u8::try_from(integer(irq)?).ok().filter(|irq| *irq < 16).ok_or(BadValue)?;
         }
-        if parts.next().is_some() {
-            Err(BadValue)
-        } else {
-            Ok(serial)
-        }
+        if parts.next().is_some() { Err(BadValue) } else { Ok(serial) }
     }
 }
 
@@ -171,10 +136,7 @@ impl LogLevels {
         };
         let (always, limited) = value.split_once('/').unwrap_or((value, value));
         let always = level(always)?;
-        Ok(LogLevels {
-            always,
-            limited: level(limited)?.max(always),
-        })
+        Ok(LogLevels { always, limited: level(limited)?.max(always) })
     }
 }
 
@@ -246,11 +208,7 @@ pub(super) fn dom0_memory(value: &str) -> Result<Dom0Memory, BadValue> {
 /// `n`, `min-max`, `min-` or `-max`.
 pub(super) fn vcpu_range(value: &str) -> Result<(u32, u32), BadValue> {
     let one = |text: &str, default| {
-        if text.is_empty() {
-            Ok(default)
-        } else {
-            text.parse().map_err(|_| BadValue)
-        }
+        if text.is_empty() { Ok(default) } else { text.parse().map_err(|_| BadValue) }
     };
     let (min, max) = match value.split_once('-') {
         Some((min, max)) => (one(min, 1)?, one(max, u32::MAX)?),
@@ -259,11 +217,7 @@ pub(super) fn vcpu_range(value: &str) -> Result<(u32, u32), BadValue> {
             (n, n)
         }
     };
-    if min == 0 || min > max {
-        Err(BadValue)
-    } else {
-        Ok((min, max))
-    }
+    if min == 0 || min > max { Err(BadValue) } else { Ok((min, max)) }
 }
 
 /// Xen's spellings of yes and no; an option that stands alone means yes.
@@ -285,10 +239,7 @@ pub(super) fn size(value: Option<&str>) -> Result<u64, BadValue> {
 
 pub(super) fn release(value: &str) -> Result<(u16, u16), BadValue> {
     let (major, minor) = value.split_once('.').ok_or(BadValue)?;
-    Ok((
-        major.parse().map_err(|_| BadValue)?,
-        minor.parse().map_err(|_| BadValue)?,
-    ))
+    Ok((major.parse().map_err(|_| BadValue)?, minor.parse().map_err(|_| BadValue)?))
 }
 
 /// Decimal, or hexadecimal behind `0x`.
@@ -311,9 +262,7 @@ fn bytes(text: &str) -> Result<u64, BadValue> {
         Some(b't' | b'T') => (text.get(..text.len() - 1), 40),
         _ => (Some(text), 10),
     };
-    integer(digits.unwrap_or(""))?
-        .checked_mul(1 << shift)
-        .ok_or(BadValue)
+    integer(digits.unwrap_or(""))?.checked_mul(1 << shift).ok_or(BadValue)
 }
 
 /// `xpti=`: whether domains run on page tables without the hypervisor; `None` = as the CPU needs it.
@@ -335,10 +284,7 @@ impl Xpti {
                 ("default", None) => x = Xpti::default(),
                 (all, None) => {
                     let on = boolean(Some(all))?;
-                    x = Xpti {
-                        dom0: Some(on),
-                        domu: Some(on),
-                    };
+                    x = Xpti { dom0: Some(on), domu: Some(on) };
                 }
                 _ => return Err(BadValue),
             }
@@ -366,10 +312,7 @@ impl SpecCtrl {
         let mut s = SpecCtrl::default();
         for word in value.split(',') {
             if let Ok(on) = boolean(Some(word)) {
-                s = SpecCtrl {
-                    off: !on,
-                    ..SpecCtrl::default()
-                };
+                s = SpecCtrl { off: !on, ..SpecCtrl::default() };
                 continue;
             }
             let (name, v) = match word.strip_prefix("no-") {
@@ -395,6 +338,5 @@ impl SpecCtrl {
 
 /// A word `name=value`, or a name alone.
 fn named(word: &str) -> (&str, Option<&str>) {
-    word.split_once('=')
-        .map_or((word, None), |(n, v)| (n, Some(v)))
+    word.split_once('=').map_or((word, None), |(n, v)| (n, Some(v)))
 }

@@ -43,9 +43,7 @@ pub struct NotReadable;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BootError {
     /// Not started by multiboot.
-    #[error(
-        "not started by a multiboot loader (magic {0:#x}); start it with GRUB's multiboot2 or QEMU's -kernel"
-    )]
+    #[error("not started by a multiboot loader (magic {0:#x}); start it with GRUB's multiboot2 or QEMU's -kernel")]
     BadMagic(u32),
     /// An address the loader gave leads nowhere.
     #[error("the boot loader's {what} at {addr:#x} cannot be read")]
@@ -250,11 +248,7 @@ impl BootInfo {
             rsdp: None,
             efi_system_table: None,
             efi_ranges: ArrayVec::new_const(),
-            cut: Cut {
-                ranges: 0,
-                modules: 0,
-                cmdlines: 0,
-            },
+            cut: Cut { ranges: 0, modules: 0, cmdlines: 0 },
         }
     }
 
@@ -265,11 +259,7 @@ impl BootInfo {
             MAGIC_2 => v2::read(self, addr.into(), memory)?,
             other => return Err(BootError::BadMagic(other)),
         }
-        if self.ranges.iter().any(|range| range.kind == RangeKind::Ram) {
-            Ok(())
-        } else {
-            Err(BootError::NoMemoryMap)
-        }
+        if self.ranges.iter().any(|range| range.kind == RangeKind::Ram) { Ok(()) } else { Err(BootError::NoMemoryMap) }
     }
 
     /// The hypervisor's arguments, without file name and placeholder.
@@ -298,11 +288,7 @@ impl BootInfo {
         if len == 0 {
             return;
         }
-        let range = MemoryRange {
-            base,
-            len,
-            kind: RangeKind::from_number(kind),
-        };
+        let range = MemoryRange { base, len, kind: RangeKind::from_number(kind) };
         if self.ranges.try_push(range).is_err() {
             self.cut.ranges = self.cut.ranges.saturating_add(1);
         }
@@ -312,15 +298,7 @@ impl BootInfo {
         if end < start {
             return Err(BootError::Damaged("list of modules"));
         }
-        if self
-            .modules
-            .try_push(Module {
-                start,
-                end,
-                cmdline,
-            })
-            .is_err()
-        {
+        if self.modules.try_push(Module { start, end, cmdline }).is_err() {
             self.cut.modules = self.cut.modules.saturating_add(1);
         }
         Ok(())
@@ -330,11 +308,7 @@ impl BootInfo {
     fn text(&mut self, bytes: impl Iterator<Item = u8>) -> CommandLine {
         let mut text = CommandLine::new_const();
         for byte in bytes.take_while(|b| *b != 0) {
-            let c = if byte.is_ascii() {
-                char::from(byte)
-            } else {
-                '?'
-            };
+            let c = if byte.is_ascii() { char::from(byte) } else { '?' };
             if text.try_push(c).is_err() {
                 self.cut.cmdlines = self.cut.cmdlines.saturating_add(1);
                 break;
@@ -359,11 +333,7 @@ impl BootInfo {
 /// option does. Debian's GRUB menu writes the word `placeholder` first, since very old GRUBs ate the first word.
 pub fn strip_name<'a>(loader: &str, cmdline: &'a str) -> &'a str {
     let mut rest = cmdline.trim_start();
-    let after_first = |text: &'a str| {
-        text.split_once(char::is_whitespace)
-            .map_or("", |(_, rest)| rest)
-            .trim_start()
-    };
+    let after_first = |text: &'a str| text.split_once(char::is_whitespace).map_or("", |(_, rest)| rest).trim_start();
     let first = rest.split_whitespace().next().unwrap_or("");
     if loader == "qemu" || first.starts_with('/') || first.starts_with('(') {
         rest = after_first(rest);
@@ -375,14 +345,8 @@ pub fn strip_name<'a>(loader: &str, cmdline: &'a str) -> &'a str {
 }
 
 /// Reads a number of bytes known at compile time.
-fn fetch<const N: usize>(
-    memory: &impl PhysRead,
-    addr: u64,
-    what: &'static str,
-) -> Result<[u8; N], BootError> {
+fn fetch<const N: usize>(memory: &impl PhysRead, addr: u64, what: &'static str) -> Result<[u8; N], BootError> {
     let mut buf = [0; N];
-    memory
-        .read(addr, &mut buf)
-        .map_err(|_| BootError::Unreadable { what, addr })?;
+    memory.read(addr, &mut buf).map_err(|_| BootError::Unreadable { what, addr })?;
     Ok(buf)
 }

@@ -8,11 +8,7 @@ const INFO_BYTES: usize = 110;
 /// No firmware has more modules or map entries; a larger number is damage.
 const SANE_COUNT: u32 = 4096;
 
-pub(super) fn read(
-    info: &mut BootInfo,
-    addr: u64,
-    memory: &impl PhysRead,
-) -> Result<(), BootError> {
+pub(super) fn read(info: &mut BootInfo, addr: u64, memory: &impl PhysRead) -> Result<(), BootError> {
     const WHAT: &str = "multiboot information";
     // The structure may end, with old loaders, before what its flags do not announce; 88 bytes are always there.
     let mut raw = [0u8; INFO_BYTES];
@@ -58,12 +54,7 @@ pub(super) fn read(
     Ok(())
 }
 
-fn read_modules(
-    info: &mut BootInfo,
-    count: u32,
-    addr: u32,
-    memory: &impl PhysRead,
-) -> Result<(), BootError> {
+fn read_modules(info: &mut BootInfo, count: u32, addr: u32, memory: &impl PhysRead) -> Result<(), BootError> {
     const WHAT: &str = "list of modules";
     if count > SANE_COUNT {
         return Err(BootError::Damaged(WHAT));
@@ -81,12 +72,7 @@ fn read_modules(
 }
 
 /// Entries follow each other, each with its size (without the size field itself) in front.
-fn read_map(
-    info: &mut BootInfo,
-    len: u32,
-    addr: u32,
-    memory: &impl PhysRead,
-) -> Result<(), BootError> {
+fn read_map(info: &mut BootInfo, len: u32, addr: u32, memory: &impl PhysRead) -> Result<(), BootError> {
     const WHAT: &str = "memory map";
     let (mut at, end) = (u64::from(addr), u64::from(addr) + u64::from(len));
     if len > SANE_COUNT * 24 {
@@ -113,13 +99,11 @@ fn string(
     what: &'static str,
 ) -> Result<CommandLine, BootError> {
     let mut failed = None;
-    let bytes = (0..=MAX_CMDLINE as u64).map_while(|n| {
-        match fetch::<1>(memory, u64::from(addr) + n, what) {
-            Ok([byte]) => Some(byte),
-            Err(error) => {
-                failed = Some(error);
-                None
-            }
+    let bytes = (0..=MAX_CMDLINE as u64).map_while(|n| match fetch::<1>(memory, u64::from(addr) + n, what) {
+        Ok([byte]) => Some(byte),
+        Err(error) => {
+            failed = Some(error);
+            None
         }
     });
     let text = info.text(bytes);

@@ -38,17 +38,11 @@ impl<M: PhysRead> Tag<'_, M> {
 
     /// The bytes from `off` to the end of the tag. A failure to read ends them early.
     fn bytes(&self, off: u64) -> impl Iterator<Item = u8> {
-        (off..self.len)
-            .map_while(|n| self.at::<1>(n).ok())
-            .map(|[byte]| byte)
+        (off..self.len).map_while(|n| self.at::<1>(n).ok()).map(|[byte]| byte)
     }
 }
 
-pub(super) fn read(
-    info: &mut BootInfo,
-    addr: u64,
-    memory: &impl PhysRead,
-) -> Result<(), BootError> {
+pub(super) fn read(info: &mut BootInfo, addr: u64, memory: &impl PhysRead) -> Result<(), BootError> {
     const WHAT: &str = "multiboot information";
     let header: [u8; 8] = fetch(memory, addr, WHAT)?;
     let total = u32_at(&header, 0).unwrap_or(0);
@@ -71,16 +65,7 @@ pub(super) fn read(
         if kind == END {
             return Ok(());
         }
-        read_tag(
-            info,
-            kind,
-            Tag {
-                memory,
-                addr: at + 8,
-                len: size - 8,
-                what: name(kind),
-            },
-        )?;
+        read_tag(info, kind, Tag { memory, addr: at + 8, len: size - 8, what: name(kind) })?;
         at += size.next_multiple_of(8);
     }
 }
@@ -172,12 +157,7 @@ fn read_efi_map<M: PhysRead>(info: &mut BootInfo, tag: Tag<'_, M>) -> Result<(),
         let number = |off: usize| u64_at(&raw, off).unwrap_or(0);
         let base = number(8);
         let len = number(24).saturating_mul(4096).min(u64::MAX - base);
-        let range = EfiRange {
-            base,
-            len,
-            kind: u32_at(&raw, 0).unwrap_or(0),
-            attributes: number(32),
-        };
+        let range = EfiRange { base, len, kind: u32_at(&raw, 0).unwrap_or(0), attributes: number(32) };
         if len != 0 && info.efi_ranges.try_push(range).is_err() {
             info.cut.ranges = info.cut.ranges.saturating_add(1);
         }
@@ -205,10 +185,5 @@ fn read_rsdp<M: PhysRead>(tag: &Tag<'_, M>) -> Result<Rsdp, BootError> {
     } else {
         None
     };
-    Ok(Rsdp {
-        addr: tag.addr,
-        revision,
-        rsdt: u32_at(&old, 16).unwrap_or(0),
-        xsdt,
-    })
+    Ok(Rsdp { addr: tag.addr, revision, rsdt: u32_at(&old, 16).unwrap_or(0), xsdt })
 }

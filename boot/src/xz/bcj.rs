@@ -18,22 +18,14 @@ pub(super) fn decode_x86(block: &mut [u8]) {
     let mut mask = 0usize;
     let mut previous: Option<usize> = None;
     let mut at = 0;
-    while let Some(found) = block
-        .get(at..)
-        .and_then(|rest| rest.iter().position(|b| b & 0xfe == 0xe8))
-    {
+    while let Some(found) = block.get(at..).and_then(|rest| rest.iter().position(|b| b & 0xfe == 0xe8)) {
         at += found;
-        let Some(&[a, b, c, d]) = block.get(at + 1..).and_then(|rest| rest.first_chunk::<4>())
-        else {
+        let Some(&[a, b, c, d]) = block.get(at + 1..).and_then(|rest| rest.first_chunk::<4>()) else {
             return;
         };
         let displacement = [a, b, c, d];
         let distance = previous.map_or(usize::MAX, |previous| at - previous);
-        mask = if distance > 3 {
-            0
-        } else {
-            mask << (distance - 1) & 7
-        };
+        mask = if distance > 3 { 0 } else { mask << (distance - 1) & 7 };
         previous = Some(at);
         let bit = BIT.get(mask).copied().unwrap_or(0);
         if mask != 0 {

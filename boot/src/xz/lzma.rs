@@ -55,26 +55,13 @@ pub(super) struct Lzma {
 impl Lzma {
     pub(super) fn new() -> Result<Self, Stop> {
         let mut model = Vec::new();
-        model
-            .try_reserve_exact(PROBABILITIES)
-            .map_err(|_| Stop::NoMemory(PROBABILITY_BYTES))?;
+        model.try_reserve_exact(PROBABILITIES).map_err(|_| Stop::NoMemory(PROBABILITY_BYTES))?;
         model.resize(PROBABILITIES, 0);
-        Ok(Lzma {
-            model,
-            lc: 0,
-            literal_mask: 0,
-            pos_mask: 0,
-            state: 0,
-            reps: [0; 4],
-        })
+        Ok(Lzma { model, lc: 0, literal_mask: 0, pos_mask: 0, state: 0, reps: [0; 4] })
     }
 
     /// Unpacks all chunks of a block; returns the bytes they took.
-    pub(super) fn unpack(
-        &mut self,
-        input: &[u8],
-        dictionary: &mut Dictionary<'_>,
-    ) -> Result<usize, Stop> {
+    pub(super) fn unpack(&mut self, input: &[u8], dictionary: &mut Dictionary<'_>) -> Result<usize, Stop> {
         const CHUNK: Stop = Stop::Corrupt("bad LZMA2 chunk");
         let (mut need_dictionary, mut need_properties, mut need_state) = (true, true, true);
         let mut pos = 0;
@@ -101,11 +88,7 @@ impl Lzma {
                 let len = be16(pos)? + 1;
                 let bytes = slice(input, pos + 2, len).ok_or(EARLY)?;
                 let end = dictionary.len + len;
-                dictionary
-                    .out
-                    .get_mut(dictionary.len..end)
-                    .ok_or(Stop::Full)?
-                    .copy_from_slice(bytes);
+                dictionary.out.get_mut(dictionary.len..end).ok_or(Stop::Full)?.copy_from_slice(bytes);
                 dictionary.len = end;
                 pos += 2 + len;
                 continue;
@@ -150,12 +133,7 @@ impl Lzma {
     }
 
     /// One chunk of LZMA data, which yields `size` bytes.
-    fn chunk(
-        &mut self,
-        input: &[u8],
-        size: usize,
-        dictionary: &mut Dictionary<'_>,
-    ) -> Result<(), Stop> {
+    fn chunk(&mut self, input: &[u8], size: usize, dictionary: &mut Dictionary<'_>) -> Result<(), Stop> {
         const BAD: Stop = Stop::Corrupt("bad LZMA data");
         let model: &mut Model = self.model.as_mut_slice().try_into().map_err(|_| BAD)?;
         let base = dictionary.start;
@@ -169,22 +147,14 @@ impl Lzma {
         while pos < out.len() {
             let pos_state = pos & self.pos_mask;
             if !bits.bit(model, IS_MATCH + state * POS_STATES + pos_state) {
-                let previous = pos
-                    .checked_sub(1)
-                    .and_then(|p| out.get(p))
-                    .copied()
-                    .unwrap_or(0);
-                let coder = ((pos & self.literal_mask) << self.lc)
-                    + (usize::from(previous) >> (8 - self.lc));
+                let previous = pos.checked_sub(1).and_then(|p| out.get(p)).copied().unwrap_or(0);
+                let coder = ((pos & self.literal_mask) << self.lc) + (usize::from(previous) >> (8 - self.lc));
                 let probs = LITERAL + coder * 0x300;
                 let byte = if state < 7 {
                     bits.tree(model, probs, 8)
                 } else {
                     // After a match: what follows the matched stretch helps to guess.
-                    let matched = pos
-                        .checked_sub(rep0 as usize + 1)
-                        .and_then(|p| out.get(p))
-                        .ok_or(BAD)?;
+                    let matched = pos.checked_sub(rep0 as usize + 1).and_then(|p| out.get(p)).ok_or(BAD)?;
                     bits.literal_after_match(model, probs, usize::from(*matched))
                 };
                 *out.get_mut(pos).ok_or(BAD)? = byte as u8;
@@ -206,11 +176,7 @@ impl Lzma {
                 if !bits.bit(model, IS_REP0 + state) {
                     if !bits.bit(model, IS_REP0_LONG + state * POS_STATES + pos_state) {
                         // A single byte from the last distance.
-                        let byte = pos
-                            .checked_sub(rep0 as usize + 1)
-                            .and_then(|p| out.get(p))
-                            .copied()
-                            .ok_or(BAD)?;
+                        let byte = pos.checked_sub(rep0 as usize + 1).and_then(|p| out.get(p)).copied().ok_or(BAD)?;
                         *out.get_mut(pos).ok_or(BAD)? = byte;
                         pos += 1;
                         state = if state < 7 { 9 } else { 11 };
@@ -264,12 +230,9 @@ struct RangeDecoder<'a> {
 impl<'a> RangeDecoder<'a> {
     fn new(input: &'a [u8]) -> Result<Self, Stop> {
         match input.first_chunk::<5>() {
-            Some([0, code @ ..]) => Ok(RangeDecoder {
-                range: u32::MAX,
-                code: u32::from_be_bytes(*code),
-                input,
-                pos: 5,
-            }),
+            Some([0, code @ ..]) => {
+                Ok(RangeDecoder { range: u32::MAX, code: u32::from_be_bytes(*code), input, pos: 5 })
+            }
             Some(_) => Err(Stop::Corrupt("bad LZMA data")),
             None => Err(EARLY),
         }

@@ -42,19 +42,12 @@ struct Dictionary<'a> {
 /// Unpacks the stream to exactly fill `out`.
 pub(crate) fn unpack(stream: &[u8], out: &mut [u8]) -> Result<(), UnpackError> {
     let wanted = out.len();
-    let length = |got| UnpackError::WrongLength {
-        format: Format::Xz,
-        got,
-        wanted,
-    };
+    let length = |got| UnpackError::WrongLength { format: Format::Xz, got, wanted };
     match unpack_stream(stream, out) {
         Ok(written) if written == wanted => Ok(()),
         Ok(written) => Err(length(written)),
         Err(Stop::Full) => Err(length(wanted + 1)),
-        Err(Stop::Corrupt(what)) => Err(UnpackError::Corrupt {
-            format: Format::Xz,
-            what,
-        }),
+        Err(Stop::Corrupt(what)) => Err(UnpackError::Corrupt { format: Format::Xz, what }),
         Err(Stop::NoMemory(bytes)) => Err(UnpackError::OutOfMemory(bytes)),
     }
 }
@@ -70,17 +63,11 @@ fn unpack_stream(stream: &[u8], out: &mut [u8]) -> Result<usize, Stop> {
         [0, 0] => 0,
         [0, 1] => 4,
         _ => {
-            return Err(Stop::Corrupt(
-                "its kind of checksum is not supported: CRC32 is",
-            ));
+            return Err(Stop::Corrupt("its kind of checksum is not supported: CRC32 is"));
         }
     };
     let mut lzma = Lzma::new()?;
-    let mut dictionary = Dictionary {
-        out,
-        len: 0,
-        start: 0,
-    };
+    let mut dictionary = Dictionary { out, len: 0, start: 0 };
     let mut pos = STREAM_HEADER;
     // What the index must hold: a digest of it, so that nothing needs to be kept.
     let mut blocks = BlockDigest::default();
@@ -100,10 +87,7 @@ fn unpack_stream(stream: &[u8], out: &mut [u8]) -> Result<usize, Stop> {
     {
         return Err(INDEX);
     }
-    if stream
-        .get(pos + 12..)
-        .is_some_and(|rest| rest.iter().any(|b| *b != 0))
-    {
+    if stream.get(pos + 12..).is_some_and(|rest| rest.iter().any(|b| *b != 0)) {
         return Err(Stop::Corrupt("data after its end"));
     }
     Ok(dictionary.len)
@@ -128,23 +112,14 @@ fn unpack_block(
     let start = dictionary.len;
     let packed = lzma.unpack(input, dictionary)?;
     let size = dictionary.len - start;
-    if header.packed.is_some_and(|n| n != packed as u64)
-        || header.unpacked.is_some_and(|n| n != size as u64)
-    {
+    if header.packed.is_some_and(|n| n != packed as u64) || header.unpacked.is_some_and(|n| n != size as u64) {
         return Err(Stop::Corrupt("a block's size is not the announced one"));
     }
     let padding = packed.next_multiple_of(4) - packed;
-    if slice(input, packed, padding)
-        .ok_or(EARLY)?
-        .iter()
-        .any(|b| *b != 0)
-    {
+    if slice(input, packed, padding).ok_or(EARLY)?.iter().any(|b| *b != 0) {
         return Err(Stop::Corrupt("bad padding"));
     }
-    let block = dictionary
-        .out
-        .get_mut(start..dictionary.len)
-        .unwrap_or_default();
+    let block = dictionary.out.get_mut(start..dictionary.len).unwrap_or_default();
     if header.x86 {
         bcj::decode_x86(block);
     }
@@ -171,20 +146,9 @@ impl BlockHeader {
         if flags & 0x3c != 0 {
             return Err(HEADER);
         }
-        let mut numbers = Numbers {
-            data: header,
-            pos: 2,
-        };
-        let packed = if flags & 0x40 != 0 {
-            Some(numbers.next().ok_or(HEADER)?)
-        } else {
-            None
-        };
-        let unpacked = if flags & 0x80 != 0 {
-            Some(numbers.next().ok_or(HEADER)?)
-        } else {
-            None
-        };
+        let mut numbers = Numbers { data: header, pos: 2 };
+        let packed = if flags & 0x40 != 0 { Some(numbers.next().ok_or(HEADER)?) } else { None };
+        let unpacked = if flags & 0x80 != 0 { Some(numbers.next().ok_or(HEADER)?) } else { None };
         let last = flags & 3;
         let mut x86 = false;
         for n in 0..=last {
@@ -197,19 +161,10 @@ impl BlockHeader {
             }
             numbers.pos += len as usize; // 0 or 1
         }
-        if header
-            .get(numbers.pos..)
-            .ok_or(HEADER)?
-            .iter()
-            .any(|b| *b != 0)
-        {
+        if header.get(numbers.pos..).ok_or(HEADER)?.iter().any(|b| *b != 0) {
             return Err(HEADER);
         }
-        Ok(BlockHeader {
-            packed,
-            unpacked,
-            x86,
-        })
+        Ok(BlockHeader { packed, unpacked, x86 })
     }
 }
 
@@ -266,10 +221,7 @@ fn check_index(data: &[u8], blocks: &BlockDigest) -> Result<usize, Stop> {
     let len = numbers.pos.next_multiple_of(4);
     let bytes = slice(data, 0, len).ok_or(EARLY)?;
     let padding = bytes.get(numbers.pos..).unwrap_or_default();
-    if listed != *blocks
-        || padding.iter().any(|b| *b != 0)
-        || u32_at(data, len).ok_or(EARLY)? != crc32(bytes)
-    {
+    if listed != *blocks || padding.iter().any(|b| *b != 0) || u32_at(data, len).ok_or(EARLY)? != crc32(bytes) {
         return Err(INDEX);
     }
     Ok(len + 4)

@@ -13,10 +13,9 @@ pub(super) struct ReverseBits<'a> {
 impl<'a> ReverseBits<'a> {
     pub(super) fn new(data: &'a [u8]) -> Result<Self, Stop> {
         match data.last() {
-            Some(last) if *last != 0 => Ok(ReverseBits {
-                data,
-                left: data.len() * 8 - 1 - last.leading_zeros() as usize,
-            }),
+            Some(last) if *last != 0 => {
+                Ok(ReverseBits { data, left: data.len() * 8 - 1 - last.leading_zeros() as usize })
+            }
             _ => Err(Stop::Corrupt("a bit stream has no end mark")),
         }
     }
@@ -34,10 +33,7 @@ impl<'a> ReverseBits<'a> {
             Some(start) => u64_at(self.data, start).unwrap_or(0),
             None => {
                 let bytes = self.data.get(..end).unwrap_or_default();
-                let low = bytes
-                    .iter()
-                    .rev()
-                    .fold(0u64, |word, b| word << 8 | u64::from(*b));
+                let low = bytes.iter().rev().fold(0u64, |word, b| word << 8 | u64::from(*b));
                 // 8 × 8 for an empty stream would be too far to shift.
                 if end == 0 { 0 } else { low << (64 - 8 * end) }
             }
@@ -48,10 +44,7 @@ impl<'a> ReverseBits<'a> {
     /// Takes `count` bits that were peeked at.
     #[inline(always)]
     pub(super) fn skip(&mut self, count: usize) -> Result<(), Stop> {
-        self.left = self
-            .left
-            .checked_sub(count)
-            .ok_or(Stop::Corrupt("a bit stream ends early"))?;
+        self.left = self.left.checked_sub(count).ok_or(Stop::Corrupt("a bit stream ends early"))?;
         Ok(())
     }
 
@@ -87,11 +80,7 @@ impl<'a> ForwardBits<'a> {
         let word = byte(0) | byte(1) << 8 | byte(2) << 16;
         let value = word >> (self.pos % 8) & ((1 << count) - 1);
         self.pos += count as usize;
-        if self.pos > self.data.len() * 8 {
-            Err(Stop::Corrupt("a table description ends early"))
-        } else {
-            Ok(value)
-        }
+        if self.pos > self.data.len() * 8 { Err(Stop::Corrupt("a table description ends early")) } else { Ok(value) }
     }
 
     /// Gives one bit back.

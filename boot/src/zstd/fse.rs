@@ -37,9 +37,7 @@ impl FseTable {
     /// An empty table, with memory for the largest one.
     pub(super) fn new() -> Result<Self, Stop> {
         let mut entries = Vec::new();
-        entries
-            .try_reserve_exact(1 << MAX_LOG)
-            .map_err(|_| Stop::NoMemory(size_of::<Entry>() << MAX_LOG))?;
+        entries.try_reserve_exact(1 << MAX_LOG).map_err(|_| Stop::NoMemory(size_of::<Entry>() << MAX_LOG))?;
         Ok(FseTable { entries, log: 0 })
     }
 
@@ -49,21 +47,13 @@ impl FseTable {
     }
 
     /// Reads a table description; returns its bytes.
-    pub(super) fn read(
-        &mut self,
-        data: &[u8],
-        max_log: u32,
-        max_symbol: usize,
-    ) -> Result<usize, Stop> {
+    pub(super) fn read(&mut self, data: &[u8], max_log: u32, max_symbol: usize) -> Result<usize, Stop> {
         let mut bits = ForwardBits::new(data);
         let log = bits.read(4)? + 5;
         if log > max_log.min(MAX_LOG) {
             return Err(BAD);
         }
-        let mut counts = Counts {
-            counts: [0; MAX_SYMBOLS],
-            len: 0,
-        };
+        let mut counts = Counts { counts: [0; MAX_SYMBOLS], len: 0 };
         let mut remaining = 1i32 << log;
         while remaining > 0 {
             let width = (remaining + 1).ilog2() + 1;
@@ -100,10 +90,7 @@ impl FseTable {
 
     /// Sets one of the predefined tables.
     pub(super) fn predefined(&mut self, counts: &[i16], log: u32) -> Result<(), Stop> {
-        let mut all = Counts {
-            counts: [0; MAX_SYMBOLS],
-            len: 0,
-        };
+        let mut all = Counts { counts: [0; MAX_SYMBOLS], len: 0 };
         for count in counts {
             all.push(*count, MAX_SYMBOLS - 1)?;
         }
@@ -113,11 +100,7 @@ impl FseTable {
     /// Sets the table that always means `symbol`.
     pub(super) fn single(&mut self, symbol: u8) {
         self.entries.clear();
-        self.entries.push(Entry {
-            symbol,
-            bits: 0,
-            base: 0,
-        });
+        self.entries.push(Entry { symbol, bits: 0, base: 0 });
         self.log = 0;
     }
 
@@ -159,9 +142,7 @@ impl FseTable {
         }
         for entry in &mut self.entries {
             let next = next.get_mut(usize::from(entry.symbol)).ok_or(BAD)?;
-            let bits = log
-                .checked_sub((*next).checked_ilog2().ok_or(BAD)?)
-                .ok_or(BAD)?;
+            let bits = log.checked_sub((*next).checked_ilog2().ok_or(BAD)?).ok_or(BAD)?;
             entry.bits = bits as u8;
             entry.base = ((usize::from(*next) << bits) - size) as u16;
             *next += 1;
@@ -199,18 +180,12 @@ impl State {
     /// Bits that the way to the next state takes, at most 9.
     #[inline(always)]
     pub(super) fn bits(&self, table: &FseTable) -> u32 {
-        table
-            .entries
-            .get(self.0)
-            .map_or(0, |entry| u32::from(entry.bits))
+        table.entries.get(self.0).map_or(0, |entry| u32::from(entry.bits))
     }
 
     /// Goes to the next state, chosen by `bits`.
     #[inline(always)]
     pub(super) fn advance(&mut self, table: &FseTable, bits: u64) {
-        self.0 = table
-            .entries
-            .get(self.0)
-            .map_or(0, |entry| usize::from(entry.base) + bits as usize);
+        self.0 = table.entries.get(self.0).map_or(0, |entry| usize::from(entry.base) + bits as usize);
     }
 }

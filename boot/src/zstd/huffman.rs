@@ -27,14 +27,8 @@ impl HuffmanTable {
     /// An empty table, with memory for the largest one.
     pub(super) fn new() -> Result<Self, Stop> {
         let mut entries = Vec::new();
-        entries
-            .try_reserve_exact(1 << MAX_BITS)
-            .map_err(|_| Stop::NoMemory(2 << MAX_BITS))?;
-        Ok(HuffmanTable {
-            entries,
-            bits: 0,
-            weights: FseTable::new()?,
-        })
+        entries.try_reserve_exact(1 << MAX_BITS).map_err(|_| Stop::NoMemory(2 << MAX_BITS))?;
+        Ok(HuffmanTable { entries, bits: 0, weights: FseTable::new()? })
     }
 
     /// Reads a tree description; returns its bytes.
@@ -62,10 +56,7 @@ impl HuffmanTable {
         let used = self.weights.read(data, WEIGHT_LOG, MAX_WEIGHT_SYMBOL)?;
         let mut bits = ReverseBits::new(data.get(used..).ok_or(EARLY)?)?;
         let table = &self.weights;
-        let mut states = [
-            State::first(table, &mut bits)?,
-            State::first(table, &mut bits)?,
-        ];
+        let mut states = [State::first(table, &mut bits)?, State::first(table, &mut bits)?];
         let mut count = 0;
         // 255 at most: the last symbol's weight is never written down.
         let mut put = |weight: u8| {
@@ -104,12 +95,7 @@ impl HuffmanTable {
         self.entries.clear();
         // The longest codes (weight 1) come first, and within a length the symbols in order.
         for weight in 1..=bits {
-            for (symbol, _) in weights
-                .iter()
-                .take(count + 1)
-                .enumerate()
-                .filter(|(_, w)| u32::from(**w) == weight)
-            {
+            for (symbol, _) in weights.iter().take(count + 1).enumerate().filter(|(_, w)| u32::from(**w) == weight) {
                 let entry = symbol as u16 | ((bits + 1 - weight) as u16) << 8;
                 let end = self.entries.len() + (1 << (weight - 1));
                 if end > 1 << bits {
@@ -119,11 +105,7 @@ impl HuffmanTable {
             }
         }
         self.bits = bits;
-        if self.entries.len() == 1 << bits {
-            Ok(())
-        } else {
-            Err(BAD)
-        }
+        if self.entries.len() == 1 << bits { Ok(()) } else { Err(BAD) }
     }
 
     /// Decodes a stream that must fill `out` exactly.
@@ -138,10 +120,7 @@ impl HuffmanTable {
             let mut word = bits.peek();
             let mut taken = 0;
             for byte in group {
-                let entry = table
-                    .get(top(word, self.bits) as usize)
-                    .copied()
-                    .unwrap_or(0);
+                let entry = table.get(top(word, self.bits) as usize).copied().unwrap_or(0);
                 *byte = entry as u8;
                 let len = u32::from(entry >> 8);
                 word <<= len;
@@ -149,10 +128,6 @@ impl HuffmanTable {
             }
             bits.skip(taken)?;
         }
-        if bits.left() == 0 {
-            Ok(())
-        } else {
-            Err(Stop::Corrupt("a literals stream is too long"))
-        }
+        if bits.left() == 0 { Ok(()) } else { Err(Stop::Corrupt("a literals stream is too long")) }
     }
 }

@@ -40,15 +40,8 @@ pub(crate) const SCRATCH: usize = MAX_BLOCK + 4096 + 4 * 4096;
 /// Unpacks the frame to exactly fill `out`.
 pub(crate) fn unpack(stream: &[u8], out: &mut [u8]) -> Result<(), UnpackError> {
     let wanted = out.len();
-    let corrupt = |what| UnpackError::Corrupt {
-        format: Format::Zstd,
-        what,
-    };
-    let length = |got| UnpackError::WrongLength {
-        format: Format::Zstd,
-        got,
-        wanted,
-    };
+    let corrupt = |what| UnpackError::Corrupt { format: Format::Zstd, what };
+    let length = |got| UnpackError::WrongLength { format: Format::Zstd, got, wanted };
     match Decoder::new().and_then(|mut decoder| decoder.frame(stream, out)) {
         Ok(written) if written == wanted => Ok(()),
         Ok(written) => Err(length(written)),
@@ -68,10 +61,7 @@ impl Window<'_> {
     /// Appends bytes.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let end = self.len + bytes.len();
-        self.out
-            .get_mut(self.len..end)
-            .ok_or(Stop::Full)?
-            .copy_from_slice(bytes);
+        self.out.get_mut(self.len..end).ok_or(Stop::Full)?.copy_from_slice(bytes);
         self.len = end;
         Ok(())
     }
@@ -79,21 +69,14 @@ impl Window<'_> {
     /// Appends `count` times the same byte.
     fn fill(&mut self, byte: u8, count: usize) -> Result<(), Stop> {
         let end = self.len + count;
-        self.out
-            .get_mut(self.len..end)
-            .ok_or(Stop::Full)?
-            .fill(byte);
+        self.out.get_mut(self.len..end).ok_or(Stop::Full)?.fill(byte);
         self.len = end;
         Ok(())
     }
 
     /// Appends `len` bytes that start `offset` bytes before the end; they may overlap what they make.
     pub(crate) fn repeat(&mut self, offset: usize, len: usize) -> Result<(), Stop> {
-        let start = self
-            .len
-            .checked_sub(offset)
-            .filter(|_| offset != 0)
-            .ok_or(Stop::Corrupt("bad match offset"))?;
+        let start = self.len.checked_sub(offset).filter(|_| offset != 0).ok_or(Stop::Corrupt("bad match offset"))?;
         let end = self.len + len;
         let region = self.out.get_mut(start..end).ok_or(Stop::Full)?;
         // `region` holds `offset` old bytes; each round doubles what has the pattern.
@@ -119,15 +102,8 @@ struct Decoder {
 impl Decoder {
     fn new() -> Result<Self, Stop> {
         let mut literals = Vec::new();
-        literals
-            .try_reserve_exact(MAX_BLOCK)
-            .map_err(|_| Stop::NoMemory(MAX_BLOCK))?;
-        Ok(Decoder {
-            literals,
-            huffman: HuffmanTable::new()?,
-            tables: SequenceTables::new()?,
-            recent: [1, 4, 8],
-        })
+        literals.try_reserve_exact(MAX_BLOCK).map_err(|_| Stop::NoMemory(MAX_BLOCK))?;
+        Ok(Decoder { literals, huffman: HuffmanTable::new()?, tables: SequenceTables::new()?, recent: [1, 4, 8] })
     }
 
     /// Decodes the one frame; returns the bytes it yielded.
@@ -168,10 +144,7 @@ impl Decoder {
             }
             pos += 4;
         }
-        if header
-            .content_size
-            .is_some_and(|size| size != written as u64)
-        {
+        if header.content_size.is_some_and(|size| size != written as u64) {
             return Err(Stop::Corrupt("its size is not the announced one"));
         }
         if pos != stream.len() {
@@ -185,19 +158,9 @@ impl Decoder {
         let used = self.read_literals(content)?;
         let rest = content.get(used..).ok_or(EARLY)?;
         let limit = window.len + MAX_BLOCK;
-        let left = sequences::execute(
-            rest,
-            &mut self.tables,
-            &mut self.recent,
-            &self.literals,
-            window,
-        )?;
+        let left = sequences::execute(rest, &mut self.tables, &mut self.recent, &self.literals, window)?;
         window.push(left)?;
-        if window.len > limit {
-            Err(Stop::Corrupt("a block is too long"))
-        } else {
-            Ok(())
-        }
+        if window.len > limit { Err(Stop::Corrupt("a block is too long")) } else { Ok(()) }
     }
 
     /// Fills `literals` from the literals section; returns its bytes.
@@ -206,10 +169,7 @@ impl Decoder {
         let (kind, size_format) = (first & 3, first >> 2 & 3);
         let bytes = |n: usize| {
             let header = slice(content, 0, n).ok_or(EARLY)?;
-            Ok(header
-                .iter()
-                .rev()
-                .fold(0u64, |word, b| word << 8 | u64::from(*b)))
+            Ok(header.iter().rev().fold(0u64, |word, b| word << 8 | u64::from(*b)))
         };
         self.literals.clear();
         if kind < 2 {
@@ -224,12 +184,10 @@ impl Decoder {
                 return Err(Stop::Corrupt("too many literals"));
             }
             return if kind == 0 {
-                self.literals
-                    .extend_from_slice(slice(content, header, size).ok_or(EARLY)?);
+                self.literals.extend_from_slice(slice(content, header, size).ok_or(EARLY)?);
                 Ok(header + size)
             } else {
-                self.literals
-                    .resize(size, *content.get(header).ok_or(EARLY)?);
+                self.literals.resize(size, *content.get(header).ok_or(EARLY)?);
                 Ok(header + 1)
             };
         }
@@ -264,9 +222,7 @@ impl Decoder {
         let mut rest = data.get(6..).ok_or(EARLY)?;
         let mut outputs = self.literals.chunks_mut(quarter.max(1));
         for n in 0..4 {
-            let output = outputs
-                .next()
-                .ok_or(Stop::Corrupt("too few literals for four streams"))?;
+            let output = outputs.next().ok_or(Stop::Corrupt("too few literals for four streams"))?;
             let len = match n {
                 3 => rest.len(),
                 n => usize::from(u16_at(data, 2 * n).ok_or(EARLY)?),
@@ -296,15 +252,8 @@ impl FrameHeader {
         let single_segment = descriptor & 0x20 != 0;
         let mut pos = 5 + usize::from(!single_segment);
         // A dictionary identifier of 0 means none.
-        let id_len = [0, 1, 2, 4]
-            .get(usize::from(descriptor & 3))
-            .copied()
-            .ok_or(BAD)?;
-        if slice(stream, pos, id_len)
-            .ok_or(EARLY)?
-            .iter()
-            .any(|b| *b != 0)
-        {
+        let id_len = [0, 1, 2, 4].get(usize::from(descriptor & 3)).copied().ok_or(BAD)?;
+        if slice(stream, pos, id_len).ok_or(EARLY)?.iter().any(|b| *b != 0) {
             return Err(Stop::Corrupt("it needs a dictionary"));
         }
         pos += id_len;
@@ -318,10 +267,6 @@ impl FrameHeader {
         if size_len != 0 && content_size.is_none() {
             return Err(EARLY);
         }
-        Ok(FrameHeader {
-            len: pos + size_len,
-            checksum: descriptor & 4 != 0,
-            content_size,
-        })
+        Ok(FrameHeader { len: pos + size_len, checksum: descriptor & 4 != 0, content_size })
     }
 }

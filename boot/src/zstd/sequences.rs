@@ -107,17 +107,14 @@ const MATCH_LENGTHS: [Code; 53] = [
 /// The highest offset code: 2^31 is more than any image.
 const MAX_OFFSET_CODE: usize = 31;
 
-const DEFAULT_LITERALS: [i16; 36] = [
-    4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1,
-    -1, -1, -1, -1,
-];
+const DEFAULT_LITERALS: [i16; 36] =
+    [4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1, -1, -1, -1, -1];
 const DEFAULT_MATCHES: [i16; 53] = [
-    1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1,
+    1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1,
 ];
-const DEFAULT_OFFSETS: [i16; 29] = [
-    1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1,
-];
+const DEFAULT_OFFSETS: [i16; 29] =
+    [1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1];
 
 /// The three tables, which a later block may use again.
 pub(super) struct SequenceTables {
@@ -128,11 +125,7 @@ pub(super) struct SequenceTables {
 
 impl SequenceTables {
     pub(super) fn new() -> Result<Self, Stop> {
-        Ok(SequenceTables {
-            literals: FseTable::new()?,
-            offsets: FseTable::new()?,
-            matches: FseTable::new()?,
-        })
+        Ok(SequenceTables { literals: FseTable::new()?, offsets: FseTable::new()?, matches: FseTable::new()? })
     }
 
     /// Reads the tables that a block brings; `modes` is its byte of modes. Returns the bytes read.
@@ -158,24 +151,12 @@ struct Alphabet {
     max_symbol: usize,
 }
 
-const LITERAL_ALPHABET: Alphabet = Alphabet {
-    default: &DEFAULT_LITERALS,
-    default_log: 6,
-    max_log: 9,
-    max_symbol: LITERAL_LENGTHS.len() - 1,
-};
-const OFFSET_ALPHABET: Alphabet = Alphabet {
-    default: &DEFAULT_OFFSETS,
-    default_log: 5,
-    max_log: 8,
-    max_symbol: MAX_OFFSET_CODE,
-};
-const MATCH_ALPHABET: Alphabet = Alphabet {
-    default: &DEFAULT_MATCHES,
-    default_log: 6,
-    max_log: 9,
-    max_symbol: MATCH_LENGTHS.len() - 1,
-};
+const LITERAL_ALPHABET: Alphabet =
+    Alphabet { default: &DEFAULT_LITERALS, default_log: 6, max_log: 9, max_symbol: LITERAL_LENGTHS.len() - 1 };
+const OFFSET_ALPHABET: Alphabet =
+    Alphabet { default: &DEFAULT_OFFSETS, default_log: 5, max_log: 8, max_symbol: MAX_OFFSET_CODE };
+const MATCH_ALPHABET: Alphabet =
+    Alphabet { default: &DEFAULT_MATCHES, default_log: 6, max_log: 9, max_symbol: MATCH_LENGTHS.len() - 1 };
 
 impl Alphabet {
     /// Sets a block's table of this kind; returns the bytes its description takes.
@@ -208,11 +189,7 @@ pub(super) fn execute<'l>(
     let byte = |n: usize| section.get(n).map(|b| usize::from(*b)).ok_or(EARLY);
     let (count, head) = match byte(0)? {
         0 => {
-            return if section.len() == 1 {
-                Ok(literals)
-            } else {
-                Err(Stop::Corrupt("data after a block's end"))
-            };
+            return if section.len() == 1 { Ok(literals) } else { Err(Stop::Corrupt("data after a block's end")) };
         }
         n @ 1..128 => (n, 1),
         n @ 128..255 => ((n - 128) << 8 | byte(1)?, 2),
@@ -224,11 +201,7 @@ pub(super) fn execute<'l>(
     }
     let used = tables.read(modes, section.get(head + 1..).ok_or(EARLY)?)?;
     let mut bits = ReverseBits::new(section.get(head + 1 + used..).ok_or(EARLY)?)?;
-    let SequenceTables {
-        literals: ll,
-        offsets: of,
-        matches: ml,
-    } = tables;
+    let SequenceTables { literals: ll, offsets: of, matches: ml } = tables;
     let mut ll_state = State::first(ll, &mut bits)?;
     let mut of_state = State::first(of, &mut bits)?;
     let mut ml_state = State::first(ml, &mut bits)?;
@@ -236,12 +209,8 @@ pub(super) fn execute<'l>(
     for n in (0..count).rev() {
         let bad = Stop::Corrupt("bad sequence code");
         let of_code = u32::from(of_state.symbol(of));
-        let (ml_base, ml_bits) = *MATCH_LENGTHS
-            .get(usize::from(ml_state.symbol(ml)))
-            .ok_or(bad)?;
-        let (ll_base, ll_bits) = *LITERAL_LENGTHS
-            .get(usize::from(ll_state.symbol(ll)))
-            .ok_or(bad)?;
+        let (ml_base, ml_bits) = *MATCH_LENGTHS.get(usize::from(ml_state.symbol(ml))).ok_or(bad)?;
+        let (ll_base, ll_bits) = *LITERAL_LENGTHS.get(usize::from(ll_state.symbol(ll))).ok_or(bad)?;
         let offset_value = (1usize << of_code) + bits.read(of_code)? as usize;
         // Both lengths take 32 bits at most: one look at the stream.
         let word = bits.peek();
@@ -250,9 +219,7 @@ pub(super) fn execute<'l>(
         bits.skip((ml_bits + ll_bits) as usize)?;
 
         let offset = resolve(recent, offset_value, literal_len == 0)?;
-        let (now, after) = left
-            .split_at_checked(literal_len)
-            .ok_or(Stop::Corrupt("too few literals"))?;
+        let (now, after) = left.split_at_checked(literal_len).ok_or(Stop::Corrupt("too few literals"))?;
         window.push(now)?;
         left = after;
         window.repeat(offset, match_len)?;
@@ -267,11 +234,7 @@ pub(super) fn execute<'l>(
             bits.skip((a + b + c) as usize)?;
         }
     }
-    if bits.left() == 0 {
-        Ok(left)
-    } else {
-        Err(Stop::Corrupt("a sequences stream is too long"))
-    }
+    if bits.left() == 0 { Ok(left) } else { Err(Stop::Corrupt("a sequences stream is too long")) }
 }
 
 /// The offset that `value` means: one of the recent ones for 1 to 3, else `value − 3`; keeps the recent ones in order.
@@ -283,12 +246,7 @@ fn resolve(recent: &mut [usize; 3], value: usize, no_literals: bool) -> Result<u
         1 => return Ok(first),
         2 => (second, [first, third]),
         3 => (third, [first, second]),
-        _ => (
-            first
-                .checked_sub(1)
-                .ok_or(Stop::Corrupt("bad match offset"))?,
-            [first, second],
-        ),
+        _ => (first.checked_sub(1).ok_or(Stop::Corrupt("bad match offset"))?, [first, second]),
     };
     let [second, third] = rest;
     *recent = [offset, second, third];

@@ -7,9 +7,7 @@ const P4: u64 = 0x85eb_ca77_c2b2_ae63;
 const P5: u64 = 0x27d4_eb2f_1656_67c5;
 
 fn round(acc: u64, lane: u64) -> u64 {
-    acc.wrapping_add(lane.wrapping_mul(P2))
-        .rotate_left(31)
-        .wrapping_mul(P1)
+    acc.wrapping_add(lane.wrapping_mul(P2)).rotate_left(31).wrapping_mul(P1)
 }
 
 fn merge(acc: u64, lane: u64) -> u64 {
@@ -28,32 +26,21 @@ pub(super) fn xxh64(data: &[u8]) -> u64 {
                 *acc = round(*acc, u64::from_le_bytes(*lane));
             }
         }
-        let rotated = acc
-            .iter()
-            .zip([1, 7, 12, 18])
-            .fold(0u64, |sum, (a, by)| sum.wrapping_add(a.rotate_left(by)));
+        let rotated = acc.iter().zip([1, 7, 12, 18]).fold(0u64, |sum, (a, by)| sum.wrapping_add(a.rotate_left(by)));
         acc.iter().fold(rotated, |hash, a| merge(hash, *a))
     };
     hash = hash.wrapping_add(data.len() as u64);
     while let Some((lane, after)) = rest.split_first_chunk::<8>() {
-        hash = (hash ^ round(0, u64::from_le_bytes(*lane)))
-            .rotate_left(27)
-            .wrapping_mul(P1)
-            .wrapping_add(P4);
+        hash = (hash ^ round(0, u64::from_le_bytes(*lane))).rotate_left(27).wrapping_mul(P1).wrapping_add(P4);
         rest = after;
     }
     if let Some((lane, after)) = rest.split_first_chunk::<4>() {
         let lane = u64::from(u32::from_le_bytes(*lane)).wrapping_mul(P1);
-        hash = (hash ^ lane)
-            .rotate_left(23)
-            .wrapping_mul(P2)
-            .wrapping_add(P3);
+        hash = (hash ^ lane).rotate_left(23).wrapping_mul(P2).wrapping_add(P3);
         rest = after;
     }
     for byte in rest {
-        hash = (hash ^ u64::from(*byte).wrapping_mul(P5))
-            .rotate_left(11)
-            .wrapping_mul(P1);
+        hash = (hash ^ u64::from(*byte).wrapping_mul(P5)).rotate_left(11).wrapping_mul(P1);
     }
     hash = (hash ^ hash >> 33).wrapping_mul(P2);
     hash = (hash ^ hash >> 29).wrapping_mul(P3);
@@ -69,9 +56,6 @@ mod tests {
         assert_eq!(xxh64(b""), 0xef46_db37_51d8_e999);
         assert_eq!(xxh64(b"a"), 0xd24e_c4f1_a98c_6e5b);
         assert_eq!(xxh64(b"abc"), 0x44bc_2cf5_ad77_0999);
-        assert_eq!(
-            xxh64(b"Nobody inspects the spammish repetition"),
-            0xfbce_a83c_8a37_8bf1
-        );
+        assert_eq!(xxh64(b"Nobody inspects the spammish repetition"), 0xfbce_a83c_8a37_8bf1);
     }
 }

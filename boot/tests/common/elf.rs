@@ -157,9 +157,7 @@ impl ElfBuilder {
             data.extend(bytes);
             body += bytes.len();
         }
-        let mut file = vec![
-            0x7f, b'E', b'L', b'F', self.class, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        ];
+        let mut file = vec![0x7f, b'E', b'L', b'F', self.class, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         file.extend(self.kind.to_le_bytes());
         file.extend(self.machine.to_le_bytes());
         file.extend(1u32.to_le_bytes());

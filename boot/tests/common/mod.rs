@@ -29,13 +29,7 @@ pub fn walk(memory: &Ram, cr3: Mfn, va: u64) -> Option<(Mfn, [u64; 4])> {
 }
 
 /// Checks a built image against its plan, from what a guest would see: through its page tables only.
-pub fn check_image(
-    kernel: &KernelImage,
-    plan: &DomainPlan,
-    layout: &Layout,
-    memory: &Ram,
-    start: &StartOfDay,
-) {
+pub fn check_image(kernel: &KernelImage, plan: &DomainPlan, layout: &Layout, memory: &Ram, start: &StartOfDay) {
     let mfn = |pfn: u64| memory.frame(Pfn(pfn)).unwrap();
     let base = kernel.virt_base();
     let mapped = layout.mapped();
@@ -44,66 +38,33 @@ pub fn check_image(
 
     // Every page of the initial mapping, with the flags of Xen's own builder; nothing right behind it.
     for pfn in mapped.clone() {
-        let (frame, flags) = walk(memory, start.cr3_mfn, base + pfn * 4096)
-            .unwrap_or_else(|| panic!("{pfn:#x} unmapped"));
-        let l1 = if layout.page_tables.contains(&pfn) {
-            0x21
-        } else {
-            0x63
-        };
-        assert_eq!(
-            (frame, flags),
-            (mfn(pfn), [0x67, 0x67, 0x67, l1]),
-            "pfn {pfn:#x}"
-        );
+        let (frame, flags) =
+            walk(memory, start.cr3_mfn, base + pfn * 4096).unwrap_or_else(|| panic!("{pfn:#x} unmapped"));
+        let l1 = if layout.page_tables.contains(&pfn) { 0x21 } else { 0x63 };
+        assert_eq!((frame, flags), (mfn(pfn), [0x67, 0x67, 0x67, l1]), "pfn {pfn:#x}");
     }
-    assert_eq!(
-        walk(memory, start.cr3_mfn, base.wrapping_add(mapped.end * 4096)),
-        None
-    );
+    assert_eq!(walk(memory, start.cr3_mfn, base.wrapping_add(mapped.end * 4096)), None);
     if layout.p2m_mapping.is_some() && layout.p2m_va != 0 {
-        assert_eq!(
-            walk(memory, start.cr3_mfn, layout.p2m_va.wrapping_sub(4096)),
-            None
-        );
+        assert_eq!(walk(memory, start.cr3_mfn, layout.p2m_va.wrapping_sub(4096)), None);
     }
 
     // No more entries than those: every present entry of every table is accounted for.
     let p2m_pages = layout.p2m.end - layout.p2m.start;
-    let tables = layout.page_tables.clone().chain(
-        layout
-            .p2m_region()
-            .map_or(0..0, |r| r.start..layout.p2m.start),
-    );
+    let tables = layout.page_tables.clone().chain(layout.p2m_region().map_or(0..0, |r| r.start..layout.p2m.start));
     let tables: Vec<u64> = tables.collect();
-    let present: u64 = tables
-        .iter()
-        .map(|pfn| {
-            (0..512)
-                .filter(|n| memory.entry(mfn(*pfn), *n) & 1 != 0)
-                .count() as u64
-        })
-        .sum();
-    let leaves = mapped.end
-        + if layout.p2m_mapping.is_some() {
-            p2m_pages
-        } else {
-            0
-        };
+    let present: u64 =
+        tables.iter().map(|pfn| (0..512).filter(|n| memory.entry(mfn(*pfn), *n) & 1 != 0).count() as u64).sum();
+    let leaves = mapped.end + if layout.p2m_mapping.is_some() { p2m_pages } else { 0 };
     assert_eq!(present, leaves + tables.len() as u64 - 1);
 
     // The p2m list, seen at its virtual address.
     for page in 0..p2m_pages {
-        let (frame, flags) =
-            walk(memory, start.cr3_mfn, layout.p2m_va + page * 4096).expect("p2m is mapped");
+        let (frame, flags) = walk(memory, start.cr3_mfn, layout.p2m_va + page * 4096).expect("p2m is mapped");
         assert_eq!(flags, [0x67, 0x67, 0x67, 0x63]);
         for n in 0..512 {
             let pfn = page * 512 + n;
-            let expected = if pfn < plan.nr_pages {
-                memory.frame(Pfn(pfn)).map_or(u64::MAX, |m| m.0)
-            } else {
-                u64::MAX
-            };
+            let expected =
+                if pfn < plan.nr_pages { memory.frame(Pfn(pfn)).map_or(u64::MAX, |m| m.0) } else { u64::MAX };
             assert_eq!(memory.entry(frame, n as usize), expected, "p2m[{pfn:#x}]");
         }
     }
@@ -111,16 +72,10 @@ pub fn check_image(
     // The kernel's bytes, and zeroes behind them.
     let read = |paddr: u64, len: u64| memory.read_physical(paddr, len as usize);
     for segment in kernel.segments() {
-        assert!(
-            read(segment.paddr, segment.data.len() as u64) == segment.data,
-            "segment at {:#x}",
-            segment.paddr
-        );
+        assert!(read(segment.paddr, segment.data.len() as u64) == segment.data, "segment at {:#x}", segment.paddr);
         let rest = segment.mem_len - segment.data.len() as u64;
         assert!(
-            read(segment.paddr + segment.data.len() as u64, rest)
-                .iter()
-                .all(|b| *b == 0),
+            read(segment.paddr + segment.data.len() as u64, rest).iter().all(|b| *b == 0),
             "bss of {:#x}",
             segment.paddr
         );
@@ -131,46 +86,24 @@ pub fn check_image(
     let (frame, _) = walk(memory, start.cr3_mfn, start.start_info_va).unwrap();
     assert_eq!(frame, start.start_info_mfn);
     let (info, rest) = StartInfo::read_from_prefix(memory.page(frame)).unwrap();
-    let magic = if plan.is_dom0 && kernel.notes().pae {
-        "xen-3.0-x86_64p"
-    } else {
-        "xen-3.0-x86_64"
-    };
-    assert_eq!(
-        info.magic.split(|b| *b == 0).next().unwrap(),
-        magic.as_bytes()
-    );
+    let magic = if plan.is_dom0 && kernel.notes().pae { "xen-3.0-x86_64p" } else { "xen-3.0-x86_64" };
+    assert_eq!(info.magic.split(|b| *b == 0).next().unwrap(), magic.as_bytes());
     assert_eq!(info.nr_pages, plan.nr_pages);
     assert_eq!(info.shared_info, SHARED_INFO);
     assert_eq!(info.pt_base, base + layout.page_tables.start * 4096);
-    assert_eq!(
-        info.nr_pt_frames,
-        layout.page_tables.end - layout.page_tables.start
-    );
+    assert_eq!(info.nr_pt_frames, layout.page_tables.end - layout.page_tables.start);
     assert_eq!(info.mfn_list, layout.p2m_va);
-    assert_eq!(
-        info.cmd_line.split(|b| *b == 0).next().unwrap(),
-        plan.cmdline.as_bytes()
-    );
+    assert_eq!(info.cmd_line.split(|b| *b == 0).next().unwrap(), plan.cmdline.as_bytes());
     let by_pfn = kernel.notes().mod_start_pfn;
     if plan.is_dom0 {
-        assert_eq!(
-            info.flags,
-            3 | if by_pfn && plan.ramdisk_len > 0 { 8 } else { 0 }
-        );
+        assert_eq!(info.flags, 3 | if by_pfn && plan.ramdisk_len > 0 { 8 } else { 0 });
         assert_eq!((info.store_mfn, info.store_evtchn), (0, 0));
         assert_eq!(info.console0, 0x490 | (ram::VGA.len() as u64) << 32);
         assert!(rest.starts_with(&ram::VGA));
     } else {
         assert_eq!(info.flags, 0x10 | if by_pfn { 8 } else { 0 });
-        assert_eq!(
-            (Mfn(info.store_mfn), info.store_evtchn),
-            (start.xenstore_mfn.unwrap(), 7)
-        );
-        assert_eq!(
-            (Mfn(info.console0), info.console1),
-            (start.console_mfn.unwrap(), 8)
-        );
+        assert_eq!((Mfn(info.store_mfn), info.store_evtchn), (start.xenstore_mfn.unwrap(), 7));
+        assert_eq!((Mfn(info.console0), info.console1), (start.console_mfn.unwrap(), 8));
         for page in [start.xenstore_mfn, start.console_mfn] {
             assert!(memory.page(page.unwrap()).iter().all(|b| *b == 0));
         }
@@ -179,21 +112,13 @@ pub fn check_image(
     // The initrd, found as the guest would find it.
     assert_eq!(info.mod_len, plan.ramdisk_len);
     if plan.ramdisk_len != 0 {
-        let paddr = if by_pfn {
-            info.mod_start * 4096
-        } else {
-            info.mod_start - base
-        };
-        assert!(
-            read(paddr, plan.ramdisk_len) == ram::ramdisk(plan.ramdisk_len),
-            "initrd"
-        );
+        let paddr = if by_pfn { info.mod_start * 4096 } else { info.mod_start - base };
+        assert!(read(paddr, plan.ramdisk_len) == ram::ramdisk(plan.ramdisk_len), "initrd");
     }
     match layout.p2m_region() {
-        Some(region) => assert_eq!(
-            (info.first_p2m_pfn, info.first_p2m_pfn + info.nr_p2m_frames),
-            (region.start, region.end)
-        ),
+        Some(region) => {
+            assert_eq!((info.first_p2m_pfn, info.first_p2m_pfn + info.nr_p2m_frames), (region.start, region.end))
+        }
         None => assert_eq!((info.first_p2m_pfn, info.nr_p2m_frames), (0, 0)),
     }
 

@@ -21,12 +21,7 @@ pub struct Ram {
 
 impl Ram {
     pub fn new(nr_pages: u64) -> Self {
-        Ram {
-            bytes: vec![0xa5; (nr_pages * 4096) as usize],
-            nr_pages,
-            populated: nr_pages,
-            fail_at: None,
-        }
+        Ram { bytes: vec![0xa5; (nr_pages * 4096) as usize], nr_pages, populated: nr_pages, fail_at: None }
     }
 
     /// Neighbouring PFNs are not neighbouring frames, and no frame is its PFN.
@@ -108,7 +103,6 @@ pub fn build(kernel: &KernelImage, plan: &DomainPlan) -> (Layout, Ram, StartOfDa
     let layout = Layout::plan(kernel, plan).unwrap_or_else(|e| panic!("{e}"));
     let mut memory = Ram::new(plan.nr_pages);
     let ramdisk = ramdisk(plan.ramdisk_len);
-    let start = build_domain(kernel, &layout, &mut memory, &params(plan, &ramdisk))
-        .unwrap_or_else(|e| panic!("{e}"));
+    let start = build_domain(kernel, &layout, &mut memory, &params(plan, &ramdisk)).unwrap_or_else(|e| panic!("{e}"));
     (layout, memory, start)
 }

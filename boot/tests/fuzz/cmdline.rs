@@ -55,9 +55,7 @@ fn value(rng: &mut Rng) -> String {
     ];
     const BETWEEN: [&str; 8] = ["", "", ",", ",", "/", "-", "=", ":"];
     let first = (*rng.pick(&PARTS)).to_owned();
-    (0..rng.below(5)).fold(first, |text, _| {
-        text + *rng.pick(&BETWEEN) + *rng.pick(&PARTS)
-    })
+    (0..rng.below(5)).fold(first, |text, _| text + *rng.pick(&BETWEEN) + *rng.pick(&PARTS))
 }
 
 fn word(rng: &mut Rng) -> String {
@@ -116,15 +114,11 @@ fn fuzz_command_line() {
             "{line}"
         );
         assert!(
-            options.conring_size.is_power_of_two()
-                && (1 << 10..=1 << 30).contains(&options.conring_size),
+            options.conring_size.is_power_of_two() && (1 << 10..=1 << 30).contains(&options.conring_size),
             "{line}"
         );
         let available = rng.number() >> 12;
-        assert!(
-            options.dom0_mem.pages(available) <= available,
-            "{line}: more of {available} pages than there are"
-        );
+        assert!(options.dom0_mem.pages(available) <= available, "{line}: more of {available} pages than there are");
         for problem in &options.problems {
             assert!(!problem.to_string().is_empty());
         }
@@ -132,22 +126,11 @@ fn fuzz_command_line() {
         let alone: usize = words.iter().map(|w| complaints(&Options::parse(w))).sum();
         assert_eq!(complaints(&options), alone, "{line}");
         // Later words win, so saying it all again changes nothing.
-        assert_eq!(
-            values(&Options::parse(&format!("{line} {line}"))),
-            values(&options),
-            "{line}"
-        );
+        assert_eq!(values(&Options::parse(&format!("{line} {line}"))), values(&options), "{line}");
         // What is complained about changes nothing.
-        let good: Vec<&str> = words
-            .iter()
-            .map(String::as_str)
-            .filter(|w| complaints(&Options::parse(w)) == 0)
-            .collect();
-        assert_eq!(
-            values(&Options::parse(&good.join(" "))),
-            values(&options),
-            "{line}"
-        );
+        let good: Vec<&str> =
+            words.iter().map(String::as_str).filter(|w| complaints(&Options::parse(w)) == 0).collect();
+        assert_eq!(values(&Options::parse(&good.join(" "))), values(&options), "{line}");
         complaints(&options) == 0
     });
 }

@@ -16,30 +16,15 @@ use crate::common::ram::build;
 const PAGE: u64 = 4096;
 
 fn notes(rng: &mut Rng, entry: u64) -> Vec<u8> {
-    let mut notes = if rng.one_in(6) {
-        vec![]
-    } else {
-        linux_notes(entry)
-    };
+    let mut notes = if rng.one_in(6) { vec![] } else { linux_notes(entry) };
     for _ in 0..rng.below(4) {
         let kind = rng.below(20) as u32;
-        let address = *rng.pick(&[
-            VIRT_BASE,
-            INIT_P2M,
-            entry & !0xfff,
-            0,
-            0xffff_8800_0000_0000,
-            0x10_0000,
-        ]);
+        let address = *rng.pick(&[VIRT_BASE, INIT_P2M, entry & !0xfff, 0, 0xffff_8800_0000_0000, 0x10_0000]);
         notes.extend(match rng.below(4) {
             0 => number(kind, address),
             1 => number(kind, rng.number()),
             2 => note(kind, &rng.bytes(24)),
-            _ => note(
-                kind,
-                rng.pick(&["yes\0", "xen-3.0\0", "linux\0", "!a|!b| !c\0", "!\0"])
-                    .as_bytes(),
-            ),
+            _ => note(kind, rng.pick(&["yes\0", "xen-3.0\0", "linux\0", "!a|!b| !c\0", "!\0"]).as_bytes()),
         });
     }
     notes
@@ -52,19 +37,9 @@ fn elf(rng: &mut Rng) -> ElfBuilder {
     let most = if rng.one_in(20) { MAX_SEGMENTS + 2 } else { 4 };
     for _ in 0..1 + rng.below(most) {
         let file = rng.below(9000);
-        let mem = file as u64
-            + if rng.one_in(2) {
-                0
-            } else {
-                rng.below(40_000) as u64
-            };
+        let mem = file as u64 + if rng.one_in(2) { 0 } else { rng.below(40_000) as u64 };
         loads.push((VIRT_BASE + at, at, vec![rng.bits() as u8; file], mem));
-        at += mem
-            + if rng.one_in(3) {
-                0
-            } else {
-                rng.below(100_000) as u64
-            };
+        at += mem + if rng.one_in(3) { 0 } else { rng.below(100_000) as u64 };
     }
     if rng.one_in(3) && loads.len() > 1 {
         let (a, b) = (rng.below(loads.len()), rng.below(loads.len()));
@@ -89,16 +64,8 @@ fn check_kernel(image: &[u8], kernel: &KernelImage<'_>) {
     let span = kernel.span();
     for segment in kernel.segments() {
         let range = segment.range();
-        assert!(
-            range.start >= end
-                && range.start < range.end
-                && range.end - range.start == segment.mem_len
-        );
-        assert!(
-            segment.data.len() as u64 <= segment.mem_len
-                && span.start <= range.start
-                && range.end <= span.end
-        );
+        assert!(range.start >= end && range.start < range.end && range.end - range.start == segment.mem_len);
+        assert!(segment.data.len() as u64 <= segment.mem_len && span.start <= range.start && range.end <= span.end);
         assert!(
             image.as_ptr_range().start <= segment.data.as_ptr_range().start
                 && segment.data.as_ptr_range().end <= image.as_ptr_range().end
@@ -108,16 +75,9 @@ fn check_kernel(image: &[u8], kernel: &KernelImage<'_>) {
     assert!(span.end <= 1 << 30 && kernel.required_size() == span.end);
     assert!(span.contains(&kernel.entry().wrapping_sub(kernel.virt_base())));
     let canonical = |va: u64| (va as i64) << 16 >> 16 == va as i64;
-    assert!(
-        canonical(kernel.virt_base()) && canonical(kernel.virt_base().wrapping_add((1 << 30) - 1))
-    );
+    assert!(canonical(kernel.virt_base()) && canonical(kernel.virt_base().wrapping_add((1 << 30) - 1)));
     assert!(kernel.virt_base().is_multiple_of(PAGE));
-    assert!(
-        kernel
-            .notes()
-            .required_features()
-            .all(|name| !name.starts_with('!') || name.len() < image.len())
-    );
+    assert!(kernel.notes().required_features().all(|name| !name.starts_with('!') || name.len() < image.len()));
 }
 
 /// What holds of every layout: parts in order, apart, and within the domain.
@@ -135,10 +95,7 @@ fn check_layout(layout: &Layout, plan: &DomainPlan<'_>) {
         one(Some(layout.stack)),
     ];
     for (n, a) in parts.iter().enumerate() {
-        assert!(
-            a.start <= a.end && a.end <= layout.end.0,
-            "{a:?} {layout:?}"
-        );
+        assert!(a.start <= a.end && a.end <= layout.end.0, "{a:?} {layout:?}");
         for b in &parts[n + 1..] {
             assert!(
                 a.is_empty() || b.is_empty() || a.end <= b.start || b.end <= a.start,
@@ -182,27 +139,10 @@ fn fuzz_kernel_image() {
         };
         check_kernel(image, &kernel);
 
-        let cmdline = if rng.one_in(10) {
-            "x".repeat(rng.below(1100))
-        } else {
-            "console=hvc0".into()
-        };
-        let pages = if rng.one_in(2) {
-            rng.number()
-        } else {
-            1024 * (1 + rng.below(6) as u64)
-        };
-        let ramdisk = if rng.one_in(8) {
-            rng.number()
-        } else {
-            rng.below(300_000) as u64
-        };
-        let plan = DomainPlan {
-            nr_pages: pages,
-            ramdisk_len: ramdisk,
-            is_dom0: rng.one_in(2),
-            cmdline: &cmdline,
-        };
+        let cmdline = if rng.one_in(10) { "x".repeat(rng.below(1100)) } else { "console=hvc0".into() };
+        let pages = if rng.one_in(2) { rng.number() } else { 1024 * (1 + rng.below(6) as u64) };
+        let ramdisk = if rng.one_in(8) { rng.number() } else { rng.below(300_000) as u64 };
+        let plan = DomainPlan { nr_pages: pages, ramdisk_len: ramdisk, is_dom0: rng.one_in(2), cmdline: &cmdline };
         match Layout::plan(&kernel, &plan) {
             Ok(layout) => {
                 check_layout(&layout, &plan);

@@ -4,8 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use boot::multiboot::{
-    BootInfo, MAGIC_1, MAGIC_2, MAX_CMDLINE, MAX_MODULES, MAX_RANGES, NotReadable, PhysRead,
-    RangeKind,
+    BootInfo, MAGIC_1, MAGIC_2, MAX_CMDLINE, MAX_MODULES, MAX_RANGES, NotReadable, PhysRead, RangeKind,
 };
 use fuzzing::{Fuzzer, Rng, mutate};
 
@@ -21,10 +20,7 @@ impl PhysRead for Memory {
         let (base, bytes) = self
             .pieces
             .iter()
-            .find(|(base, bytes)| {
-                addr.checked_sub(*base)
-                    .is_some_and(|off| off < bytes.len() as u64)
-            })
+            .find(|(base, bytes)| addr.checked_sub(*base).is_some_and(|off| off < bytes.len() as u64))
             .ok_or(NotReadable)?;
         let start = (addr - base) as usize;
         buf.copy_from_slice(bytes.get(start..start + buf.len()).ok_or(NotReadable)?);
@@ -46,16 +42,7 @@ struct Told {
 }
 
 fn text(rng: &mut Rng) -> String {
-    const WORDS: [&str; 8] = [
-        "placeholder",
-        "/boot/hospes",
-        "(hd0)/x",
-        "com1=115200",
-        "noreboot",
-        "",
-        "-",
-        "quiet",
-    ];
+    const WORDS: [&str; 8] = ["placeholder", "/boot/hospes", "(hd0)/x", "com1=115200", "noreboot", "", "-", "quiet"];
     let mut text: Vec<&str> = (0..rng.below(6)).map(|_| *rng.pick(&WORDS)).collect();
     if rng.one_in(30) {
         text.extend(["long"; 250]);
@@ -66,32 +53,19 @@ fn text(rng: &mut Rng) -> String {
 impl Told {
     fn random(rng: &mut Rng) -> Told {
         let count = |rng: &mut Rng, most: usize| {
-            if rng.one_in(20) {
-                most + rng.below(4)
-            } else {
-                rng.below(7)
-            }
+            if rng.one_in(20) { most + rng.below(4) } else { rng.below(7) }
         };
-        let mut told = Told {
-            cmdline: text(rng),
-            loader: (*rng.pick(&["qemu", "GRUB 2.06", ""])).into(),
-            ..Told::default()
-        };
+        let mut told =
+            Told { cmdline: text(rng), loader: (*rng.pick(&["qemu", "GRUB 2.06", ""])).into(), ..Told::default() };
         for _ in 0..count(rng, MAX_RANGES) {
-            told.ranges
-                .push((rng.number(), rng.number(), rng.below(8) as u32));
+            told.ranges.push((rng.number(), rng.number(), rng.below(8) as u32));
         }
         for _ in 0..count(rng, MAX_MODULES) {
             let (a, b) = (rng.bits() as u32, rng.bits() as u32);
             told.modules.push((a.min(b), a.max(b), text(rng)));
         }
         for _ in 0..rng.below(5) {
-            told.efi.push((
-                rng.below(16) as u32,
-                rng.number() & !0xfff,
-                rng.number(),
-                rng.bits(),
-            ));
+            told.efi.push((rng.below(16) as u32, rng.number() & !0xfff, rng.number(), rng.bits()));
         }
         told
     }
@@ -112,36 +86,18 @@ impl Told {
             .filter(|r| r.1 != 0)
             .collect();
         assert!(
-            info.ranges
-                .iter()
-                .map(|r| (r.base, r.len, r.kind))
-                .eq(ranges.iter().take(MAX_RANGES).copied()),
+            info.ranges.iter().map(|r| (r.base, r.len, r.kind)).eq(ranges.iter().take(MAX_RANGES).copied()),
             "ranges"
         );
-        assert_eq!(
-            info.cut.ranges as usize,
-            ranges.len().saturating_sub(MAX_RANGES)
-        );
+        assert_eq!(info.cut.ranges as usize, ranges.len().saturating_sub(MAX_RANGES));
         let cut = |text: &str| text[..text.len().min(MAX_CMDLINE)].to_owned();
-        let modules = self
-            .modules
-            .iter()
-            .map(|(a, b, text)| (u64::from(*a), u64::from(*b), cut(text)));
+        let modules = self.modules.iter().map(|(a, b, text)| (u64::from(*a), u64::from(*b), cut(text)));
         assert!(
-            info.modules
-                .iter()
-                .map(|m| (m.start, m.end, m.cmdline.to_string()))
-                .eq(modules.take(MAX_MODULES)),
+            info.modules.iter().map(|m| (m.start, m.end, m.cmdline.to_string())).eq(modules.take(MAX_MODULES)),
             "modules"
         );
-        assert_eq!(
-            info.cut.modules as usize,
-            self.modules.len().saturating_sub(MAX_MODULES)
-        );
-        assert_eq!(
-            (info.cmdline.as_str(), info.loader.as_str()),
-            (cut(&self.cmdline).as_str(), self.loader.as_str())
-        );
+        assert_eq!(info.cut.modules as usize, self.modules.len().saturating_sub(MAX_MODULES));
+        assert_eq!((info.cmdline.as_str(), info.loader.as_str()), (cut(&self.cmdline).as_str(), self.loader.as_str()));
     }
 
     /// As multiboot2 passes it; the tags in any order.
@@ -151,39 +107,17 @@ impl Told {
         let stride = 24 + 8 * rng.below(3);
         let mut map = words(&[stride as u32, 0]);
         for (base, len, kind) in &self.ranges {
-            let entry = [
-                &base.to_le_bytes()[..],
-                &len.to_le_bytes(),
-                &kind.to_le_bytes(),
-            ]
-            .concat();
-            map.extend(
-                entry
-                    .into_iter()
-                    .chain(std::iter::repeat(0xcc))
-                    .take(stride),
-            );
+            let entry = [&base.to_le_bytes()[..], &len.to_le_bytes(), &kind.to_le_bytes()].concat();
+            map.extend(entry.into_iter().chain(std::iter::repeat(0xcc)).take(stride));
         }
         let stride = 40 + 8 * rng.below(3);
         let mut efi = words(&[stride as u32, 1]);
         for (kind, base, pages, attributes) in &self.efi {
-            let numbers = [*base, 0, *pages, *attributes]
-                .map(u64::to_le_bytes)
-                .concat();
+            let numbers = [*base, 0, *pages, *attributes].map(u64::to_le_bytes).concat();
             let entry = [&kind.to_le_bytes()[..], &[0; 4], &numbers].concat();
-            efi.extend(
-                entry
-                    .into_iter()
-                    .chain(std::iter::repeat(0xcc))
-                    .take(stride),
-            );
+            efi.extend(entry.into_iter().chain(std::iter::repeat(0xcc)).take(stride));
         }
-        let mut tags = vec![
-            (1, text(&self.cmdline)),
-            (2, text(&self.loader)),
-            (6, map),
-            (17, efi),
-        ];
+        let mut tags = vec![(1, text(&self.cmdline)), (2, text(&self.loader)), (6, map), (17, efi)];
         tags.extend([
             (4, words(&[639, 0x1f_0000])),
             (12, vec![1; 8]),
@@ -222,31 +156,20 @@ impl Told {
             start
         };
         let text = |t: &str| [t.as_bytes(), b"\0"].concat();
-        let mut put =
-            |off: usize, word: u32| header[off..off + 4].copy_from_slice(&word.to_le_bytes());
+        let mut put = |off: usize, word: u32| header[off..off + 4].copy_from_slice(&word.to_le_bytes());
         put(0, 1 | 4 | 8 | 0x40 | 0x200 | 0x1000);
         put(16, place(text(&self.cmdline)));
         put(64, place(text(&self.loader)));
         let mut list = vec![];
         for (start, end, args) in &self.modules {
-            list.extend(
-                [*start, *end, place(text(args)), 0]
-                    .map(u32::to_le_bytes)
-                    .concat(),
-            );
+            list.extend([*start, *end, place(text(args)), 0].map(u32::to_le_bytes).concat());
         }
         put(20, self.modules.len() as u32);
         put(24, place(list));
         let mut map = vec![];
         for (base, len, kind) in &self.ranges {
             map.extend(
-                [
-                    &20u32.to_le_bytes()[..],
-                    &base.to_le_bytes(),
-                    &len.to_le_bytes(),
-                    &kind.to_le_bytes(),
-                ]
-                .concat(),
+                [&20u32.to_le_bytes()[..], &base.to_le_bytes(), &len.to_le_bytes(), &kind.to_le_bytes()].concat(),
             );
         }
         put(44, map.len() as u32);
@@ -269,22 +192,10 @@ fn rsdp(rng: &mut Rng) -> Vec<u8> {
 
 /// What holds of all information that is taken.
 fn check(info: &BootInfo) {
-    assert!(
-        info.ranges
-            .iter()
-            .all(|r| r.len > 0 && r.base.checked_add(r.len) == Some(r.end()))
-    );
+    assert!(info.ranges.iter().all(|r| r.len > 0 && r.base.checked_add(r.len) == Some(r.end())));
     assert!(info.ranges.iter().any(|r| r.kind == RangeKind::Ram));
-    assert!(
-        info.efi_ranges
-            .iter()
-            .all(|r| r.len > 0 && r.base.checked_add(r.len).is_some())
-    );
-    assert!(
-        info.modules
-            .iter()
-            .all(|m| m.start <= m.end && m.end - m.start == m.len())
-    );
+    assert!(info.efi_ranges.iter().all(|r| r.len > 0 && r.base.checked_add(r.len).is_some()));
+    assert!(info.modules.iter().all(|m| m.start <= m.end && m.end - m.start == m.len()));
     assert!(info.info.0.checked_add(info.info.1).is_some());
     if let Some(rsdp) = info.rsdp {
         let (start, len) = info.info;
@@ -293,17 +204,10 @@ fn check(info: &BootInfo) {
             "the root pointer's copy is within the information"
         );
     }
-    let texts = info
-        .modules
-        .iter()
-        .map(|m| (&m.cmdline, info.module_args(m)))
-        .chain([(&info.cmdline, info.args())]);
+    let texts = info.modules.iter().map(|m| (&m.cmdline, info.module_args(m))).chain([(&info.cmdline, info.args())]);
     for (whole, args) in texts {
         assert!(
-            whole.is_ascii()
-                && !whole.contains('\0')
-                && args.trim() == args
-                && whole.contains(args),
+            whole.is_ascii() && !whole.contains('\0') && args.trim() == args && whole.contains(args),
             "{whole:?} {args:?}"
         );
     }
@@ -312,17 +216,10 @@ fn check(info: &BootInfo) {
 
 /// Reads it, with bounded effort: every byte of the information is looked at a small number of times.
 fn read(magic: u32, addr: u32, pieces: Vec<(u64, Vec<u8>)>, most_reads: u64) -> Option<BootInfo> {
-    let memory = Memory {
-        pieces,
-        reads: Cell::new(0),
-    };
+    let memory = Memory { pieces, reads: Cell::new(0) };
     let mut info = BootInfo::new();
     let taken = info.read(magic, addr, &memory).is_ok();
-    assert!(
-        memory.reads.get() <= most_reads,
-        "{} reads",
-        memory.reads.get()
-    );
+    assert!(memory.reads.get() <= most_reads, "{} reads", memory.reads.get());
     if taken {
         check(&info);
     }
@@ -330,13 +227,7 @@ fn read(magic: u32, addr: u32, pieces: Vec<(u64, Vec<u8>)>, most_reads: u64) -> 
 }
 
 fn fuzzer(name: &str, cases: u64) -> Fuzzer<'_> {
-    Fuzzer {
-        name,
-        target: super::TARGET,
-        cases,
-        heap: 1 << 20,
-        time: Duration::from_secs(2),
-    }
+    Fuzzer { name, target: super::TARGET, cases, heap: 1 << 20, time: Duration::from_secs(2) }
 }
 
 #[test]
@@ -360,9 +251,7 @@ fn fuzz_multiboot2() {
         if whole {
             assert_eq!(
                 info.is_some(),
-                told.ranges
-                    .iter()
-                    .any(|(base, len, kind)| *kind == 1 && *len != 0 && *base != u64::MAX)
+                told.ranges.iter().any(|(base, len, kind)| *kind == 1 && *len != 0 && *base != u64::MAX)
             );
             if let Some(info) = &info {
                 told.check(info);
@@ -382,11 +271,7 @@ fn fuzz_multiboot1() {
             let other = Told::random(rng).v1();
             let others: Vec<&[u8]> = other.iter().map(|(_, bytes)| &bytes[..]).collect();
             for _ in 0..1 + rng.below(3) {
-                let at = if rng.one_in(2) {
-                    0
-                } else {
-                    rng.below(pieces.len())
-                };
+                let at = if rng.one_in(2) { 0 } else { rng.below(pieces.len()) };
                 mutate(rng, &mut pieces[at].1, &others);
             }
             if rng.one_in(8) {
@@ -399,9 +284,7 @@ fn fuzz_multiboot1() {
         if whole {
             assert_eq!(
                 info.is_some(),
-                told.ranges
-                    .iter()
-                    .any(|(base, len, kind)| *kind == 1 && *len != 0 && *base != u64::MAX)
+                told.ranges.iter().any(|(base, len, kind)| *kind == 1 && *len != 0 && *base != u64::MAX)
             );
             if let Some(info) = &info {
                 told.check(info);

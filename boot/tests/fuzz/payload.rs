@@ -41,9 +41,7 @@ fn data(rng: &mut Rng) -> Vec<u8> {
 /// CRC-32 of IEEE 802.3, bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            crc >> 1 ^ if crc & 1 != 0 { 0xedb8_8320 } else { 0 }
-        })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ if crc & 1 != 0 { 0xedb8_8320 } else { 0 })
     })
 }
 
@@ -67,8 +65,7 @@ fn compress(rng: &mut Rng, format: Format, data: &[u8]) -> Vec<u8> {
             });
             options.lzma_options.dict_size = 1 << 16;
             let lc = rng.below(5);
-            (options.lzma_options.lc, options.lzma_options.lp) =
-                (lc as u32, rng.below(5 - lc) as u32);
+            (options.lzma_options.lc, options.lzma_options.lp) = (lc as u32, rng.below(5 - lc) as u32);
             options.lzma_options.pb = rng.below(5) as u32;
             if rng.one_in(2) {
                 options.prepend_pre_filter(lzma_rust2::filter::FilterType::BcjX86, 0);
@@ -82,11 +79,7 @@ fn compress(rng: &mut Rng, format: Format, data: &[u8]) -> Vec<u8> {
         }
         Format::Zstd => {
             use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-            let level = if rng.one_in(6) {
-                CompressionLevel::Uncompressed
-            } else {
-                CompressionLevel::Fastest
-            };
+            let level = if rng.one_in(6) { CompressionLevel::Uncompressed } else { CompressionLevel::Fastest };
             compress_to_vec(data, level)
         }
         Format::Lz4 => {
@@ -121,17 +114,11 @@ fn reference(format: Format, stream: &[u8]) -> Option<Vec<u8>> {
         Format::Xz => {
             let mut out = Vec::new();
             let reader = lzma_rust2::XzReader::new_mem_limit(stream, false, 1 << 16);
-            reader
-                .take(LIMIT as u64 + 1)
-                .read_to_end(&mut out)
-                .ok()
-                .map(|_| out)
+            reader.take(LIMIT as u64 + 1).read_to_end(&mut out).ok().map(|_| out)
         }
         Format::Zstd => {
             let mut out = vec![0; LIMIT + 1];
-            let len = ruzstd::decoding::FrameDecoder::new()
-                .decode_all(stream, &mut out)
-                .ok()?;
+            let len = ruzstd::decoding::FrameDecoder::new().decode_all(stream, &mut out).ok()?;
             out.truncate(len);
             Some(out)
         }
@@ -142,13 +129,7 @@ fn reference(format: Format, stream: &[u8]) -> Option<Vec<u8>> {
 fn fuzz(name: &str, which: usize, cases: u64) {
     let (format, fixture) = FIXTURES[which];
     // Twice the limit for input and output, the second opinion's window, and what the decoder itself may take.
-    let fuzzer = Fuzzer {
-        name,
-        target: super::TARGET,
-        cases,
-        heap: 160 << 20,
-        time: Duration::from_secs(20),
-    };
+    let fuzzer = Fuzzer { name, target: super::TARGET, cases, heap: 160 << 20, time: Duration::from_secs(20) };
     fuzzer.run(|rng| {
         let (sample, mut stream) = if rng.one_in(20) {
             (None, fixture.to_vec())
@@ -169,9 +150,7 @@ fn fuzz(name: &str, which: usize, cases: u64) {
         let size = match rng.below(8) {
             0 if !whole => rng.number() as u32,
             1 if !whole => rng.below(LIMIT) as u32,
-            _ if !whole || sample.is_none() => {
-                reference(format, &stream).map_or(len, |out| out.len()) as u32
-            }
+            _ if !whole || sample.is_none() => reference(format, &stream).map_or(len, |out| out.len()) as u32,
             _ => len as u32,
         };
         let mut payload = stream.clone();
@@ -198,11 +177,7 @@ fn fuzz(name: &str, which: usize, cases: u64) {
                 }
                 if format == Format::Gzip {
                     let at = payload.len() - 8;
-                    assert_eq!(
-                        payload[at..at + 4],
-                        crc32(&out).to_le_bytes(),
-                        "another checksum than the stream's"
-                    );
+                    assert_eq!(payload[at..at + 4], crc32(&out).to_le_bytes(), "another checksum than the stream's");
                 }
                 if let Some(other) = reference(format, &stream) {
                     assert!(out == other, "another implementation unpacks it otherwise");
@@ -211,15 +186,9 @@ fn fuzz(name: &str, which: usize, cases: u64) {
             }
             Err(error) => {
                 assert!(!error.to_string().is_empty());
-                let ours = sample.is_some()
-                    || matches!(
-                        error,
-                        UnpackError::TooLarge { .. } | UnpackError::WrongLength { .. }
-                    );
-                assert!(
-                    !(whole && ours && sample.is_some()),
-                    "a good stream is refused: {error}"
-                );
+                let ours =
+                    sample.is_some() || matches!(error, UnpackError::TooLarge { .. } | UnpackError::WrongLength { .. });
+                assert!(!(whole && ours && sample.is_some()), "a good stream is refused: {error}");
                 false
             }
         }

@@ -42,18 +42,12 @@ pub struct DomainMemory<'a> {
 
 impl<'a> DomainMemory<'a> {
     /// Gives `domain` its pages 0 to `pages`.
-    pub fn allocate(
-        hypervisor: &'a Hypervisor,
-        domain: DomId,
-        pages: u64,
-    ) -> Result<Self, AllocateError> {
+    pub fn allocate(hypervisor: &'a Hypervisor, domain: DomId, pages: u64) -> Result<Self, AllocateError> {
         let mut frames: Vec<Mfn> = Vec::with_capacity(pages as usize);
         let large: Vec<u64> = (0..pages / LARGE).map(|n| n * LARGE).collect();
         for batch in large.chunks(BATCH) {
             // That there are no large pieces is no error.
-            let got = hypervisor
-                .populate(domain, LARGE_ORDER, batch)
-                .unwrap_or_default();
+            let got = hypervisor.populate(domain, LARGE_ORDER, batch).unwrap_or_default();
             frames.extend(got.iter().flat_map(|mfn| (mfn.0..mfn.0 + LARGE).map(Mfn)));
             if got.len() < batch.len() {
                 break;
@@ -64,18 +58,10 @@ impl<'a> DomainMemory<'a> {
             let got = hypervisor.populate(domain, 0, batch)?;
             frames.extend(&got);
             if got.len() < batch.len() {
-                return Err(AllocateError::Short {
-                    got: frames.len() as u64,
-                    wanted: pages,
-                });
+                return Err(AllocateError::Short { got: frames.len() as u64, wanted: pages });
             }
         }
-        Ok(DomainMemory {
-            hypervisor,
-            domain,
-            frames,
-            window: None,
-        })
+        Ok(DomainMemory { hypervisor, domain, frames, window: None })
     }
 
     /// Maps a window from `pfn` on with at least one and, where there are so many, `count` pages. Tells the byte at which
@@ -85,23 +71,15 @@ impl<'a> DomainMemory<'a> {
         if !matches!(&self.window, Some((first, pages, _)) if usable(*first, *pages)) {
             self.window = None;
             let end = (pfn + count.clamp(WINDOW, MAX_WINDOW)).min(self.frames.len() as u64);
-            let frames = self
-                .frames
-                .get(pfn as usize..end as usize)
-                .unwrap_or_default();
+            let frames = self.frames.get(pfn as usize..end as usize).unwrap_or_default();
             let mapping = self.hypervisor.map_foreign(self.domain, frames)?;
             self.window = Some((pfn, end - pfn, mapping));
         }
         match &mut self.window {
-            Some((first, pages, mapping)) => Ok((
-                ((pfn - *first) * PAGE_SIZE) as usize,
-                *first + *pages - pfn,
-                mapping,
-            )),
-            None => Err(CallError {
-                op: "a mapping of the domain's memory",
-                errno: rustix::io::Errno::INVAL,
-            }),
+            Some((first, pages, mapping)) => {
+                Ok((((pfn - *first) * PAGE_SIZE) as usize, *first + *pages - pfn, mapping))
+            }
+            None => Err(CallError { op: "a mapping of the domain's memory", errno: rustix::io::Errno::INVAL }),
         }
     }
 
@@ -138,14 +116,10 @@ impl GuestMemory for DomainMemory<'_> {
     }
 
     fn write(&mut self, pfn: Pfn, offset: usize, data: &[u8]) -> Result<(), CallError> {
-        self.each(pfn, offset, data.len(), |mapping, at, part| {
-            mapping.write(at, data.get(part).unwrap_or_default())
-        })
+        self.each(pfn, offset, data.len(), |mapping, at, part| mapping.write(at, data.get(part).unwrap_or_default()))
     }
 
     fn zero(&mut self, pfn: Pfn, count: u64) -> Result<(), CallError> {
-        self.each(pfn, 0, (count * PAGE_SIZE) as usize, |mapping, at, part| {
-            mapping.zero(at, part.len())
-        })
+        self.each(pfn, 0, (count * PAGE_SIZE) as usize, |mapping, at, part| mapping.zero(at, part.len()))
     }
 }

@@ -59,10 +59,7 @@ impl Files {
             None => Vec::new(),
         };
         if let Some(path) = config.ramdisk.as_deref().filter(|_| ramdisk.is_empty()) {
-            bail!(
-                "the ramdisk {} is empty; name another file or none",
-                path.display()
-            );
+            bail!("the ramdisk {} is empty; name another file or none", path.display());
         }
         // Last, because this takes long.
         let unpacked = || -> Result<Vec<u8>> {
@@ -109,12 +106,7 @@ pub struct Ready {
 }
 
 /// Makes the domain. `cancel` says whether the user wants to stop; it is looked at between the steps.
-pub fn create(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    config: &Config,
-    cancel: &Cancel,
-) -> Result<Ready> {
+pub fn create(hypervisor: &Hypervisor, store: &mut Store, config: &Config, cancel: &Cancel) -> Result<Ready> {
     // What can be refused at once comes first: unpacking a kernel takes seconds.
     let progress = Progress::new();
     progress.step("looking at the machine");
@@ -124,16 +116,14 @@ pub fn create(
     devices::check(store, config)?;
     progress.step(&format!("unpacking {}", config.kernel.display()));
     let files = Files::read(config)?;
-    let kernel =
-        KernelImage::parse(&files.kernel).with_context(|| config.kernel.display().to_string())?;
+    let kernel = KernelImage::parse(&files.kernel).with_context(|| config.kernel.display().to_string())?;
     let plan = DomainPlan {
         nr_pages: config.memory * 256,
         ramdisk_len: files.ramdisk.len() as u64,
         is_dom0: false,
         cmdline: &config.cmdline,
     };
-    let layout =
-        Layout::plan(&kernel, &plan).with_context(|| format!("domain `{}`", config.name))?;
+    let layout = Layout::plan(&kernel, &plan).with_context(|| format!("domain `{}`", config.name))?;
     cancel.check()?;
 
     let uuid = match config.uuid {
@@ -141,12 +131,7 @@ pub fn create(
         None => random_uuid()?,
     };
     let domain = hypervisor.create_domain(uuid, config.max_vcpus)?;
-    let mut unfinished = Unfinished {
-        hypervisor,
-        store,
-        domain,
-        finished: false,
-    };
+    let mut unfinished = Unfinished { hypervisor, store, domain, finished: false };
     hypervisor.set_max_vcpus(domain, config.max_vcpus)?;
     hypervisor.set_max_memory(domain, config.max_memory * 1024 + MAX_MEMORY_SLACK_KIB)?;
     let ports = Ports {
@@ -161,21 +146,11 @@ pub fn create(
     cancel.check()?;
 
     progress.step(&format!("giving it {} MiB", config.memory));
-    let memory = DomainMemory::allocate(hypervisor, domain, plan.nr_pages).with_context(|| {
-        shortage(hypervisor, config).unwrap_or_else(|_| "not enough memory".into())
-    })?;
+    let memory = DomainMemory::allocate(hypervisor, domain, plan.nr_pages)
+        .with_context(|| shortage(hypervisor, config).unwrap_or_else(|_| "not enough memory".into()))?;
     cancel.check()?;
     progress.step("writing its memory");
-    let start = fill(
-        hypervisor,
-        domain,
-        &kernel,
-        &layout,
-        memory,
-        &files.ramdisk,
-        config,
-        ports,
-    )?;
+    let start = fill(hypervisor, domain, &kernel, &layout, memory, &files.ramdisk, config, ports)?;
     cancel.check()?;
 
     let (xenstore, console) = match (start.xenstore_mfn, start.console_mfn) {
@@ -184,30 +159,10 @@ pub fn create(
     };
     set_scheduling(hypervisor, domain, config)?;
     seed_grants(hypervisor, domain, xenstore, console)?;
-    let rings = [
-        Ring {
-            mfn: xenstore.0,
-            port: ports.store.0,
-        },
-        Ring {
-            mfn: console.0,
-            port: ports.console.0,
-        },
-    ];
-    let others: Vec<_> = hypervisor
-        .domains()?
-        .into_iter()
-        .filter(|other| other.domain != domain.0)
-        .collect();
-    NewDomain {
-        domain,
-        config,
-        uuid,
-    }
-    .write(unfinished.store, &others, rings[0], rings[1])?;
-    unfinished
-        .store
-        .introduce(domain.0, xenstore.0, ports.store.0)?;
+    let rings = [Ring { mfn: xenstore.0, port: ports.store.0 }, Ring { mfn: console.0, port: ports.console.0 }];
+    let others: Vec<_> = hypervisor.domains()?.into_iter().filter(|other| other.domain != domain.0).collect();
+    NewDomain { domain, config, uuid }.write(unfinished.store, &others, rings[0], rings[1])?;
+    unfinished.store.introduce(domain.0, xenstore.0, ports.store.0)?;
     progress.step("waiting for its console");
     let tty = nodes::wait_for_console(unfinished.store, domain)?;
     cancel.check()?;
@@ -225,10 +180,7 @@ pub fn create(
 fn set_scheduling(hypervisor: &Hypervisor, domain: DomId, config: &Config) -> Result<()> {
     let cpus = hypervisor.physinfo()?.max_cpu_id + 1;
     for vcpu in 0..config.max_vcpus {
-        let said = [
-            (Affinity::Hard, "cpus", &config.cpus),
-            (Affinity::Soft, "cpus_soft", &config.cpus_soft),
-        ];
+        let said = [(Affinity::Hard, "cpus", &config.cpus), (Affinity::Soft, "cpus_soft", &config.cpus_soft)];
         for (affinity, key, pinning) in said {
             if let Some(set) = pinning.of(vcpu) {
                 let map = set.among(cpus).map_err(|what| anyhow!("`{key}`: {what}"))?;
@@ -238,10 +190,7 @@ fn set_scheduling(hypervisor: &Hypervisor, domain: DomId, config: &Config) -> Re
     }
     if config.weight.is_some() || config.cap.is_some() {
         let now = hypervisor.share(domain)?;
-        let share = Credit2 {
-            weight: config.weight.unwrap_or(now.weight),
-            cap: config.cap.unwrap_or(now.cap),
-        };
+        let share = Credit2 { weight: config.weight.unwrap_or(now.weight), cap: config.cap.unwrap_or(now.cap) };
         hypervisor.set_share(domain, share)?;
     }
     Ok(())
@@ -273,27 +222,17 @@ fn shortage_text(name: &str, needed: u64, free: u64) -> String {
 
 fn shortage(hypervisor: &Hypervisor, config: &Config) -> Result<String> {
     let machine = hypervisor.physinfo()?;
-    Ok(shortage_text(
-        &config.name,
-        pages_needed(config),
-        machine.free_pages + machine.scrub_pages,
-    ))
+    Ok(shortage_text(&config.name, pages_needed(config), machine.free_pages + machine.scrub_pages))
 }
 
 /// Can the machine take the domain at all?
 fn check_host(hypervisor: &Hypervisor, config: &Config) -> Result<()> {
     let capabilities = hypervisor.versions()?.capabilities;
     if !capabilities.iter().any(|kind| kind == "xen-3.0-x86_64") {
-        bail!(
-            "this hypervisor takes no 64-bit PV guests (it offers: {})",
-            capabilities.join(" ")
-        );
+        bail!("this hypervisor takes no 64-bit PV guests (it offers: {})", capabilities.join(" "));
     }
     let machine = hypervisor.physinfo()?;
-    let (needed, free) = (
-        pages_needed(config),
-        machine.free_pages + machine.scrub_pages,
-    );
+    let (needed, free) = (pages_needed(config), machine.free_pages + machine.scrub_pages);
     if needed > free {
         bail!("{}", shortage_text(&config.name, needed, free));
     }
@@ -312,16 +251,12 @@ fn fill(
     config: &Config,
     ports: Ports,
 ) -> Result<StartOfDay> {
-    let info = hypervisor
-        .domain_info(domain)?
-        .context("the new domain has vanished")?;
+    let info = hypervisor.domain_info(domain)?.context("the new domain has vanished")?;
     let shared_info = Mfn(info.shared_info_frame);
     let params = BuildParams {
         cmdline: &config.cmdline,
         ramdisk,
-        shared_info: shared_info
-            .to_addr()
-            .context("the hypervisor tells no place of the domain's shared page")?,
+        shared_info: shared_info.to_addr().context("the hypervisor tells no place of the domain's shared page")?,
         extra_flags: 0,
         store_evtchn: ports.store.0,
         console_evtchn: ports.console.0,
@@ -339,9 +274,7 @@ fn fill(
 /// No event is pending, none is delivered until the guest has set up its callbacks.
 fn write_shared_info(hypervisor: &Hypervisor, domain: DomId, frame: Mfn) -> Result<()> {
     let mut info = SharedInfo::default();
-    info.vcpu_info
-        .iter_mut()
-        .for_each(|vcpu| vcpu.evtchn_upcall_mask = 1);
+    info.vcpu_info.iter_mut().for_each(|vcpu| vcpu.evtchn_upcall_mask = 1);
     let mut page = hypervisor.map_foreign(domain, &[frame])?;
     page.zero(0, boot::PAGE_SIZE as usize);
     page.write(0, info.as_bytes());
@@ -353,11 +286,7 @@ fn seed_grants(hypervisor: &Hypervisor, domain: DomId, xenstore: Mfn, console: M
     let mut table = hypervisor.map_grant_table(domain)?;
     for (reference, mfn) in [(RESERVED_CONSOLE, console), (RESERVED_XENSTORE, xenstore)] {
         let frame = u32::try_from(mfn.0).context("a page beyond what version 1 grants can name")?;
-        let entry = EntryV1 {
-            flags: GTF_PERMIT_ACCESS,
-            domid: BACKEND.0,
-            frame,
-        };
+        let entry = EntryV1 { flags: GTF_PERMIT_ACCESS, domid: BACKEND.0, frame };
         table.write(reference as usize * size_of::<EntryV1>(), entry.as_bytes());
     }
     Ok(())

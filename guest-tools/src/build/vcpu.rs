@@ -54,21 +54,10 @@ mod tests {
         let context = first_context(&start);
         assert_eq!(context.flags, 0x24);
         assert_eq!(
-            (
-                context.user_regs.rip,
-                context.user_regs.rsp,
-                context.user_regs.rsi
-            ),
+            (context.user_regs.rip, context.user_regs.rsp, context.user_regs.rsi),
             (start.entry, 0x2000, 0x3000)
         );
-        assert_eq!(
-            (
-                context.user_regs.cs,
-                context.user_regs.ss,
-                context.user_regs.rflags
-            ),
-            (0xe033, 0xe02b, 0x202)
-        );
+        assert_eq!((context.user_regs.cs, context.user_regs.ss, context.user_regs.rflags), (0xe033, 0xe02b, 0x202));
         assert_eq!(context.ctrlreg[3], 0x123_4000);
     }
 }

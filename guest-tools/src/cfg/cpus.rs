@@ -38,13 +38,8 @@ impl Pinning {
 
     /// Says it of one vCPU among `vcpus`.
     pub fn set(&mut self, vcpu: u32, vcpus: u32, cpus: &Cpus) {
-        let each = (0..vcpus).map(|n| {
-            if n == vcpu {
-                cpus.clone()
-            } else {
-                self.of(n).cloned().unwrap_or_else(Cpus::all)
-            }
-        });
+        let each =
+            (0..vcpus).map(|n| if n == vcpu { cpus.clone() } else { self.of(n).cloned().unwrap_or_else(Cpus::all) });
         *self = Pinning::Each(each.collect());
     }
 }
@@ -52,10 +47,7 @@ impl Pinning {
 impl Cpus {
     /// All there are.
     pub fn all() -> Self {
-        Cpus {
-            text: "all".into(),
-            parts: vec![(true, 0, u32::MAX)],
-        }
+        Cpus { text: "all".into(), parts: vec![(true, 0, u32::MAX)] }
     }
 
     /// Reads a set; the error says what is wrong.
@@ -65,42 +57,29 @@ impl Cpus {
             if word.starts_with("node") || word.starts_with("^node") {
                 return Err(format!("not supported: `{word}`; name the node's CPUs"));
             }
-            let (keep, range) = word
-                .strip_prefix('^')
-                .map_or((true, word), |rest| (false, rest));
+            let (keep, range) = word.strip_prefix('^').map_or((true, word), |rest| (false, rest));
             let number = |text: &str| text.trim().parse::<u32>().ok();
             let range = match range.split_once('-') {
                 _ if range == "all" => Some((0, u32::MAX)),
-                Some((first, last)) => number(first)
-                    .zip(number(last))
-                    .filter(|(first, last)| first <= last),
+                Some((first, last)) => number(first).zip(number(last)).filter(|(first, last)| first <= last),
                 None => number(range).map(|cpu| (cpu, cpu)),
             };
             match range {
                 Some((first, last)) => parts.push((keep, first, last)),
                 None => {
-                    return Err(format!(
-                        "`{text}` is no set of CPUs; it must look like 0-3,^2 or all"
-                    ));
+                    return Err(format!("`{text}` is no set of CPUs; it must look like 0-3,^2 or all"));
                 }
             }
         }
         if parts.first().is_some_and(|(keep, ..)| !keep) {
             return Err(format!("`{text}` only takes CPUs away; write all,{text}"));
         }
-        Ok(Cpus {
-            text: text.to_owned(),
-            parts,
-        })
+        Ok(Cpus { text: text.to_owned(), parts })
     }
 
     /// Is the CPU in it?
     fn contains(&self, cpu: u32) -> bool {
-        self.parts
-            .iter()
-            .rev()
-            .find(|(_, first, last)| (*first..=*last).contains(&cpu))
-            .is_some_and(|(keep, ..)| *keep)
+        self.parts.iter().rev().find(|(_, first, last)| (*first..=*last).contains(&cpu)).is_some_and(|(keep, ..)| *keep)
     }
 
     /// One bool for each of the machine's CPUs; the error says that none of them is in it.
@@ -161,9 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn among_six(text: &str) -> String {
-        Cpus::parse(text)
-            .and_then(|cpus| cpus.among(6))
-            .map_or_else(|e| e, |map| ranges(&map))
+        Cpus::parse(text).and_then(|cpus| cpus.among(6)).map_or_else(|e| e, |map| ranges(&map))
     }
 
     #[test]
@@ -174,21 +151,12 @@ mod tests {
         assert_eq!(among_six("5"), "5");
         assert_eq!(among_six("4-9"), "4-5");
         assert_eq!(among_six("1,3,1"), "1,3");
-        assert_eq!(
-            among_six("8"),
-            "`8` names no CPU of this machine, which has CPU 0 to 5"
-        );
+        assert_eq!(among_six("8"), "`8` names no CPU of this machine, which has CPU 0 to 5");
         assert_eq!(among_six("^2"), "`^2` only takes CPUs away; write all,^2");
         for bad in ["", "x", "3-1", "1-", "-1", "1,,2", "99999999999"] {
-            assert_eq!(
-                among_six(bad),
-                format!("`{bad}` is no set of CPUs; it must look like 0-3,^2 or all")
-            );
+            assert_eq!(among_six(bad), format!("`{bad}` is no set of CPUs; it must look like 0-3,^2 or all"));
         }
-        assert_eq!(
-            among_six("node:1"),
-            "not supported: `node:1`; name the node's CPUs"
-        );
+        assert_eq!(among_six("node:1"), "not supported: `node:1`; name the node's CPUs");
     }
 
     #[test]
@@ -196,15 +164,8 @@ mod tests {
         let mut pinning = Pinning::All(Cpus::parse("0-1").unwrap());
         pinning.set(1, 3, &Cpus::parse("3").unwrap());
         assert_eq!(
-            (0..4)
-                .map(|n| pinning.of(n).map(ToString::to_string))
-                .collect::<Vec<_>>(),
-            [
-                Some("0-1".into()),
-                Some("3".into()),
-                Some("0-1".into()),
-                None
-            ]
+            (0..4).map(|n| pinning.of(n).map(ToString::to_string)).collect::<Vec<_>>(),
+            [Some("0-1".into()), Some("3".into()), Some("0-1".into()), None]
         );
     }
 

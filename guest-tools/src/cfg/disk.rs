@@ -47,11 +47,8 @@ impl Vdev {
                 "`{name}` is no disk's name: there are xvda to xvdzz, sda to sdp and hda to hdd, with a partition's number if need be"
             )
         };
-        let (prefix, rest) = name
-            .split_at_checked(3)
-            .filter(|(p, _)| *p == "xvd")
-            .or(name.split_at_checked(2))
-            .ok_or_else(bad)?;
+        let (prefix, rest) =
+            name.split_at_checked(3).filter(|(p, _)| *p == "xvd").or(name.split_at_checked(2)).ok_or_else(bad)?;
         let letters: String = rest.chars().take_while(char::is_ascii_lowercase).collect();
         let digits = rest.get(letters.len()..).unwrap_or_default();
         if letters.is_empty()
@@ -61,30 +58,17 @@ impl Vdev {
         {
             return Err(bad());
         }
-        let disk = letters
-            .bytes()
-            .fold(0, |index, letter| index * 26 + u32::from(letter - b'a') + 1)
-            - 1;
-        let partition: u32 = if digits.is_empty() {
-            0
-        } else {
-            digits.parse().map_err(|_| bad())?
-        };
+        let disk = letters.bytes().fold(0, |index, letter| index * 26 + u32::from(letter - b'a') + 1) - 1;
+        let partition: u32 = if digits.is_empty() { 0 } else { digits.parse().map_err(|_| bad())? };
         // vbd-interface.7: a major and a minor number, or, beyond those of xvd, the extended scheme.
         let number = match prefix {
             "xvd" if disk < 16 && partition < 16 => 202 << 8 | disk << 4 | partition,
             "xvd" if partition < 256 => 1 << 28 | disk << 8 | partition,
             "sd" if disk < 16 && partition < 16 => 8 << 8 | disk << 4 | partition,
-            "hd" if disk < 4 && partition < 64 => {
-                (if disk < 2 { 3 } else { 22 }) << 8 | (disk & 1) << 6 | partition
-            }
+            "hd" if disk < 4 && partition < 64 => (if disk < 2 { 3 } else { 22 }) << 8 | (disk & 1) << 6 | partition,
             _ => return Err(bad()),
         };
-        Ok(Vdev {
-            name: name.to_owned(),
-            number,
-            place: (disk, partition),
-        })
+        Ok(Vdev { name: name.to_owned(), number, place: (disk, partition) })
     }
 
     /// Its number in the store.
@@ -158,8 +142,7 @@ impl Parts {
         if path.as_os_str().is_empty() {
             return Err("its target is empty".into());
         }
-        let path = std::path::absolute(path)
-            .map_err(|e| format!("its target {} has no place: {e}", path.display()))?;
+        let path = std::path::absolute(path).map_err(|e| format!("its target {} has no place: {e}", path.display()))?;
         self.target = Some(path);
         Ok(())
     }
@@ -167,9 +150,8 @@ impl Parts {
     /// `phy:`, `file:` and what else stood before targets in the days of xm.
     fn first(&mut self, word: &str) -> Result<(), String> {
         let mut rest = word;
-        while let Some((prefix, after)) = rest
-            .split_once(':')
-            .filter(|(p, _)| p.bytes().all(|b| b.is_ascii_alphanumeric()))
+        while let Some((prefix, after)) =
+            rest.split_once(':').filter(|(p, _)| p.bytes().all(|b| b.is_ascii_alphanumeric()))
         {
             match prefix {
                 "phy" | "file" | "tap" | "tap2" | "aio" => self.format = true,
@@ -197,9 +179,7 @@ impl Parts {
             _ if self.target.is_none() => self.first(word)?,
             _ if !self.format => {
                 if Vdev::parse(word).is_ok() {
-                    return Err(format!(
-                        "where its format is expected there is `{word}`; write raw before it"
-                    ));
+                    return Err(format!("where its format is expected there is `{word}`; write raw before it"));
                 }
                 self.format(word)?;
             }
@@ -219,25 +199,21 @@ impl Parts {
                 self.cdrom = true;
                 Ok(())
             }
-            ("devtype", "disk")
-            | ("backendtype", "phy")
-            | ("script", "block")
-            | ("backend", "0" | "Domain-0") => Ok(()),
+            ("devtype", "disk") | ("backendtype", "phy") | ("script", "block") | ("backend", "0" | "Domain-0") => {
+                Ok(())
+            }
             ("devtype", _) => Err(format!("`devtype` is `{value}` and may be disk or cdrom")),
             ("backendtype", "qdisk" | "tap" | "standalone" | "other") => Err(format!(
                 "not supported: backendtype={value}; without it the kernel's own back end (phy) serves the disk"
             )),
             ("backendtype", _) => Err(format!("`backendtype` is `{value}` and may be phy")),
-            ("script", _) => Err(format!(
-                "not supported: script={value}; make it a block device in dom0 first, and name that"
-            )),
-            ("backend", _) => Err(format!(
-                "not supported: backend={value}; disks come from dom0 only"
-            )),
-            (
-                "colo" | "colo-host" | "colo-port" | "colo-export" | "active-disk" | "hidden-disk",
-                _,
-            ) => Err(format!("not supported: `{key}`; take it out")),
+            ("script", _) => {
+                Err(format!("not supported: script={value}; make it a block device in dom0 first, and name that"))
+            }
+            ("backend", _) => Err(format!("not supported: backend={value}; disks come from dom0 only")),
+            ("colo" | "colo-host" | "colo-port" | "colo-export" | "active-disk" | "hidden-disk", _) => {
+                Err(format!("not supported: `{key}`; take it out"))
+            }
             _ => Err(format!(
                 "unknown key `{key}`; there are target, format, vdev, access, devtype, discard and no-discard"
             )),
@@ -253,10 +229,7 @@ impl Parts {
                 ));
             }
             "empty" => {
-                return Err(
-                    "not supported: a drive without a medium (format empty); take the entry out"
-                        .into(),
-                );
+                return Err("not supported: a drive without a medium (format empty); take the entry out".into());
             }
             _ => return Err(format!("`{value}` is no format there is; raw is supported")),
         }
@@ -283,21 +256,15 @@ impl Parts {
             "r" | "ro" => (false, false),
             "w!" => (true, true),
             _ => {
-                return Err(format!(
-                    "its access is `{value}` and may be r or w (ro or rw)"
-                ));
+                return Err(format!("its access is `{value}` and may be r or w (ro or rw)"));
             }
         });
         Ok(())
     }
 
     fn into_disk(self) -> Result<Disk, String> {
-        let target = self
-            .target
-            .ok_or("it names no target: a raw file or a block device")?;
-        let vdev = self
-            .vdev
-            .ok_or("it names no vdev, the disk's name in the guest, such as xvda")?;
+        let target = self.target.ok_or("it names no target: a raw file or a block device")?;
+        let vdev = self.vdev.ok_or("it names no vdev, the disk's name in the guest, such as xvda")?;
         let (writable, shared) = self.access.unwrap_or((!self.cdrom, false));
         Ok(Disk {
             target,
@@ -361,18 +328,10 @@ mod tests {
         assert!(!disk("/i,raw,xvda,ro").writable);
         assert!(disk("/i,raw,xvda,w!").shared);
         assert!(!disk("/i,raw,xvda,w,no-discard").discard);
-        for text in [
-            "/i,raw,hdc,devtype=cdrom",
-            "/i,raw,hdc,cdrom",
-            "file:/i,hdc:cdrom,r",
-            "/i,,hdc,r,devtype=cdrom",
-        ] {
+        for text in ["/i,raw,hdc,devtype=cdrom", "/i,raw,hdc,cdrom", "file:/i,hdc:cdrom,r", "/i,,hdc,r,devtype=cdrom"] {
             assert!(disk(text).cdrom && !disk(text).writable, "{text}");
         }
-        assert_eq!(
-            disk("vdev=xvda,target=/srv/a, b.img").target,
-            Path::new("/srv/a, b.img")
-        );
+        assert_eq!(disk("vdev=xvda,target=/srv/a, b.img").target, Path::new("/srv/a, b.img"));
         assert!(disk("here.img,raw,xvda").target.is_absolute());
     }
 
@@ -411,27 +370,14 @@ mod tests {
         ] {
             assert!(Vdev::parse(bad).is_err(), "{bad}");
         }
-        assert!(
-            Vdev::parse("sda")
-                .unwrap()
-                .same_place(&Vdev::parse("xvda").unwrap())
-        );
+        assert!(Vdev::parse("sda").unwrap().same_place(&Vdev::parse("xvda").unwrap()));
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        assert_eq!(
-            error(""),
-            "it names no target: a raw file or a block device"
-        );
-        assert_eq!(
-            error("/i"),
-            "it names no vdev, the disk's name in the guest, such as xvda"
-        );
-        assert_eq!(
-            error("/i,xvda,w"),
-            "where its format is expected there is `xvda`; write raw before it"
-        );
+        assert_eq!(error(""), "it names no target: a raw file or a block device");
+        assert_eq!(error("/i"), "it names no vdev, the disk's name in the guest, such as xvda");
+        assert_eq!(error("/i,xvda,w"), "where its format is expected there is `xvda`; write raw before it");
         assert_eq!(
             error("/i,qcow2,xvda"),
             "not supported: format qcow2; make a raw file of it: qemu-img convert -O raw OLD NEW"
@@ -448,10 +394,7 @@ mod tests {
             error("/i,raw,nvme0n1"),
             "`nvme0n1` is no disk's name: there are xvda to xvdzz, sda to sdp and hda to hdd, with a partition's number if need be"
         );
-        assert_eq!(
-            error("/i,raw,xvda,x"),
-            "its access is `x` and may be r or w (ro or rw)"
-        );
+        assert_eq!(error("/i,raw,xvda,x"), "its access is `x` and may be r or w (ro or rw)");
         assert_eq!(error("/i,raw,xvda,w,w"), "`w` is one word too many");
         assert_eq!(
             error("/i,raw,xvda,backendtype=qdisk"),

@@ -6,11 +6,8 @@ use fuzzing::{Fuzzer, Rng, mutate};
 
 use super::{Config, parse_all};
 
-const SAMPLES: [&str; 3] = [
-    include_str!("samples/xen-tools.cfg"),
-    include_str!("samples/crlf.cfg"),
-    include_str!("samples/keys.cfg"),
-];
+const SAMPLES: [&str; 3] =
+    [include_str!("samples/xen-tools.cfg"), include_str!("samples/crlf.cfg"), include_str!("samples/keys.cfg")];
 
 fn disk(rng: &mut Rng) -> String {
     const PARTS: [&str; 16] = [
@@ -31,10 +28,7 @@ fn disk(rng: &mut Rng) -> String {
         "devtype=disk",
         "script=x",
     ];
-    (0..1 + rng.below(5))
-        .map(|_| *rng.pick(&PARTS))
-        .collect::<Vec<_>>()
-        .join(",")
+    (0..1 + rng.below(5)).map(|_| *rng.pick(&PARTS)).collect::<Vec<_>>().join(",")
 }
 
 fn vif(rng: &mut Rng) -> String {
@@ -52,10 +46,7 @@ fn vif(rng: &mut Rng) -> String {
         "model=e1000",
         "type=vif",
     ];
-    (0..rng.below(5))
-        .map(|_| *rng.pick(&PARTS))
-        .collect::<Vec<_>>()
-        .join(", ")
+    (0..rng.below(5)).map(|_| *rng.pick(&PARTS)).collect::<Vec<_>>().join(", ")
 }
 
 fn rate(rng: &mut Rng) -> String {
@@ -70,9 +61,8 @@ fn rate(rng: &mut Rng) -> String {
 }
 
 fn text(rng: &mut Rng) -> String {
-    const PARTS: [&str; 14] = [
-        "a", " ", "\\\"", "\\\\", "\\n", "é", "#", ";", "=", "\\x41", "\\101", "/", "quiet", "\\t",
-    ];
+    const PARTS: [&str; 14] =
+        ["a", " ", "\\\"", "\\\\", "\\n", "é", "#", ";", "=", "\\x41", "\\101", "/", "quiet", "\\t"];
     (0..rng.below(8)).map(|_| *rng.pick(&PARTS)).collect()
 }
 
@@ -86,127 +76,40 @@ fn number(rng: &mut Rng) -> String {
 }
 
 fn setting(rng: &mut Rng) -> String {
-    let action = [
-        "destroy",
-        "restart",
-        "preserve",
-        "rename-restart",
-        "coredump-destroy",
-        "x",
-    ];
-    let cpus = [
-        "all",
-        "0-3",
-        "1",
-        "0,^2",
-        "all,^0",
-        "3-1",
-        "^1",
-        "0-99999999999",
-        "4294967295",
-        "nodes:0",
-    ];
+    let action = ["destroy", "restart", "preserve", "rename-restart", "coredump-destroy", "x"];
+    let cpus = ["all", "0-3", "1", "0,^2", "all,^0", "3-1", "^1", "0-99999999999", "4294967295", "nodes:0"];
     let list = |items: Vec<String>| format!("[ {} ]", items.join(" ,\n "));
     let (key, value) = match rng.below(18) {
-        0 => (
-            "name",
-            format!("'{}'", rng.pick(&["g", "a/b", "12", "x.y", ""])),
-        ),
+        0 => ("name", format!("'{}'", rng.pick(&["g", "a/b", "12", "x.y", ""]))),
         1 => ("uuid", "'01234567-89ab-cdef-0123-456789abcdef'".into()),
         2 => ("kernel", format!("\"/{}\"", text(rng))),
         3 => ("ramdisk", format!("\"{}\"", text(rng))),
-        4 => (
-            *rng.pick(&["extra", "cmdline", "root"]),
-            format!("\"{}\"", text(rng)),
-        ),
+        4 => (*rng.pick(&["extra", "cmdline", "root"]), format!("\"{}\"", text(rng))),
         5 => (*rng.pick(&["memory", "maxmem"]), number(rng)),
-        6 => (
-            *rng.pick(&["vcpus", "maxvcpus", "cpu_weight", "cap"]),
-            number(rng),
-        ),
+        6 => (*rng.pick(&["vcpus", "maxvcpus", "cpu_weight", "cap"]), number(rng)),
         7 => ("cpus", format!("\"{}\"", rng.pick(&cpus))),
-        8 => (
-            "cpus",
-            list(
-                (0..rng.below(4))
-                    .map(|_| format!("'{}'", rng.pick(&cpus)))
-                    .collect(),
-            ),
-        ),
-        9 | 10 => (
-            "disk",
-            list(
-                (0..rng.below(3))
-                    .map(|_| format!("'{}'", disk(rng)))
-                    .collect(),
-            ),
-        ),
-        11 => (
-            "vif",
-            list(
-                (0..rng.below(3))
-                    .map(|_| format!("'{}'", vif(rng)))
-                    .collect(),
-            ),
-        ),
+        8 => ("cpus", list((0..rng.below(4)).map(|_| format!("'{}'", rng.pick(&cpus))).collect())),
+        9 | 10 => ("disk", list((0..rng.below(3)).map(|_| format!("'{}'", disk(rng))).collect())),
+        11 => ("vif", list((0..rng.below(3)).map(|_| format!("'{}'", vif(rng))).collect())),
         12 => ("vif", list(vec![format!("'{}'", rate(rng))])),
-        13 => (
-            *rng.pick(&["on_crash", "on_reboot", "on_poweroff", "on_watchdog"]),
-            format!("'{}'", rng.pick(&action)),
-        ),
-        14 => (
-            *rng.pick(&[
-                "pci",
-                "bootloader",
-                "type",
-                "builder",
-                "vnc",
-                "vfb",
-                "boot",
-                "frobnicate",
-            ]),
-            number(rng),
-        ),
-        15 => (
-            *rng.pick(&["type", "builder"]),
-            format!("'{}'", rng.pick(&["pv", "linux", "hvm", "generic"])),
-        ),
+        13 => (*rng.pick(&["on_crash", "on_reboot", "on_poweroff", "on_watchdog"]), format!("'{}'", rng.pick(&action))),
+        14 => (*rng.pick(&["pci", "bootloader", "type", "builder", "vnc", "vfb", "boot", "frobnicate"]), number(rng)),
+        15 => (*rng.pick(&["type", "builder"]), format!("'{}'", rng.pick(&["pv", "linux", "hvm", "generic"]))),
         16 => ("# a comment = ", text(rng)),
         _ => ("vif", "[ '' ]".into()),
     };
     let equals = *rng.pick(&["=", " = ", " += ", "= \t"]);
-    format!(
-        "{key}{equals}{value}{}",
-        rng.pick(&["\n", "\n", "\r\n", ";", " # x\n"])
-    )
+    format!("{key}{equals}{value}{}", rng.pick(&["\n", "\n", "\r\n", ";", " # x\n"]))
 }
 
 /// What holds of every configuration that is taken.
 fn check(config: &Config, text: &str) {
     assert!(super::check_name(&config.name).is_ok());
-    assert!(
-        config.memory >= 1
-            && config.memory <= config.max_memory
-            && config.max_memory <= super::MAX_MEMORY
-    );
-    assert!(
-        config.vcpus >= 1
-            && config.vcpus <= config.max_vcpus
-            && u64::from(config.max_vcpus) <= super::MAX_VCPUS
-    );
-    assert!(
-        config.weight != Some(0)
-            && !config.cmdline.contains('\0')
-            && config.cmdline.len() <= text.len()
-    );
+    assert!(config.memory >= 1 && config.memory <= config.max_memory && config.max_memory <= super::MAX_MEMORY);
+    assert!(config.vcpus >= 1 && config.vcpus <= config.max_vcpus && u64::from(config.max_vcpus) <= super::MAX_VCPUS);
+    assert!(config.weight != Some(0) && !config.cmdline.contains('\0') && config.cmdline.len() <= text.len());
     for (n, disk) in config.disks.iter().enumerate() {
-        assert!(
-            config
-                .disks
-                .iter()
-                .skip(n + 1)
-                .all(|other| other.vdev.number() != disk.vdev.number())
-        );
+        assert!(config.disks.iter().skip(n + 1).all(|other| other.vdev.number() != disk.vdev.number()));
     }
     // What `dom config` shows is read back as the same.
     let shown = config.to_string();
@@ -243,11 +146,7 @@ fn fuzz_xl_cfg() {
             mutate(rng, &mut bytes, &SAMPLES.map(str::as_bytes));
             file = String::from_utf8_lossy(&bytes).into_owned();
         }
-        let overrides: Vec<String> = if rng.one_in(5) {
-            vec![setting(rng).trim_end().to_owned()]
-        } else {
-            vec![]
-        };
+        let overrides: Vec<String> = if rng.one_in(5) { vec![setting(rng).trim_end().to_owned()] } else { vec![] };
         match parse_all("g.cfg", &file, &overrides) {
             Ok((config, _)) => {
                 check(&config, &(file + &overrides.concat()));
@@ -255,15 +154,8 @@ fn fuzz_xl_cfg() {
             }
             Err(error) => {
                 let lines = file.split('\n').count();
-                assert!(
-                    error.place.line <= lines,
-                    "line {} of {lines}: {error}",
-                    error.place.line
-                );
-                assert!(
-                    !error.what.is_empty()
-                        && error.what.len() < file.len() + overrides.concat().len() + 400
-                );
+                assert!(error.place.line <= lines, "line {} of {lines}: {error}", error.place.line);
+                assert!(!error.what.is_empty() && error.what.len() < file.len() + overrides.concat().len() + 400);
                 false
             }
         }

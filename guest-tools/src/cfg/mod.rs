@@ -137,8 +137,7 @@ const IGNORED: &[&str] = &[
 ];
 
 /// What stands in for a boot loader that runs in dom0.
-const GRUB: &str =
-    "kernel = \"/usr/lib/grub-xen/grub-x86_64-xen.bin\" boots from the guest's own disk instead";
+const GRUB: &str = "kernel = \"/usr/lib/grub-xen/grub-x86_64-xen.bin\" boots from the guest's own disk instead";
 
 /// What happens when a domain has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,10 +220,7 @@ pub enum LoadError {
 /// Reads a configuration file; `overrides` are `key=value` words that come after it. What of it is not heeded is told on
 /// stderr.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Config, LoadError> {
-    let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
     let text = String::from_utf8(bytes).map_err(|_| LoadError::NotText(path.to_owned()))?;
     let (config, warnings) = parse_all(&path.display().to_string(), &text, overrides)?;
     for warning in warnings {
@@ -234,26 +230,15 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Config, LoadError> {
 }
 
 /// The configuration, and what of the text it does not heed.
-fn parse_all(
-    file: &str,
-    text: &str,
-    overrides: &[String],
-) -> Result<(Config, Vec<String>), ConfigError> {
+fn parse_all(file: &str, text: &str, overrides: &[String]) -> Result<(Config, Vec<String>), ConfigError> {
     let mut settings = syntax::parse(file, text)?;
     for text in overrides {
         settings.push(syntax::parse_override(text)?);
     }
-    let whole = Place {
-        file: file.into(),
-        line: 0,
-    };
+    let whole = Place { file: file.into(), line: 0 };
     // The last one of several with the same name counts.
-    Settings {
-        map: settings.into_iter().map(|s| (s.key.clone(), s)).collect(),
-        whole,
-        warnings: Vec::new(),
-    }
-    .into_config()
+    Settings { map: settings.into_iter().map(|s| (s.key.clone(), s)).collect(), whole, warnings: Vec::new() }
+        .into_config()
 }
 
 /// Can a domain have this name? The error says why not.
@@ -281,10 +266,7 @@ struct Settings {
 }
 
 fn error<T>(place: &Place, what: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError {
-        place: place.clone(),
-        what: what.into(),
-    })
+    Err(ConfigError { place: place.clone(), what: what.into() })
 }
 
 impl Settings {
@@ -295,29 +277,17 @@ impl Settings {
             if let Some(Setting { key, place, .. }) = self.map.get("bootloader") {
                 return error(place, format!("not supported: {key}; {GRUB}"));
             }
-            return error(
-                &self.whole,
-                "there is no `kernel` in it; add a line like kernel = \"/boot/vmlinuz\"",
-            );
+            return error(&self.whole, "there is no `kernel` in it; add a line like kernel = \"/boot/vmlinuz\"");
         };
-        let ramdisk = self
-            .text("ramdisk")?
-            .filter(|r| !r.is_empty())
-            .map(PathBuf::from);
+        let ramdisk = self.text("ramdisk")?.filter(|r| !r.is_empty()).map(PathBuf::from);
         let cmdline = self.cmdline()?;
         let memory = self.number("memory", 1..=MAX_MEMORY)?;
         let max_memory = self.number("maxmem", 1..=MAX_MEMORY)?;
         let Some(memory) = memory.or(max_memory) else {
-            return error(
-                &self.whole,
-                "there is no `memory` in it; add a line like memory = 256 (MiB)",
-            );
+            return error(&self.whole, "there is no `memory` in it; add a line like memory = 256 (MiB)");
         };
         let vcpus = self.number("vcpus", 1..=MAX_VCPUS)?;
-        let max_vcpus = self
-            .number("maxvcpus", 1..=MAX_VCPUS)?
-            .or(vcpus)
-            .unwrap_or(1);
+        let max_vcpus = self.number("maxvcpus", 1..=MAX_VCPUS)?.or(vcpus).unwrap_or(1);
         let vcpus = vcpus.unwrap_or(max_vcpus);
         let uuid = self.uuid()?;
         let disks = self.disks()?;
@@ -336,9 +306,7 @@ impl Settings {
             max_vcpus: max_vcpus as u32,
             cpus: self.cpus("cpus")?,
             cpus_soft: self.cpus("cpus_soft")?,
-            weight: self
-                .number("cpu_weight", 1..=65535)?
-                .map(|weight| weight as u16),
+            weight: self.number("cpu_weight", 1..=65535)?.map(|weight| weight as u16),
             cap: self.number("cap", 0..=65535)?.map(|cap| cap as u16),
             disks,
             networks,
@@ -348,19 +316,10 @@ impl Settings {
             on_watchdog: self.action("on_watchdog")?.unwrap_or(Action::Destroy),
         };
         if config.max_memory < config.memory {
-            return error(
-                &self.whole,
-                format!(
-                    "`maxmem` ({}) is less than `memory` ({memory})",
-                    config.max_memory
-                ),
-            );
+            return error(&self.whole, format!("`maxmem` ({}) is less than `memory` ({memory})", config.max_memory));
         }
         if config.max_vcpus < config.vcpus {
-            return error(
-                &self.whole,
-                format!("`maxvcpus` ({max_vcpus}) is less than `vcpus` ({vcpus})"),
-            );
+            return error(&self.whole, format!("`maxvcpus` ({max_vcpus}) is less than `vcpus` ({vcpus})"));
         }
         self.check_rest()?;
         Ok((config, self.warnings))
@@ -373,21 +332,12 @@ impl Settings {
     fn text(&mut self, key: &str) -> Result<Option<String>, ConfigError> {
         match self.take(key) {
             None => Ok(None),
-            Some(Setting {
-                value: Value::Text(text),
-                ..
-            }) => Ok(Some(text)),
-            Some(Setting { place, .. }) => {
-                error(&place, format!("`{key}` must be a string in quotes"))
-            }
+            Some(Setting { value: Value::Text(text), .. }) => Ok(Some(text)),
+            Some(Setting { place, .. }) => error(&place, format!("`{key}` must be a string in quotes")),
         }
     }
 
-    fn number(
-        &mut self,
-        key: &str,
-        range: std::ops::RangeInclusive<u64>,
-    ) -> Result<Option<u64>, ConfigError> {
+    fn number(&mut self, key: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, ConfigError> {
         let Some(Setting { value, place, .. }) = self.take(key) else {
             return Ok(None);
         };
@@ -399,14 +349,9 @@ impl Settings {
         };
         match number {
             Some(number) if range.contains(&number) => Ok(Some(number)),
-            Some(number) => error(
-                &place,
-                format!(
-                    "`{key}` is {number} and may be {} to {}",
-                    range.start(),
-                    range.end()
-                ),
-            ),
+            Some(number) => {
+                error(&place, format!("`{key}` is {number} and may be {} to {}", range.start(), range.end()))
+            }
             None => error(&place, format!("`{key}` must be a number")),
         }
     }
@@ -421,23 +366,14 @@ impl Settings {
             Value::Text(text) if text.is_empty() => Vec::new(),
             text @ Value::Text(_) => vec![text],
             Value::Number(_) => {
-                return error(
-                    &place,
-                    format!("`{key}` must be a list of strings: {key} = [ \"...\" ]"),
-                );
+                return error(&place, format!("`{key}` must be a list of strings: {key} = [ \"...\" ]"));
             }
         };
         let text = |value| match value {
             Value::Text(text) => Ok(text),
-            _ => error(
-                &place,
-                format!("the list of `{key}` must hold strings in quotes"),
-            ),
+            _ => error(&place, format!("the list of `{key}` must hold strings in quotes")),
         };
-        Ok((
-            values.into_iter().map(text).collect::<Result<_, _>>()?,
-            place,
-        ))
+        Ok((values.into_iter().map(text).collect::<Result<_, _>>()?, place))
     }
 
     /// `cpus = "0-3"` for all vCPUs, or a list with an entry for each; `cpus_soft` likewise.
@@ -446,22 +382,16 @@ impl Settings {
             return Ok(Pinning::None);
         };
         let cpus = |value| match value {
-            Value::Text(text) => {
-                Cpus::parse(&text).or_else(|what| error(&place, format!("`{key}`: {what}")))
+            Value::Text(text) => Cpus::parse(&text).or_else(|what| error(&place, format!("`{key}`: {what}"))),
+            Value::Number(cpu) => {
+                Cpus::parse(&cpu.to_string()).or_else(|what| error(&place, format!("`{key}`: {what}")))
             }
-            Value::Number(cpu) => Cpus::parse(&cpu.to_string())
-                .or_else(|what| error(&place, format!("`{key}`: {what}"))),
-            Value::List(_) => error(
-                &place,
-                format!("`{key}` must be a string such as \"0-3\", or a list of such"),
-            ),
+            Value::List(_) => error(&place, format!("`{key}` must be a string such as \"0-3\", or a list of such")),
         };
         match value {
             Value::Text(text) if text.is_empty() => Ok(Pinning::None),
             Value::List(list) if list.is_empty() => Ok(Pinning::None),
-            Value::List(list) => Ok(Pinning::Each(
-                list.into_iter().map(cpus).collect::<Result<_, _>>()?,
-            )),
+            Value::List(list) => Ok(Pinning::Each(list.into_iter().map(cpus).collect::<Result<_, _>>()?)),
             value => Ok(Pinning::All(cpus(value)?)),
         }
     }
@@ -470,8 +400,7 @@ impl Settings {
         let (texts, place) = self.texts("disk")?;
         let mut disks: Vec<Disk> = Vec::new();
         for text in texts {
-            let disk = Disk::parse(&text)
-                .or_else(|what| error(&place, format!("the disk '{text}': {what}")))?;
+            let disk = Disk::parse(&text).or_else(|what| error(&place, format!("the disk '{text}': {what}")))?;
             if let Some(other) = disks.iter().find(|other| other.vdev.same_place(&disk.vdev)) {
                 let what = format!(
                     "the disk '{text}': `{}` is there already as `{}`; Linux shows both as the same",
@@ -488,16 +417,11 @@ impl Settings {
         let (texts, place) = self.texts("vif")?;
         let mut networks: Vec<Network> = Vec::new();
         for (number, text) in texts.into_iter().enumerate() {
-            let mut network = Network::parse(&text)
-                .or_else(|what| error(&place, format!("the vif '{text}': {what}")))?;
-            let mac = *network
-                .mac
-                .get_or_insert_with(|| Mac::of(name, number as u32));
+            let mut network =
+                Network::parse(&text).or_else(|what| error(&place, format!("the vif '{text}': {what}")))?;
+            let mac = *network.mac.get_or_insert_with(|| Mac::of(name, number as u32));
             if networks.iter().any(|other| other.mac == Some(mac)) {
-                return error(
-                    &place,
-                    format!("the vif '{text}': another one has the MAC address {mac}, too"),
-                );
+                return error(&place, format!("the vif '{text}': another one has the MAC address {mac}, too"));
             }
             networks.push(network);
         }
@@ -507,10 +431,7 @@ impl Settings {
     fn name(&mut self) -> Result<String, ConfigError> {
         let place = self.map.get("name").map(|setting| setting.place.clone());
         let (Some(name), Some(place)) = (self.text("name")?, place) else {
-            return error(
-                &self.whole,
-                "there is no `name` in it; add a line like name = \"demo\"",
-            );
+            return error(&self.whole, "there is no `name` in it; add a line like name = \"demo\"");
         };
         check_name(&name).or_else(|what| error(&place, what))?;
         Ok(name)
@@ -522,14 +443,8 @@ impl Settings {
         if let Some(cmdline) = self.text("cmdline")? {
             return Ok(cmdline);
         }
-        let root = root
-            .filter(|root| !root.is_empty())
-            .map(|root| format!("root={root}"));
-        Ok([root, extra]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(" "))
+        let root = root.filter(|root| !root.is_empty()).map(|root| format!("root={root}"));
+        Ok([root, extra].into_iter().flatten().collect::<Vec<_>>().join(" "))
     }
 
     fn uuid(&mut self) -> Result<Option<[u8; 16]>, ConfigError> {
@@ -539,10 +454,7 @@ impl Settings {
         };
         match crate::output::parse_uuid(&text) {
             Some(uuid) => Ok(Some(uuid)),
-            None => error(
-                &place,
-                format!("the uuid `{text}` must look like 01234567-89ab-cdef-0123-456789abcdef"),
-            ),
+            None => error(&place, format!("the uuid `{text}` must look like 01234567-89ab-cdef-0123-456789abcdef")),
         }
     }
 
@@ -557,27 +469,14 @@ impl Settings {
             "preserve" => Ok(Some(Action::Preserve)),
             "rename-restart" => Ok(Some(Action::RenameRestart)),
             "coredump-destroy" | "coredump-restart" => {
-                self.warnings.push(format!(
-                    "{place}: {key} = \"{text}\" is heeded without the core dump"
-                ));
-                Ok(Some(if text == "coredump-destroy" {
-                    Action::Destroy
-                } else {
-                    Action::Restart
-                }))
+                self.warnings.push(format!("{place}: {key} = \"{text}\" is heeded without the core dump"));
+                Ok(Some(if text == "coredump-destroy" { Action::Destroy } else { Action::Restart }))
             }
             "soft-reset" => error(
                 &place,
-                format!(
-                    "not supported: {key} = \"{text}\"; there are destroy, restart, rename-restart and preserve"
-                ),
+                format!("not supported: {key} = \"{text}\"; there are destroy, restart, rename-restart and preserve"),
             ),
-            _ => error(
-                &place,
-                format!(
-                    "`{key}` is `{text}` and may be destroy, restart, rename-restart or preserve"
-                ),
-            ),
+            _ => error(&place, format!("`{key}` is `{text}` and may be destroy, restart, rename-restart or preserve")),
         }
     }
 
@@ -591,9 +490,7 @@ impl Settings {
             {
                 return error(
                     &place,
-                    format!(
-                        "not supported: {key} = \"{kind}\"; only PV guests can be started (type = \"pv\")"
-                    ),
+                    format!("not supported: {key} = \"{kind}\"; only PV guests can be started (type = \"pv\")"),
                 );
             }
         }
@@ -607,32 +504,21 @@ impl Settings {
         left.sort_by_key(|setting| (setting.place.line == 0, setting.place.line));
         let mut warnings = Vec::new();
         for Setting { key, value, place } in left {
-            let known = REFUSED.contains(&key.as_str())
-                || IGNORED.contains(&key.as_str())
-                || key.starts_with("bootloader");
+            let known =
+                REFUSED.contains(&key.as_str()) || IGNORED.contains(&key.as_str()) || key.starts_with("bootloader");
             if known && value.is_nothing() {
                 continue;
             }
             if key.starts_with("bootloader") {
                 return error(place, format!("not supported: {key}; {GRUB}"));
             } else if REFUSED.contains(&key.as_str()) {
-                return error(
-                    place,
-                    format!("not supported: {key}; take it out to start the domain without it"),
-                );
+                return error(place, format!("not supported: {key}; take it out to start the domain without it"));
             } else if known {
-                warnings.push(format!(
-                    "{place}: `{key}` is not heeded: it does nothing for a PV guest here"
-                ));
+                warnings.push(format!("{place}: `{key}` is not heeded: it does nothing for a PV guest here"));
             } else if let Some(meant) = nearest(key) {
-                return error(
-                    place,
-                    format!("unknown setting `{key}`; is `{meant}` meant?"),
-                );
+                return error(place, format!("unknown setting `{key}`; is `{meant}` meant?"));
             } else {
-                warnings.push(format!(
-                    "{place}: `{key}` is not heeded: no such setting is known"
-                ));
+                warnings.push(format!("{place}: `{key}` is not heeded: no such setting is known"));
             }
         }
         self.warnings.extend(warnings);
@@ -667,12 +553,7 @@ fn nearest(key: &str) -> Option<&'static str> {
         "cpu_weight",
         "cap",
     ];
-    KNOWN
-        .iter()
-        .map(|known| (distance(key, known), *known))
-        .filter(|(d, _)| *d <= 2)
-        .min()
-        .map(|(_, known)| known)
+    KNOWN.iter().map(|known| (distance(key, known), *known)).filter(|(d, _)| *d <= 2).min().map(|(_, known)| known)
 }
 
 /// Letters to change, add or take away to make one word the other.
@@ -682,9 +563,7 @@ fn distance(one: &str, other: &str) -> usize {
         let mut diagonal = i;
         let mut left = i + 1;
         for (cell, b) in row.iter_mut().skip(1).zip(other.chars()) {
-            let value = (diagonal + usize::from(a != b))
-                .min(left + 1)
-                .min(*cell + 1);
+            let value = (diagonal + usize::from(a != b)).min(left + 1).min(*cell + 1);
             diagonal = std::mem::replace(cell, value);
             left = value;
         }

@@ -51,14 +51,10 @@ impl Mac {
         };
         let bytes: Option<Vec<u8>> = parts.iter().map(byte).collect();
         let Some(Ok(bytes)) = bytes.map(<[u8; 6]>::try_from) else {
-            return Err(format!(
-                "`{text}` is no MAC address; it must look like 00:16:3e:01:02:03"
-            ));
+            return Err(format!("`{text}` is no MAC address; it must look like 00:16:3e:01:02:03"));
         };
         if bytes[0] & 1 != 0 {
-            return Err(format!(
-                "the MAC address {text} is a multicast one: its first byte must be even"
-            ));
+            return Err(format!("the MAC address {text} is a multicast one: its first byte must be even"));
         }
         Ok(Mac(bytes))
     }
@@ -71,9 +67,7 @@ impl Mac {
             .bytes()
             .chain([0])
             .chain(number.to_le_bytes())
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let folded = hash ^ hash >> 24 ^ hash >> 48;
         let [a, b, c, ..] = folded.to_le_bytes();
         Mac([0x00, 0x16, 0x3e, a, b, c])
@@ -125,20 +119,11 @@ impl Rate {
                 "s" => 1_000_000,
                 _ => return None,
             };
-            let interval_us = value
-                .parse::<u32>()
-                .ok()?
-                .checked_mul(factor)
-                .filter(|us| *us > 0)?;
+            let interval_us = value.parse::<u32>().ok()?.checked_mul(factor).filter(|us| *us > 0)?;
             let bytes = u128::from(per_second) * u128::from(interval_us) / 1_000_000;
-            Some(Rate {
-                bytes: u32::try_from(bytes).ok().filter(|bytes| *bytes > 0)?,
-                interval_us,
-            })
+            Some(Rate { bytes: u32::try_from(bytes).ok().filter(|bytes| *bytes > 0)?, interval_us })
         };
-        read().ok_or_else(|| {
-            format!("the rate `{text}` must look like 10Mb/s, 250KB/s or 1MB/s@20ms")
-        })
+        read().ok_or_else(|| format!("the rate `{text}` must look like 10Mb/s, 250KB/s or 1MB/s@20ms"))
     }
 }
 
@@ -150,12 +135,7 @@ fn digits(text: &str) -> usize {
 /// Can an interface have this name?
 pub fn check_interface(name: &str) -> Result<(), String> {
     let usable = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
-    if name.is_empty()
-        || name.len() > MAX_INTERFACE
-        || !name.chars().all(usable)
-        || name == "."
-        || name == ".."
-    {
+    if name.is_empty() || name.len() > MAX_INTERFACE || !name.chars().all(usable) || name == "." || name == ".." {
         return Err(format!(
             "`{name}` is no interface's name: 1 to {MAX_INTERFACE} characters, none of them a blank, / or :"
         ));
@@ -174,15 +154,9 @@ impl Network {
             rate: None,
             mtu: None,
         };
-        for word in text
-            .split(',')
-            .map(str::trim)
-            .filter(|word| !word.is_empty())
-        {
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             let Some((key, value)) = word.split_once('=') else {
-                return Err(format!(
-                    "`{word}` is no key=value, such as bridge={DEFAULT_BRIDGE}"
-                ));
+                return Err(format!("`{word}` is no key=value, such as bridge={DEFAULT_BRIDGE}"));
             };
             network.named(key.trim(), value.trim())?;
         }
@@ -203,39 +177,26 @@ impl Network {
             ("ip", _) => {
                 let address = |word: &str| {
                     let bare = word.split_once('/').map_or(word, |(address, _)| address);
-                    bare.parse()
-                        .map_err(|_| format!("`{word}` is no IP address"))
+                    bare.parse().map_err(|_| format!("`{word}` is no IP address"))
                 };
-                self.ip = value
-                    .split_whitespace()
-                    .map(address)
-                    .collect::<Result<_, _>>()?;
+                self.ip = value.split_whitespace().map(address).collect::<Result<_, _>>()?;
             }
             ("rate", _) => self.rate = Some(Rate::parse(value)?),
             ("mtu", _) => {
                 let mtu = value.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
-                self.mtu =
-                    Some(mtu.ok_or_else(|| format!("`mtu` is `{value}` and may be 68 to 65535"))?);
+                self.mtu = Some(mtu.ok_or_else(|| format!("`mtu` is `{value}` and may be 68 to 65535"))?);
             }
             // xl's default script does what is done here anyhow; and what is said of emulated cards does not matter to PV.
-            ("script", "vif-bridge" | "/etc/xen/scripts/vif-bridge")
-            | ("type", "vif" | "netfront")
-            | ("model", _) => {}
+            ("script", "vif-bridge" | "/etc/xen/scripts/vif-bridge") | ("type", "vif" | "netfront") | ("model", _) => {}
             ("backend", "0" | "Domain-0") | ("devid", _) => {}
             ("script", _) => {
-                return Err(format!(
-                    "not supported: script={value}; vif-bridge's work is done without a script"
-                ));
+                return Err(format!("not supported: script={value}; vif-bridge's work is done without a script"));
             }
             ("type", _) => {
-                return Err(format!(
-                    "not supported: type={value}; PV guests have type=vif"
-                ));
+                return Err(format!("not supported: type={value}; PV guests have type=vif"));
             }
             ("backend", _) => {
-                return Err(format!(
-                    "not supported: backend={value}; networks come from dom0 only"
-                ));
+                return Err(format!("not supported: backend={value}; networks come from dom0 only"));
             }
             ("gatewaydev" | "netdev" | "trusted" | "forwarddev" | "vlan", _) => {
                 return Err(format!("not supported: `{key}`; take it out"));
@@ -244,9 +205,7 @@ impl Network {
                 return Err(format!("not supported: `{key}`; take it out"));
             }
             _ => {
-                return Err(format!(
-                    "unknown key `{key}`; there are mac, bridge, ip, vifname, rate, mtu and script"
-                ));
+                return Err(format!("unknown key `{key}`; there are mac, bridge, ip, vifname, rate, mtu and script"));
             }
         }
         Ok(())
@@ -271,17 +230,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(all.mac.unwrap().to_string(), "00:16:3e:aa:bb:01");
-        assert_eq!(
-            all.ip,
-            [
-                "10.0.0.2".parse::<IpAddr>().unwrap(),
-                "fd00::2".parse().unwrap()
-            ]
-        );
-        assert_eq!(
-            (all.bridge.as_str(), all.interface.as_deref(), all.mtu),
-            ("br0", Some("web"), Some(9000))
-        );
+        assert_eq!(all.ip, ["10.0.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
+        assert_eq!((all.bridge.as_str(), all.interface.as_deref(), all.mtu), ("br0", Some("web"), Some(9000)));
     }
 
     #[test]
@@ -291,18 +241,9 @@ mod tests {
         assert_eq!(rate("250KB/s"), Some((12_500, 50_000)));
         assert_eq!(rate("1MB/s@20ms"), Some((20_000, 20_000)));
         assert_eq!(rate("1Gb/s@1s"), Some((125_000_000, 1_000_000)));
-        for bad in [
-            "",
-            "10",
-            "10Mb",
-            "Mb/s",
-            "10Xb/s",
-            "10Mb/s@",
-            "10Mb/s@0ms",
-            "1b/s",
-            "99999999999999999999B/s",
-            "10é/s",
-        ] {
+        for bad in
+            ["", "10", "10Mb", "Mb/s", "10Xb/s", "10Mb/s@", "10Mb/s@0ms", "1b/s", "99999999999999999999B/s", "10é/s"]
+        {
             assert_eq!(rate(bad), None, "{bad}");
         }
     }
@@ -330,10 +271,7 @@ mod tests {
             error("mac=01:16:3e:01:02:03"),
             "the MAC address 01:16:3e:01:02:03 is a multicast one: its first byte must be even"
         );
-        assert_eq!(
-            error("bridge"),
-            "`bridge` is no key=value, such as bridge=xenbr0"
-        );
+        assert_eq!(error("bridge"), "`bridge` is no key=value, such as bridge=xenbr0");
         assert_eq!(
             error("bridge=a/b"),
             "`a/b` is no interface's name: 1 to 15 characters, none of them a blank, / or :"
@@ -343,10 +281,7 @@ mod tests {
             error("script=vif-route"),
             "not supported: script=vif-route; vif-bridge's work is done without a script"
         );
-        assert_eq!(
-            error("bridg=x"),
-            "unknown key `bridg`; there are mac, bridge, ip, vifname, rate, mtu and script"
-        );
+        assert_eq!(error("bridg=x"), "unknown key `bridg`; there are mac, bridge, ip, vifname, rate, mtu and script");
         assert_eq!(error("mtu=5"), "`mtu` is `5` and may be 68 to 65535");
     }
 

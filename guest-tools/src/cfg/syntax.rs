@@ -14,11 +14,7 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line == 0 {
-            f.write_str(&self.file)
-        } else {
-            write!(f, "{}:{}", self.file, self.line)
-        }
+        if self.line == 0 { f.write_str(&self.file) } else { write!(f, "{}:{}", self.file, self.line) }
     }
 }
 
@@ -67,13 +63,7 @@ pub struct Setting {
 
 /// Reads a file's text. `file` is for messages.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Setting>, ConfigError> {
-    let mut parser = Parser {
-        rest: text,
-        place: Place {
-            file: file.into(),
-            line: 1,
-        },
-    };
+    let mut parser = Parser { rest: text, place: Place { file: file.into(), line: 1 } };
     let mut settings: Vec<Setting> = Vec::new();
     while parser.next_setting() {
         parser.setting(&mut settings)?;
@@ -84,23 +74,14 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Setting>, ConfigError> {
 /// Reads a `key=value` of the command line. What is neither a number, a string in quotes nor a list is taken as a string, so
 /// that the shell's quotes are enough.
 pub fn parse_override(text: &str) -> Result<Setting, ConfigError> {
-    let place = Place {
-        file: format!("`{text}` on the command line").into(),
-        line: 0,
-    };
-    let error = |what: &str| ConfigError {
-        place: place.clone(),
-        what: what.to_owned(),
-    };
-    let (key, value) = text
-        .split_once('=')
-        .ok_or_else(|| error("is no key=value"))?;
+    let place = Place { file: format!("`{text}` on the command line").into(), line: 0 };
+    let error = |what: &str| ConfigError { place: place.clone(), what: what.to_owned() };
+    let (key, value) = text.split_once('=').ok_or_else(|| error("is no key=value"))?;
     let (key, value) = (key.trim(), value.trim());
     if !is_key(key) {
         return Err(error("has no setting's name before the ="));
     }
-    let quoted =
-        value.starts_with(['"', '\'', '[']) || value.starts_with(|c: char| c.is_ascii_digit());
+    let quoted = value.starts_with(['"', '\'', '[']) || value.starts_with(|c: char| c.is_ascii_digit());
     if quoted
         && let Ok(mut settings) = parse("", text)
         && settings.len() == 1
@@ -111,11 +92,7 @@ pub fn parse_override(text: &str) -> Result<Setting, ConfigError> {
     if value.starts_with(['"', '\'', '[']) {
         return Err(error("has a string or list that does not end"));
     }
-    Ok(Setting {
-        key: key.to_owned(),
-        value: Value::Text(value.to_owned()),
-        place,
-    })
+    Ok(Setting { key: key.to_owned(), value: Value::Text(value.to_owned()), place })
 }
 
 fn is_key(text: &str) -> bool {
@@ -133,10 +110,7 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn error<T>(&self, what: impl Into<String>) -> Result<T, ConfigError> {
-        Err(ConfigError {
-            place: self.place.clone(),
-            what: what.into(),
-        })
+        Err(ConfigError { place: self.place.clone(), what: what.into() })
     }
 
     fn peek(&self) -> Option<char> {
@@ -184,25 +158,13 @@ impl<'a> Parser<'a> {
 
     /// What stands here, for messages.
     fn here(&self) -> String {
-        let word: String = self
-            .rest
-            .chars()
-            .take_while(|c| !c.is_whitespace())
-            .take(20)
-            .collect();
-        if word.is_empty() {
-            "the line ends".into()
-        } else {
-            format!("there is `{word}`")
-        }
+        let word: String = self.rest.chars().take_while(|c| !c.is_whitespace()).take(20).collect();
+        if word.is_empty() { "the line ends".into() } else { format!("there is `{word}`") }
     }
 
     fn setting(&mut self, settings: &mut Vec<Setting>) -> Result<(), ConfigError> {
         let place = self.place.clone();
-        if !self
-            .rest
-            .starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        {
+        if !self.rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
             return self.error(format!("a setting's name is expected, and {}", self.here()));
         }
         let key = self.take_while(in_key).to_owned();
@@ -212,10 +174,7 @@ impl<'a> Parser<'a> {
             self.bump();
         }
         if self.peek() != Some('=') {
-            return self.error(format!(
-                "an = is expected after `{key}`, and {}",
-                self.here()
-            ));
+            return self.error(format!("an = is expected after `{key}`, and {}", self.here()));
         }
         self.bump();
         self.skip(false);
@@ -224,17 +183,10 @@ impl<'a> Parser<'a> {
         match self.peek() {
             None | Some('\n' | ';') => {}
             _ => {
-                return self.error(format!(
-                    "the value of `{key}` has ended, and {}",
-                    self.here()
-                ));
+                return self.error(format!("the value of `{key}` has ended, and {}", self.here()));
             }
         }
-        let value = if append {
-            appended(settings, &key, value).or_else(|what| self.error(what))?
-        } else {
-            value
-        };
+        let value = if append { appended(settings, &key, value).or_else(|what| self.error(what))? } else { value };
         settings.push(Setting { key, value, place });
         Ok(())
     }
@@ -249,15 +201,13 @@ impl<'a> Parser<'a> {
                     Some(digits) => u64::from_str_radix(digits, 16),
                     None => word.parse(),
                 };
-                number.map(Value::Number).or_else(|_| {
-                    self.error(format!("`{word}` is no number that `{key}` could have"))
-                })
+                number
+                    .map(Value::Number)
+                    .or_else(|_| self.error(format!("`{word}` is no number that `{key}` could have")))
             }
             Some(c) if in_key(c) => {
                 let word = self.take_while(|c| !c.is_whitespace() && c != ';' && c != '#');
-                self.error(format!(
-                    "the value of `{key}` needs quotes: {key} = \"{word}\""
-                ))
+                self.error(format!("the value of `{key}` needs quotes: {key} = \"{word}\""))
             }
             _ => self.error(format!(
                 "a value is expected for `{key}`: a number, a string in quotes or a [list], and {}",
@@ -273,10 +223,7 @@ impl<'a> Parser<'a> {
         loop {
             let c = match self.bump() {
                 None | Some('\n') => {
-                    return Err(ConfigError {
-                        place,
-                        what: format!("the string of `{key}` has no closing {quote}"),
-                    });
+                    return Err(ConfigError { place, what: format!("the string of `{key}` has no closing {quote}") });
                 }
                 Some(c) if c == quote => return Ok(text),
                 Some('\\') => self.escape(key, &place)?,
@@ -291,12 +238,8 @@ impl<'a> Parser<'a> {
 
     /// What a backslash and what follows it mean, as xl reads them.
     fn escape(&mut self, key: &str, place: &Place) -> Result<char, ConfigError> {
-        let digits = |radix: u32, most: usize, rest: &str| {
-            rest.chars()
-                .take(most)
-                .take_while(|c| c.is_digit(radix))
-                .count()
-        };
+        let digits =
+            |radix: u32, most: usize, rest: &str| rest.chars().take(most).take_while(|c| c.is_digit(radix)).count();
         let (radix, len) = match self.peek() {
             Some('x') => {
                 self.bump();
@@ -316,9 +259,7 @@ impl<'a> Parser<'a> {
                     c if !c.is_alphanumeric() => Ok(c),
                     c => Err(ConfigError {
                         place: place.clone(),
-                        what: format!(
-                            "the string of `{key}` has an unknown escape \\{c}; write \\\\ for a backslash"
-                        ),
+                        what: format!("the string of `{key}` has an unknown escape \\{c}; write \\\\ for a backslash"),
                     }),
                 };
             }
@@ -326,11 +267,7 @@ impl<'a> Parser<'a> {
         };
         let (number, rest) = self.rest.split_at_checked(len).unwrap_or_default();
         self.rest = rest;
-        match u32::from_str_radix(number, radix)
-            .ok()
-            .filter(|n| (1..128).contains(n))
-            .and_then(char::from_u32)
-        {
+        match u32::from_str_radix(number, radix).ok().filter(|n| (1..128).contains(n)).and_then(char::from_u32) {
             Some(c) => Ok(c),
             None => Err(ConfigError {
                 place: place.clone(),
@@ -350,15 +287,10 @@ impl<'a> Parser<'a> {
             match self.peek() {
                 Some(']') => break,
                 None => {
-                    return Err(ConfigError {
-                        place,
-                        what: format!("the list of `{key}` has no closing ]"),
-                    });
+                    return Err(ConfigError { place, what: format!("the list of `{key}` has no closing ]") });
                 }
                 Some('[') => {
-                    return self.error(format!(
-                        "a list inside of the list of `{key}` makes no sense"
-                    ));
+                    return self.error(format!("a list inside of the list of `{key}` makes no sense"));
                 }
                 _ => values.push(self.value(key)?),
             }
@@ -367,16 +299,10 @@ impl<'a> Parser<'a> {
                 Some(',') => drop(self.bump()),
                 Some(']') => break,
                 None => {
-                    return Err(ConfigError {
-                        place,
-                        what: format!("the list of `{key}` has no closing ]"),
-                    });
+                    return Err(ConfigError { place, what: format!("the list of `{key}` has no closing ]") });
                 }
                 _ => {
-                    return self.error(format!(
-                        "a comma or ] is expected in the list of `{key}`, and {}",
-                        self.here()
-                    ));
+                    return self.error(format!("a comma or ] is expected in the list of `{key}`, and {}", self.here()));
                 }
             }
         }
@@ -388,10 +314,7 @@ impl<'a> Parser<'a> {
 /// `key += value`: what `key` was until now and `value` after it. What it was is taken out of `settings`: were it copied, a file
 /// that says this often would take memory by the square of its length.
 fn appended(settings: &mut Vec<Setting>, key: &str, value: Value) -> Result<Value, String> {
-    let before = settings
-        .iter()
-        .rposition(|setting| setting.key == key)
-        .map(|at| settings.remove(at).value);
+    let before = settings.iter().rposition(|setting| setting.key == key).map(|at| settings.remove(at).value);
     match (before, value) {
         (None, value) => Ok(value),
         (Some(Value::Text(before)), Value::Text(value)) => Ok(Value::Text(before + &value)),
@@ -409,11 +332,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn values(text: &str) -> Vec<(String, Value)> {
-        parse("f", text)
-            .unwrap()
-            .into_iter()
-            .map(|s| (s.key, s.value))
-            .collect()
+        parse("f", text).unwrap().into_iter().map(|s| (s.key, s.value)).collect()
     }
 
     fn error(text: &str) -> String {
@@ -431,10 +350,7 @@ mod tests {
                 ("vcpus".into(), Value::Number(2)),
                 ("memory".into(), Value::Number(256)),
                 ("extra".into(), text_value("a \"b\"")),
-                (
-                    "disk".into(),
-                    Value::List(vec![text_value("phy:/dev/a,xvda,w"), text_value("b")])
-                ),
+                ("disk".into(), Value::List(vec![text_value("phy:/dev/a,xvda,w"), text_value("b")])),
                 ("vif".into(), Value::List(vec![])),
             ]
         );
@@ -442,27 +358,15 @@ mod tests {
 
     #[test]
     fn strings_join_with_plus() {
-        assert_eq!(
-            values("extra = \"a\"\nextra += \" b\"")[0].1,
-            Value::Text("a b".into())
-        );
-        assert_eq!(
-            values("x += [1]\nx += [2]")[0].1,
-            Value::List(vec![Value::Number(1), Value::Number(2)])
-        );
-        assert_eq!(
-            error("x = 1\nx += \"a\""),
-            "/etc/x.cfg:2: += cannot join what `x` was before and this"
-        );
+        assert_eq!(values("extra = \"a\"\nextra += \" b\"")[0].1, Value::Text("a b".into()));
+        assert_eq!(values("x += [1]\nx += [2]")[0].1, Value::List(vec![Value::Number(1), Value::Number(2)]));
+        assert_eq!(error("x = 1\nx += \"a\""), "/etc/x.cfg:2: += cannot join what `x` was before and this");
     }
 
     #[test]
     fn lines_are_counted() {
         let settings = parse("f", "a = [\n1,\n2 ]\n\nb = 'x'").unwrap();
-        assert_eq!(
-            settings.iter().map(|s| s.place.line).collect::<Vec<_>>(),
-            [1, 5]
-        );
+        assert_eq!(settings.iter().map(|s| s.place.line).collect::<Vec<_>>(), [1, 5]);
     }
 
     #[test]
@@ -475,34 +379,16 @@ mod tests {
             error("vcpus ="),
             "/etc/x.cfg:1: a value is expected for `vcpus`: a number, a string in quotes or a [list], and the line ends"
         );
-        assert_eq!(
-            error("vcpus 2"),
-            "/etc/x.cfg:1: an = is expected after `vcpus`, and there is `2`"
-        );
-        assert_eq!(
-            error("= 2"),
-            "/etc/x.cfg:1: a setting's name is expected, and there is `=`"
-        );
-        assert_eq!(
-            error("name = demo # x"),
-            "/etc/x.cfg:1: the value of `name` needs quotes: name = \"demo\""
-        );
-        assert_eq!(
-            error("\nname = \"demo\nvcpus = 1"),
-            "/etc/x.cfg:2: the string of `name` has no closing \""
-        );
-        assert_eq!(
-            error("disk = [ 'a',\n 'b'\n"),
-            "/etc/x.cfg:1: the list of `disk` has no closing ]"
-        );
+        assert_eq!(error("vcpus 2"), "/etc/x.cfg:1: an = is expected after `vcpus`, and there is `2`");
+        assert_eq!(error("= 2"), "/etc/x.cfg:1: a setting's name is expected, and there is `=`");
+        assert_eq!(error("name = demo # x"), "/etc/x.cfg:1: the value of `name` needs quotes: name = \"demo\"");
+        assert_eq!(error("\nname = \"demo\nvcpus = 1"), "/etc/x.cfg:2: the string of `name` has no closing \"");
+        assert_eq!(error("disk = [ 'a',\n 'b'\n"), "/etc/x.cfg:1: the list of `disk` has no closing ]");
         assert_eq!(
             error("disk = [ 'a' 'b' ]"),
             "/etc/x.cfg:1: a comma or ] is expected in the list of `disk`, and there is `'b'`"
         );
-        assert_eq!(
-            error("memory = 12MB"),
-            "/etc/x.cfg:1: `12MB` is no number that `memory` could have"
-        );
+        assert_eq!(error("memory = 12MB"), "/etc/x.cfg:1: `12MB` is no number that `memory` could have");
         assert_eq!(
             error("memory = 99999999999999999999"),
             "/etc/x.cfg:1: `99999999999999999999` is no number that `memory` could have"
@@ -515,60 +401,26 @@ mod tests {
             error("x = '\\q'"),
             "/etc/x.cfg:1: the string of `x` has an unknown escape \\q; write \\\\ for a backslash"
         );
-        assert_eq!(
-            error("disk = [[1]]"),
-            "/etc/x.cfg:1: a list inside of the list of `disk` makes no sense"
-        );
+        assert_eq!(error("disk = [[1]]"), "/etc/x.cfg:1: a list inside of the list of `disk` makes no sense");
     }
 
     #[test]
     fn the_command_line_is_lenient_with_quotes() {
-        let one = |text: &str| {
-            parse_override(text)
-                .map(|s| (s.key, s.value))
-                .map_err(|e| e.to_string())
-        };
+        let one = |text: &str| parse_override(text).map(|s| (s.key, s.value)).map_err(|e| e.to_string());
         assert_eq!(one("memory=256"), Ok(("memory".into(), Value::Number(256))));
-        assert_eq!(
-            one("name=demo"),
-            Ok(("name".into(), Value::Text("demo".into())))
-        );
-        assert_eq!(
-            one("name=\"demo\""),
-            Ok(("name".into(), Value::Text("demo".into())))
-        );
-        assert_eq!(
-            one("extra=console=hvc0 a=b"),
-            Ok(("extra".into(), Value::Text("console=hvc0 a=b".into())))
-        );
-        assert_eq!(
-            one("kernel=6.1/vmlinuz"),
-            Ok(("kernel".into(), Value::Text("6.1/vmlinuz".into())))
-        );
-        assert_eq!(
-            one("disk=['a']"),
-            Ok(("disk".into(), Value::List(vec![Value::Text("a".into())])))
-        );
-        assert_eq!(
-            one("demo"),
-            Err("`demo` on the command line: is no key=value".into())
-        );
-        assert_eq!(
-            one("=1"),
-            Err("`=1` on the command line: has no setting's name before the =".into())
-        );
-        assert_eq!(
-            one("name='a"),
-            Err("`name='a` on the command line: has a string or list that does not end".into())
-        );
+        assert_eq!(one("name=demo"), Ok(("name".into(), Value::Text("demo".into()))));
+        assert_eq!(one("name=\"demo\""), Ok(("name".into(), Value::Text("demo".into()))));
+        assert_eq!(one("extra=console=hvc0 a=b"), Ok(("extra".into(), Value::Text("console=hvc0 a=b".into()))));
+        assert_eq!(one("kernel=6.1/vmlinuz"), Ok(("kernel".into(), Value::Text("6.1/vmlinuz".into()))));
+        assert_eq!(one("disk=['a']"), Ok(("disk".into(), Value::List(vec![Value::Text("a".into())]))));
+        assert_eq!(one("demo"), Err("`demo` on the command line: is no key=value".into()));
+        assert_eq!(one("=1"), Err("`=1` on the command line: has no setting's name before the =".into()));
+        assert_eq!(one("name='a"), Err("`name='a` on the command line: has a string or list that does not end".into()));
     }
 
     #[test]
     fn escapes() {
-        assert_eq!(
-            values(r#"x = "a\tb\\\"\x41\101\'\ ""#)[0].1,
-            Value::Text("a\tb\\\"AA' ".into())
-        );
+        assert_eq!(values(r#"x = "a\tb\\\"\x41\101\'\ ""#)[0].1, Value::Text("a\tb\\\"AA' ".into()));
         assert_eq!(
             error(r"x = '\xzz'"),
             r"/etc/x.cfg:1: the string of `x` has an escape that is no ASCII character; write \\ for a backslash"

@@ -17,11 +17,8 @@ fn parse_address(text: &str) -> Result<(IpAddr, u8)> {
         let most = if address.is_ipv4() { 32 } else { 128 };
         Some((address, bits.parse().ok().filter(|bits| *bits <= most)?))
     };
-    read().with_context(|| {
-        format!(
-            "`{text}` is no address with the bits of its network; it must look like 10.0.0.1/24"
-        )
-    })
+    read()
+        .with_context(|| format!("`{text}` is no address with the bits of its network; it must look like 10.0.0.1/24"))
 }
 
 /// `dom bridge-create`: the whole of it, or nothing.
@@ -29,17 +26,14 @@ pub fn create(name: &str, address: Option<&str>, ports: &[String]) -> Result<()>
     check_interface(name).map_err(|what| anyhow!(what))?;
     let address = address.map(parse_address).transpose()?;
     for port in ports {
-        netlink::index(port)
-            .with_context(|| format!("there is no network interface `{port}` in dom0"))?;
+        netlink::index(port).with_context(|| format!("there is no network interface `{port}` in dom0"))?;
     }
     netlink::create_bridge(name)?;
     let finished = || -> Result<()> {
         if let Some((address, bits)) = address {
             netlink::add_address(name, address, bits)?;
         }
-        ports
-            .iter()
-            .try_for_each(|port| netlink::plug(port, name, None, None))
+        ports.iter().try_for_each(|port| netlink::plug(port, name, None, None))
     };
     finished().inspect_err(|_| {
         // What went wrong first is what counts.
@@ -68,20 +62,12 @@ struct Bridge {
 
 /// `dom bridge-list`.
 pub fn list(json: bool) -> Result<()> {
-    let bridges: Vec<Bridge> = netlink::bridges()
-        .into_iter()
-        .map(|name| Bridge {
-            ports: netlink::ports(&name),
-            name,
-        })
-        .collect();
+    let bridges: Vec<Bridge> =
+        netlink::bridges().into_iter().map(|name| Bridge { ports: netlink::ports(&name), name }).collect();
     if json {
         return output::json(&bridges);
     }
-    let rows = bridges
-        .into_iter()
-        .map(|bridge| vec![bridge.name, bridge.ports.join(" ")])
-        .collect();
+    let rows = bridges.into_iter().map(|bridge| vec![bridge.name, bridge.ports.join(" ")]).collect();
     output::line(&table(&["BRIDGE", "PORTS"], &[], rows));
     Ok(())
 }
@@ -92,28 +78,13 @@ mod tests {
 
     #[test]
     fn addresses() {
-        assert_eq!(
-            parse_address("10.0.0.1/24").unwrap(),
-            ("10.0.0.1".parse().unwrap(), 24)
-        );
-        assert_eq!(
-            parse_address("fd00::1/64").unwrap(),
-            ("fd00::1".parse().unwrap(), 64)
-        );
-        for bad in [
-            "",
-            "10.0.0.1",
-            "10.0.0.1/33",
-            "10.0.0/24",
-            "fd00::1/129",
-            "10.0.0.1/x",
-        ] {
+        assert_eq!(parse_address("10.0.0.1/24").unwrap(), ("10.0.0.1".parse().unwrap(), 24));
+        assert_eq!(parse_address("fd00::1/64").unwrap(), ("fd00::1".parse().unwrap(), 64));
+        for bad in ["", "10.0.0.1", "10.0.0.1/33", "10.0.0/24", "fd00::1/129", "10.0.0.1/x"] {
             let error = parse_address(bad).unwrap_err().to_string();
             assert_eq!(
                 error,
-                format!(
-                    "`{bad}` is no address with the bits of its network; it must look like 10.0.0.1/24"
-                )
+                format!("`{bad}` is no address with the bits of its network; it must look like 10.0.0.1/24")
             );
         }
     }

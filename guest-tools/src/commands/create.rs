@@ -43,27 +43,15 @@ pub fn create(config: &Config, start: Start, json: bool) -> Result<()> {
         return end_of_console(console.attach(&hypervisor, &mut store)?, &config.name);
     }
     if json {
-        return output::json(&Created {
-            name: &config.name,
-            id: ready.domain.0,
-            tty: &ready.tty,
-        });
+        return output::json(&Created { name: &config.name, id: ready.domain.0, tty: &ready.tty });
     }
     let state = if start.paused { "is paused" } else { "runs" };
-    output::line(&format!(
-        "domain `{}` {state}, id {}",
-        config.name, ready.domain
-    ));
+    output::line(&format!("domain `{}` {state}, id {}", config.name, ready.domain));
     Ok(())
 }
 
 /// Makes a domain and lets it run; if one of both fails, nothing of it is left.
-fn make(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    config: &Config,
-    start: Start,
-) -> Result<(Ready, Option<Console>)> {
+fn make(hypervisor: &Hypervisor, store: &mut Store, config: &Config, start: Start) -> Result<(Ready, Option<Console>)> {
     let cancel = Cancel::on_signals()?;
     let ready = build::create(hypervisor, store, config, &cancel)?;
     drop(cancel);
@@ -77,20 +65,11 @@ fn make(
 }
 
 /// Lets a domain that is ready run. The console is opened before that, so that no line of it is lost.
-fn let_go(
-    hypervisor: &Hypervisor,
-    ready: &Ready,
-    config: &Config,
-    start: Start,
-) -> Result<Option<Console>> {
+fn let_go(hypervisor: &Hypervisor, ready: &Ready, config: &Config, start: Start) -> Result<Option<Console>> {
     if start.watch {
         watcher::spawn(ready.domain, config)?;
     }
-    let console = if start.console {
-        Some(Console::open(&ready.tty, ready.domain)?)
-    } else {
-        None
-    };
+    let console = if start.console { Some(Console::open(&ready.tty, ready.domain)?) } else { None };
     if !start.paused {
         hypervisor.unpause_domain(ready.domain)?;
     }
@@ -99,8 +78,12 @@ fn let_go(
 
 /// The configurations in a directory, in the order of their names.
 fn configurations(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(directory)
-        .with_context(|| format!("the directory {} cannot be read; make it and put configurations or links to them there", directory.display()))?;
+    let entries = std::fs::read_dir(directory).with_context(|| {
+        format!(
+            "the directory {} cannot be read; make it and put configurations or links to them there",
+            directory.display()
+        )
+    })?;
     let mut files: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())
@@ -139,30 +122,18 @@ pub fn autostart(directory: &Path, json: bool) -> Result<()> {
                 (None, error) => eprintln!("dom: {}", error.as_deref().unwrap_or(outcome)),
             }
         }
-        all.push(Started {
-            file,
-            name,
-            outcome,
-            error,
-        });
+        all.push(Started { file, name, outcome, error });
     }
     if json {
         output::json(&all)?;
     }
     match all.iter().filter(|started| started.error.is_some()).count() {
         0 => Ok(()),
-        failed => bail!(
-            "{failed} of {} domains could not be started (see above)",
-            all.len()
-        ),
+        failed => bail!("{failed} of {} domains could not be started (see above)", all.len()),
     }
 }
 
-fn start_one(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    file: &Path,
-) -> (Option<String>, Result<&'static str>) {
+fn start_one(hypervisor: &Hypervisor, store: &mut Store, file: &Path) -> (Option<String>, Result<&'static str>) {
     let config = match cfg::load(file, &[]) {
         Ok(config) => config,
         Err(e) => return (None, Err(e.into())),
@@ -173,16 +144,7 @@ fn start_one(
                 return Ok("runs already");
             }
         }
-        make(
-            hypervisor,
-            store,
-            &config,
-            Start {
-                console: false,
-                paused: false,
-                watch: true,
-            },
-        )?;
+        make(hypervisor, store, &config, Start { console: false, paused: false, watch: true })?;
         Ok("runs")
     };
     let result = start();
@@ -191,20 +153,12 @@ fn start_one(
 
 /// `dom console`.
 pub fn show_console(hypervisor: &Hypervisor, store: &mut Store, which: &str) -> Result<()> {
-    let info = super::guest(
-        hypervisor,
-        store,
-        which,
-        "it has no console that could be shown here",
-    )?;
+    let info = super::guest(hypervisor, store, which, "it has no console that could be shown here")?;
     let tty = store
         .read(&format!("{}/console/tty", nodes::root(DomId(info.domain))))?
         .filter(|tty| !tty.is_empty())
         .with_context(|| {
-            format!(
-                "domain `{which}` has no console ({}); is xenconsoled running?",
-                State(info.flags).word()
-            )
+            format!("domain `{which}` has no console ({}); is xenconsoled running?", State(info.flags).word())
         })?;
     let console = Console::open(&tty, DomId(info.domain))?;
     end_of_console(console.attach(hypervisor, store)?, which)
@@ -240,10 +194,6 @@ mod tests {
         assert_eq!(names, ["10-a.cfg", "20-b.cfg"]);
         std::fs::remove_dir_all(&directory).unwrap();
         let error = configurations(&directory).unwrap_err().to_string();
-        assert!(
-            error
-                .ends_with("cannot be read; make it and put configurations or links to them there"),
-            "{error}"
-        );
+        assert!(error.ends_with("cannot be read; make it and put configurations or links to them there"), "{error}");
     }
 }

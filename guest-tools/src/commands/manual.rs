@@ -18,9 +18,7 @@ use crate::xs::Store;
 /// Writes to stdout; a reader that has gone ends it quietly.
 fn print(bytes: &[u8]) -> Result<()> {
     match std::io::stdout().lock().write_all(bytes) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(e).context("stdout cannot be written")
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("stdout cannot be written"),
         _ => Ok(()),
     }
 }
@@ -32,20 +30,16 @@ const NAME_DOMAINS: [&str; 2] = ["domain", "domains"];
 
 /// Answers a shell that asks, and ends the program; otherwise does nothing.
 pub fn complete() {
-    CompleteEnv::with_factory(|| completed(domains))
-        .var(ASKS)
-        .complete();
+    CompleteEnv::with_factory(|| completed(domains)).var(ASKS).complete();
 }
 
 /// The command line with what could stand where a domain is named.
 fn completed(domains: fn() -> Vec<CompletionCandidate>) -> Command {
     CommandLine::command().mut_subcommands(|sub| {
-        sub.mut_args(
-            |argument| match NAME_DOMAINS.contains(&argument.get_id().as_str()) {
-                true => argument.add(ArgValueCandidates::new(domains)),
-                false => argument,
-            },
-        )
+        sub.mut_args(|argument| match NAME_DOMAINS.contains(&argument.get_id().as_str()) {
+            true => argument.add(ArgValueCandidates::new(domains)),
+            false => argument,
+        })
     })
 }
 
@@ -53,13 +47,8 @@ fn completed(domains: fn() -> Vec<CompletionCandidate>) -> Command {
 fn domains() -> Vec<CompletionCandidate> {
     let names = || -> Result<Vec<CompletionCandidate>> {
         let (hypervisor, mut store) = (Hypervisor::open()?, Store::open()?);
-        let names = hypervisor
-            .domains()?
-            .into_iter()
-            .map(|info| find::name(&mut store, DomId(info.domain)));
-        names
-            .map(|name| Ok(CompletionCandidate::new(name?)))
-            .collect()
+        let names = hypervisor.domains()?.into_iter().map(|info| find::name(&mut store, DomId(info.domain)));
+        names.map(|name| Ok(CompletionCandidate::new(name?))).collect()
     };
     names().unwrap_or_default()
 }
@@ -69,9 +58,7 @@ fn registration(shell: Shell) -> Result<Vec<u8>> {
     let shell = shell.to_string();
     let mut script = Vec::new();
     let shells = Shells::builtins();
-    let completer = shells
-        .completer(&shell)
-        .with_context(|| format!("there is no completion for {shell}"))?;
+    let completer = shells.completer(&shell).with_context(|| format!("there is no completion for {shell}"))?;
     completer.write_registration(ASKS, "dom", "dom", "dom", &mut script)?;
     Ok(script)
 }
@@ -130,32 +117,18 @@ fn page() -> Result<Vec<u8>> {
         let usage = sub.clone().render_usage().to_string();
         let usage = usage.trim_start_matches("Usage: ");
         writeln!(page, ".SS {}", escape(usage))?;
-        writeln!(
-            page,
-            "{}.",
-            escape(&sub.get_about().map(ToString::to_string).unwrap_or_default())
-        )?;
-        for argument in sub
-            .get_arguments()
-            .filter(|a| !a.is_global_set() && !a.is_hide_set() && a.get_id() != "help")
-        {
+        writeln!(page, "{}.", escape(&sub.get_about().map(ToString::to_string).unwrap_or_default()))?;
+        for argument in sub.get_arguments().filter(|a| !a.is_global_set() && !a.is_hide_set() && a.get_id() != "help") {
             let mut name = match (argument.get_short(), argument.get_long()) {
                 (Some(short), Some(long)) => format!("-{short}, --{long}"),
                 (None, Some(long)) => format!("--{long}"),
                 _ => argument.get_id().as_str().to_uppercase(),
             };
             let takes_value = argument.get_action().takes_values() && argument.get_long().is_some();
-            if let Some(value) = argument
-                .get_value_names()
-                .and_then(|names| names.first())
-                .filter(|_| takes_value)
-            {
+            if let Some(value) = argument.get_value_names().and_then(|names| names.first()).filter(|_| takes_value) {
                 name.push_str(&format!(" {value}"));
             }
-            let help = argument
-                .get_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
             writeln!(page, ".TP\n\\fB{}\\fR\n{}", escape(&name), escape(&help))?;
         }
     }
@@ -173,11 +146,7 @@ fn command() -> Command {
 /// For roff: a backslash, a hyphen, and what would be a request at a line's begin.
 fn escape(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
-    if text.starts_with(['.', '\'']) {
-        format!("\\&{text}")
-    } else {
-        text
-    }
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
 
 /// `dom man`.
@@ -206,15 +175,8 @@ mod tests {
         let page = String::from_utf8(page().unwrap()).unwrap();
         for sub in command().get_subcommands().filter(|sub| !sub.is_hide_set()) {
             let heading = format!(".SS dom {}", escape(sub.get_name()));
-            assert!(
-                page.lines().any(|line| line.starts_with(&heading)),
-                "{heading}"
-            );
-            assert!(
-                sub.get_about().is_some(),
-                "{} has no description",
-                sub.get_name()
-            );
+            assert!(page.lines().any(|line| line.starts_with(&heading)), "{heading}");
+            assert!(sub.get_about().is_some(), "{} has no description", sub.get_name());
         }
         assert!(page.contains(".SH CONFIGURATION") && !page.contains("watch ID"));
     }
@@ -225,63 +187,35 @@ mod tests {
         let last = words.len() - 1;
         let words = words.iter().map(Into::into).collect();
         let next = clap_complete::engine::complete(&mut command, words, last, None).unwrap();
-        next.iter()
-            .map(|candidate| candidate.get_value().to_string_lossy().into_owned())
-            .collect()
+        next.iter().map(|candidate| candidate.get_value().to_string_lossy().into_owned()).collect()
     }
 
     #[test]
     fn completion_knows_the_commands_and_the_domains() {
         assert_eq!(next(&["dom", "block-a"]), ["block-attach"]);
         assert_eq!(next(&["dom", "pause", "w"]), ["web"]);
-        assert!(
-            next(&["dom", "shutdown", "web", ""]).contains(&"Domain-0".to_owned()),
-            "the second of several"
-        );
+        assert!(next(&["dom", "shutdown", "web", ""]).contains(&"Domain-0".to_owned()), "the second of several");
         assert_eq!(next(&["dom", "vcpu-pin", "--json", "D"]), ["Domain-0"]);
-        assert!(
-            !next(&["dom", "rename", "web", ""]).contains(&"web".to_owned()),
-            "a new name is no domain's"
-        );
-        assert!(
-            !next(&["dom", "create", "w"]).contains(&"web".to_owned()),
-            "a file is no domain"
-        );
+        assert!(!next(&["dom", "rename", "web", ""]).contains(&"web".to_owned()), "a new name is no domain's");
+        assert!(!next(&["dom", "create", "w"]).contains(&"web".to_owned()), "a file is no domain");
     }
 
     /// Every argument that names a domain is completed: one with another id would be forgotten.
     #[test]
     fn what_names_a_domain_is_called_so() {
-        for sub in command().get_subcommands().filter(|sub| {
-            sub.get_about()
-                .is_some_and(|about| about.to_string().contains("domain's"))
-        }) {
-            let named = sub
-                .get_arguments()
-                .any(|argument| NAME_DOMAINS.contains(&argument.get_id().as_str()));
-            assert!(
-                named || ["domid", "create", "watch"].contains(&sub.get_name()),
-                "{}",
-                sub.get_name()
-            );
+        for sub in command()
+            .get_subcommands()
+            .filter(|sub| sub.get_about().is_some_and(|about| about.to_string().contains("domain's")))
+        {
+            let named = sub.get_arguments().any(|argument| NAME_DOMAINS.contains(&argument.get_id().as_str()));
+            assert!(named || ["domid", "create", "watch"].contains(&sub.get_name()), "{}", sub.get_name());
         }
     }
 
     #[test]
     fn each_shell_has_a_script() {
-        for shell in [
-            Shell::Bash,
-            Shell::Zsh,
-            Shell::Fish,
-            Shell::Elvish,
-            Shell::PowerShell,
-        ] {
-            assert!(
-                String::from_utf8(registration(shell).unwrap())
-                    .unwrap()
-                    .contains(ASKS),
-                "{shell}"
-            );
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
+            assert!(String::from_utf8(registration(shell).unwrap()).unwrap().contains(ASKS), "{shell}");
         }
     }
 }

@@ -23,40 +23,26 @@ fn parse_memory(text: &str) -> Result<u64, String> {
     let read = || -> Option<u64> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at_checked(digits)?;
-        let factor = match unit
-            .to_ascii_lowercase()
-            .trim_end_matches("ib")
-            .trim_end_matches('b')
-        {
+        let factor = match unit.to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
             "" | "m" => 1 << 10,
             "k" => 1,
             "g" => 1 << 20,
             "t" => 1 << 30,
             _ => return None,
         };
-        number
-            .parse::<u64>()
-            .ok()?
-            .checked_mul(factor)
-            .filter(|kib| (1024..=1 << 44).contains(kib))
+        number.parse::<u64>().ok()?.checked_mul(factor).filter(|kib| (1024..=1 << 44).contains(kib))
     };
-    read().ok_or_else(|| format!("`{text}` is no amount of memory; it must look like 512 (MiB), 512M or 2G, and be at least 1 MiB"))
+    read().ok_or_else(|| {
+        format!("`{text}` is no amount of memory; it must look like 512 (MiB), 512M or 2G, and be at least 1 MiB")
+    })
 }
 
 fn read_kib(store: &mut Store, domain: DomId, name: &str) -> Result<Option<u64>> {
-    Ok(store
-        .read(&format!("{}/memory/{name}", nodes::root(domain)))?
-        .and_then(|text| text.parse().ok()))
+    Ok(store.read(&format!("{}/memory/{name}", nodes::root(domain)))?.and_then(|text| text.parse().ok()))
 }
 
 /// `dom mem-set`.
-pub fn set(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    which: &str,
-    amount: &str,
-    wait: Wait,
-) -> Result<()> {
+pub fn set(hypervisor: &Hypervisor, store: &mut Store, which: &str, amount: &str, wait: Wait) -> Result<()> {
     let kib = parse_memory(amount).map_err(|what| anyhow!(what))?;
     let info = find::domain(hypervisor, store, which)?;
     super::check_running(&info, which)?;
@@ -88,10 +74,7 @@ pub fn set(
     if kib > now {
         limit(hypervisor)?;
     }
-    store.write(
-        &format!("{}/memory/target", nodes::root(domain)),
-        &kib.to_string(),
-    )?;
+    store.write(&format!("{}/memory/target", nodes::root(domain)), &kib.to_string())?;
     if kib <= now {
         limit(hypervisor)?;
     }
@@ -99,28 +82,14 @@ pub fn set(
     if !wait.wait {
         return Ok(());
     }
-    wait_for(
-        hypervisor,
-        which,
-        domain,
-        kib * 1024 / PAGE_SIZE,
-        wait.timeout,
-    )
+    wait_for(hypervisor, which, domain, kib * 1024 / PAGE_SIZE, wait.timeout)
 }
 
-fn wait_for(
-    hypervisor: &Hypervisor,
-    which: &str,
-    domain: DomId,
-    pages: u64,
-    seconds: u64,
-) -> Result<()> {
+fn wait_for(hypervisor: &Hypervisor, which: &str, domain: DomId, pages: u64, seconds: u64) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let progress = Progress::new();
     loop {
-        let Some(info) = hypervisor.domain_info(domain)? else {
-            bail!("domain `{which}` is gone")
-        };
+        let Some(info) = hypervisor.domain_info(domain)? else { bail!("domain `{which}` is gone") };
         if info.tot_pages.abs_diff(pages) <= NEAR {
             return Ok(());
         }
@@ -131,11 +100,7 @@ fn wait_for(
                 pages / 256
             );
         }
-        progress.step(&format!(
-            "domain `{which}` has {} of {} MiB",
-            info.tot_pages / 256,
-            pages / 256
-        ));
+        progress.step(&format!("domain `{which}` has {} of {} MiB", info.tot_pages / 256, pages / 256));
         std::thread::sleep(LOOK_AGAIN);
     }
 }
@@ -143,12 +108,7 @@ fn wait_for(
 /// `dom mem-max`: the hypervisor's limit, and what the guest's balloon may grow to.
 pub fn max(hypervisor: &Hypervisor, store: &mut Store, which: &str, amount: &str) -> Result<()> {
     let kib = parse_memory(amount).map_err(|what| anyhow!(what))?;
-    let info = super::guest(
-        hypervisor,
-        store,
-        which,
-        "its limit is the hypervisor's option dom0_mem",
-    )?;
+    let info = super::guest(hypervisor, store, which, "its limit is the hypervisor's option dom0_mem")?;
     let domain = DomId(info.domain);
     let target = read_kib(store, domain, "target")?.unwrap_or(info.tot_pages * PAGE_SIZE / 1024);
     if kib < target {
@@ -159,13 +119,8 @@ pub fn max(hypervisor: &Hypervisor, store: &mut Store, which: &str, amount: &str
         );
     }
     hypervisor.set_max_memory(domain, kib + SLACK_KIB)?;
-    store.write(
-        &format!("{}/memory/static-max", nodes::root(domain)),
-        &kib.to_string(),
-    )?;
-    stored::change(&info.handle, |config| {
-        config.max_memory = (kib / 1024).max(config.memory)
-    })
+    store.write(&format!("{}/memory/static-max", nodes::root(domain)), &kib.to_string())?;
+    stored::change(&info.handle, |config| config.max_memory = (kib / 1024).max(config.memory))
 }
 
 #[cfg(test)]
@@ -184,23 +139,8 @@ mod tests {
         ] {
             assert_eq!(parse_memory(text), Ok(kib), "{text}");
         }
-        for bad in [
-            "",
-            "M",
-            "0",
-            "12X",
-            "-5",
-            "1.5G",
-            "99999999999999999999",
-            "1000k",
-            "é",
-        ] {
-            assert!(
-                parse_memory(bad)
-                    .unwrap_err()
-                    .starts_with(&format!("`{bad}` is no amount of memory")),
-                "{bad}"
-            );
+        for bad in ["", "M", "0", "12X", "-5", "1.5G", "99999999999999999999", "1000k", "é"] {
+            assert!(parse_memory(bad).unwrap_err().starts_with(&format!("`{bad}` is no amount of memory")), "{bad}");
         }
     }
 }

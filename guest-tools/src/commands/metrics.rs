@@ -20,9 +20,7 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// A label's value.
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// A text under construction.
@@ -30,31 +28,17 @@ struct Text(String);
 
 impl Text {
     /// A family of metrics, with one sample for each of its label sets. A counter's samples end in `_total`.
-    fn family(
-        &mut self,
-        name: &str,
-        kind: &str,
-        help: &str,
-        samples: impl Iterator<Item = (String, String)>,
-    ) {
+    fn family(&mut self, name: &str, kind: &str, help: &str, samples: impl Iterator<Item = (String, String)>) {
         let suffix = if kind == "counter" { "_total" } else { "" };
         // A String takes everything.
-        let _ = writeln!(
-            self.0,
-            "# TYPE hospes_{name} {kind}\n# HELP hospes_{name} {help}"
-        );
+        let _ = writeln!(self.0, "# TYPE hospes_{name} {kind}\n# HELP hospes_{name} {help}");
         for (labels, value) in samples {
             let _ = writeln!(self.0, "hospes_{name}{suffix}{labels} {value}");
         }
     }
 
     fn single(&mut self, name: &str, help: &str, value: u64) {
-        self.family(
-            name,
-            "gauge",
-            help,
-            std::iter::once((String::new(), value.to_string())),
-        );
+        self.family(name, "gauge", help, std::iter::once((String::new(), value.to_string())));
     }
 }
 
@@ -67,134 +51,65 @@ fn text(snapshot: &Snapshot) -> String {
     let mut text = Text(String::new());
     text.single("cpus", "CPUs of the machine.", snapshot.cpus.into());
     text.single("memory_bytes", "Memory of the machine.", snapshot.memory);
-    text.single(
-        "memory_free_bytes",
-        "Memory that no domain has.",
-        snapshot.free,
-    );
-    text.single(
-        "domains",
-        "Domains, with domain 0.",
-        snapshot.domains.len() as u64,
-    );
+    text.single("memory_free_bytes", "Memory that no domain has.", snapshot.free);
+    text.single("domains", "Domains, with domain 0.", snapshot.domains.len() as u64);
     let each = |value: fn(&Domain) -> String| {
-        snapshot
-            .domains
-            .iter()
-            .map(move |domain| (format!("{{{}}}", labels(domain)), value(domain)))
+        snapshot.domains.iter().map(move |domain| (format!("{{{}}}", labels(domain)), value(domain)))
     };
     text.family(
         "domain_state",
         "gauge",
         "1 for the state the domain is in.",
-        snapshot.domains.iter().map(|domain| {
-            (
-                format!("{{{},state=\"{}\"}}", labels(domain), domain.state),
-                "1".into(),
-            )
-        }),
+        snapshot
+            .domains
+            .iter()
+            .map(|domain| (format!("{{{},state=\"{}\"}}", labels(domain), domain.state), "1".into())),
     );
     text.family(
         "domain_cpu_seconds",
         "counter",
         "CPU time used.",
-        each(|domain| {
-            format!(
-                "{}.{:09}",
-                domain.cpu_ns / 1_000_000_000,
-                domain.cpu_ns % 1_000_000_000
-            )
-        }),
+        each(|domain| format!("{}.{:09}", domain.cpu_ns / 1_000_000_000, domain.cpu_ns % 1_000_000_000)),
     );
-    text.family(
-        "domain_memory_bytes",
-        "gauge",
-        "Memory it has.",
-        each(|domain| domain.memory.to_string()),
-    );
+    text.family("domain_memory_bytes", "gauge", "Memory it has.", each(|domain| domain.memory.to_string()));
     text.family(
         "domain_memory_max_bytes",
         "gauge",
         "Memory it may have.",
-        snapshot.domains.iter().filter_map(|domain| {
-            Some((
-                format!("{{{}}}", labels(domain)),
-                domain.max_memory?.to_string(),
-            ))
-        }),
+        snapshot
+            .domains
+            .iter()
+            .filter_map(|domain| Some((format!("{{{}}}", labels(domain)), domain.max_memory?.to_string()))),
     );
-    text.family(
-        "domain_vcpus",
-        "gauge",
-        "vCPUs it uses.",
-        each(|domain| domain.vcpus.to_string()),
-    );
+    text.family("domain_vcpus", "gauge", "vCPUs it uses.", each(|domain| domain.vcpus.to_string()));
     type Field = fn(&Traffic) -> u64;
     let disk: [(&str, &str, Field); 4] = [
         ("domain_disk_read_bytes", "Read from a disk.", |t| t.read),
-        ("domain_disk_written_bytes", "Written to a disk.", |t| {
-            t.written
-        }),
+        ("domain_disk_written_bytes", "Written to a disk.", |t| t.written),
         ("domain_disk_reads", "Read requests to a disk.", |t| t.reads),
-        ("domain_disk_writes", "Write requests to a disk.", |t| {
-            t.writes
-        }),
+        ("domain_disk_writes", "Write requests to a disk.", |t| t.writes),
     ];
     let network: [(&str, &str, Field); 4] = [
-        (
-            "domain_network_received_bytes",
-            "Received on a network interface.",
-            |t| t.read,
-        ),
-        (
-            "domain_network_sent_bytes",
-            "Sent on a network interface.",
-            |t| t.written,
-        ),
-        (
-            "domain_network_received_packets",
-            "Packets received on a network interface.",
-            |t| t.reads,
-        ),
-        (
-            "domain_network_sent_packets",
-            "Packets sent on a network interface.",
-            |t| t.writes,
-        ),
+        ("domain_network_received_bytes", "Received on a network interface.", |t| t.read),
+        ("domain_network_sent_bytes", "Sent on a network interface.", |t| t.written),
+        ("domain_network_received_packets", "Packets received on a network interface.", |t| t.reads),
+        ("domain_network_sent_packets", "Packets sent on a network interface.", |t| t.writes),
     ];
-    let of = |domain: &'_ Domain,
-              devices: &[(String, Traffic)],
-              label: &str,
-              field: Field|
-     -> Vec<(String, String)> {
+    let of = |domain: &'_ Domain, devices: &[(String, Traffic)], label: &str, field: Field| -> Vec<(String, String)> {
         let sample = |(name, traffic): &(String, Traffic)| {
-            (
-                format!("{{{},{label}=\"{}\"}}", labels(domain), escape(name)),
-                field(traffic).to_string(),
-            )
+            (format!("{{{},{label}=\"{}\"}}", labels(domain), escape(name)), field(traffic).to_string())
         };
         devices.iter().map(sample).collect()
     };
     for (name, help, field) in disk {
-        text.family(
-            name,
-            "counter",
-            help,
-            snapshot
-                .domains
-                .iter()
-                .flat_map(|d| of(d, &d.disks, "disk", field)),
-        );
+        text.family(name, "counter", help, snapshot.domains.iter().flat_map(|d| of(d, &d.disks, "disk", field)));
     }
     for (name, help, field) in network {
         text.family(
             name,
             "counter",
             help,
-            snapshot
-                .domains
-                .iter()
-                .flat_map(|d| of(d, &d.networks, "interface", field)),
+            snapshot.domains.iter().flat_map(|d| of(d, &d.networks, "interface", field)),
         );
     }
     text.0.push_str("# EOF\n");
@@ -202,11 +117,7 @@ fn text(snapshot: &Snapshot) -> String {
 }
 
 /// `dom metrics`.
-pub fn metrics(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    listen: Option<SocketAddr>,
-) -> Result<()> {
+pub fn metrics(hypervisor: &Hypervisor, store: &mut Store, listen: Option<SocketAddr>) -> Result<()> {
     let Some(address) = listen else {
         output::line(text(&stats::snapshot(hypervisor, store)?).trim_end());
         return Ok(());
@@ -216,8 +127,7 @@ pub fn metrics(
             "{address} is not of the loopback interface: use 127.0.0.1 or [::1], and a proxy with access control for others"
         );
     }
-    let listener =
-        TcpListener::bind(address).with_context(|| format!("{address} cannot be listened at"))?;
+    let listener = TcpListener::bind(address).with_context(|| format!("{address} cannot be listened at"))?;
     if let Ok(address) = listener.local_addr() {
         eprintln!("dom: serving http://{address}/metrics");
     }
@@ -244,10 +154,7 @@ fn request_line(client: &mut impl Read) -> Option<String> {
 }
 
 /// Answer's status, type and body.
-fn answer(
-    line: &str,
-    body: impl FnOnce() -> Result<String>,
-) -> (&'static str, &'static str, String) {
+fn answer(line: &str, body: impl FnOnce() -> Result<String>) -> (&'static str, &'static str, String) {
     let mut words = line.split_whitespace();
     let plain = "text/plain; charset=utf-8";
     match (words.next(), words.next()) {
@@ -255,11 +162,7 @@ fn answer(
             Ok(body) => ("200 OK", CONTENT_TYPE, body),
             Err(e) => ("500 Internal Server Error", plain, format!("{e:#}\n")),
         },
-        (Some("GET" | "HEAD"), Some(_)) => (
-            "404 Not Found",
-            plain,
-            "the figures are at /metrics\n".into(),
-        ),
+        (Some("GET" | "HEAD"), Some(_)) => ("404 Not Found", plain, "the figures are at /metrics\n".into()),
         (Some(_), Some(_)) => ("405 Method Not Allowed", plain, "only GET\n".into()),
         _ => ("400 Bad Request", plain, "no HTTP request\n".into()),
     }
@@ -301,18 +204,12 @@ mod tests {
             "hospes_domain_disk_written_bytes_total{domain=\"we\\\"b\",id=\"3\",disk=\"xvda\"} 1048576",
             "hospes_domain_network_sent_packets_total{domain=\"we\\\"b\",id=\"3\",interface=\"0\"} 2",
         ] {
-            assert!(
-                text.lines().any(|found| found == line),
-                "{line} is not in\n{text}"
-            );
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("\n# EOF\n"));
         assert!(!text.contains("hospes_domain_memory_max_bytes{domain=\"Domain-0\""));
         // A family is told of once, and all of its samples follow.
-        let types: Vec<&str> = text
-            .lines()
-            .filter(|line| line.starts_with("# TYPE"))
-            .collect();
+        let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
         let mut unique = types.clone();
         unique.sort_unstable();
         unique.dedup();
@@ -326,20 +223,14 @@ mod tests {
         assert_eq!(of("GET /etc/passwd HTTP/1.1"), "404 Not Found");
         assert_eq!(of("POST /metrics HTTP/1.1"), "405 Method Not Allowed");
         assert_eq!(of(""), "400 Bad Request");
-        assert_eq!(
-            answer("GET / HTTP/1.0", || bail!("no store")).2,
-            "no store\n"
-        );
+        assert_eq!(answer("GET / HTTP/1.0", || bail!("no store")).2, "no store\n");
 
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = std::thread::spawn(move || {
-            serve(listener.accept().unwrap().0, || Ok("figures\n".into())).unwrap()
-        });
+        let server =
+            std::thread::spawn(move || serve(listener.accept().unwrap().0, || Ok("figures\n".into())).unwrap());
         let mut client = TcpStream::connect(address).unwrap();
-        client
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-            .unwrap();
+        client.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut reply = String::new();
         client.read_to_string(&mut reply).unwrap();
         server.join().unwrap();

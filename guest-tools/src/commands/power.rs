@@ -38,13 +38,7 @@ impl Request {
 }
 
 /// `dom shutdown` and `dom reboot`: asks the guests' kernels, by the store; all at once, then waits for each.
-pub fn ask(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    which: &Which,
-    request: Request,
-    wait: Wait,
-) -> Result<()> {
+pub fn ask(hypervisor: &Hypervisor, store: &mut Store, which: &Which, request: Request, wait: Wait) -> Result<()> {
     let mut asked = Vec::new();
     if which.all {
         for info in hypervisor.domains()? {
@@ -55,22 +49,14 @@ pub fn ask(
     } else {
         for name in &which.domains {
             let what = format!("use its own {} command", request.word());
-            asked.push((
-                name.clone(),
-                super::running_guest(hypervisor, store, name, &what)?,
-            ));
+            asked.push((name.clone(), super::running_guest(hypervisor, store, name, &what)?));
         }
     }
     for (name, info) in &asked {
         if info.flags & dominf::PAUSED != 0 {
-            bail!(
-                "domain `{name}` is paused and cannot hear it; `dom unpause {name}` lets it go on"
-            );
+            bail!("domain `{name}` is paused and cannot hear it; `dom unpause {name}` lets it go on");
         }
-        store.write(
-            &format!("{}/control/shutdown", nodes::root(DomId(info.domain))),
-            request.word(),
-        )?;
+        store.write(&format!("{}/control/shutdown", nodes::root(DomId(info.domain))), request.word())?;
     }
     if !wait.wait {
         return Ok(());
@@ -124,9 +110,7 @@ fn wait_for_end(
         match (stage, request) {
             (Stage::Gone, Request::Poweroff) | (Stage::Again, _) => return Ok(()),
             // Its watcher takes it away, if there is one and it is told to.
-            (Stage::Ended, Request::Poweroff)
-                if ended.get_or_insert_with(Instant::now).elapsed() > WATCHER_WAIT =>
-            {
+            (Stage::Ended, Request::Poweroff) if ended.get_or_insert_with(Instant::now).elapsed() > WATCHER_WAIT => {
                 return Ok(());
             }
             (Stage::Running, _) if late => bail!(
@@ -181,21 +165,11 @@ pub fn rename(hypervisor: &Hypervisor, store: &mut Store, which: &str, name: &st
 
 /// `dom sysrq`.
 pub fn sysrq(hypervisor: &Hypervisor, store: &mut Store, which: &str, key: char) -> Result<()> {
-    let info = super::running_guest(
-        hypervisor,
-        store,
-        which,
-        "write the key to /proc/sysrq-trigger",
-    )?;
+    let info = super::running_guest(hypervisor, store, which, "write the key to /proc/sysrq-trigger")?;
     if !key.is_ascii_alphanumeric() {
-        bail!(
-            "`{key}` is no SysRq key: they are letters and digits; h has the guest list them on its console"
-        );
+        bail!("`{key}` is no SysRq key: they are letters and digits; h has the guest list them on its console");
     }
-    Ok(store.write(
-        &format!("{}/control/sysrq", nodes::root(DomId(info.domain))),
-        &key.to_string(),
-    )?)
+    Ok(store.write(&format!("{}/control/sysrq", nodes::root(DomId(info.domain))), &key.to_string())?)
 }
 
 #[cfg(test)]
@@ -205,23 +179,11 @@ mod tests {
 
     #[test]
     fn stages_of_an_end() {
-        let of = |domain, flags| Getdomaininfo {
-            domain,
-            flags,
-            handle: [1; 16],
-            ..Default::default()
-        };
-        let other = Getdomaininfo {
-            domain: 9,
-            handle: [2; 16],
-            ..Default::default()
-        };
+        let of = |domain, flags| Getdomaininfo { domain, flags, handle: [1; 16], ..Default::default() };
+        let other = Getdomaininfo { domain: 9, handle: [2; 16], ..Default::default() };
         let off = dominf::SHUTDOWN | shutdown::POWEROFF << dominf::SHUTDOWN_SHIFT;
         let before = of(1, dominf::BLOCKED);
-        assert_eq!(
-            stage(&before, &[other, of(1, dominf::RUNNING)]),
-            Stage::Running
-        );
+        assert_eq!(stage(&before, &[other, of(1, dominf::RUNNING)]), Stage::Running);
         assert_eq!(stage(&before, &[other, of(1, off)]), Stage::Ended);
         assert_eq!(stage(&before, &[other]), Stage::Gone);
         assert_eq!(stage(&before, &[other, of(2, dominf::PAUSED)]), Stage::Gone);

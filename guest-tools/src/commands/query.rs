@@ -42,11 +42,7 @@ impl Listed {
             memory_pages: info.tot_pages,
             max_memory_pages: info.max_pages,
             shared_pages: grant_frames.map(|frames| frames + 1),
-            vcpus: if info.max_vcpu_id == INVALID_MAX_VCPU_ID {
-                0
-            } else {
-                info.max_vcpu_id + 1
-            },
+            vcpus: if info.max_vcpu_id == INVALID_MAX_VCPU_ID { 0 } else { info.max_vcpu_id + 1 },
             online_vcpus: info.nr_online_vcpus,
             state: state.word(),
             flags: state.letters(),
@@ -57,27 +53,16 @@ impl Listed {
 }
 
 /// `dom list`: all domains, or one.
-pub fn list(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    which: Option<&str>,
-    verbose: bool,
-    json: bool,
-) -> Result<()> {
+pub fn list(hypervisor: &Hypervisor, store: &mut Store, which: Option<&str>, verbose: bool, json: bool) -> Result<()> {
     let infos = match which {
         Some(name) => vec![find::domain(hypervisor, store, name)?],
         None => hypervisor.domains()?,
     };
-    let domains = infos
-        .iter()
-        .map(|info| Listed::new(hypervisor, store, info))
-        .collect::<Result<Vec<_>>>()?;
+    let domains = infos.iter().map(|info| Listed::new(hypervisor, store, info)).collect::<Result<Vec<_>>>()?;
     if json {
         return output::json(&domains);
     }
-    let mut header = vec![
-        "NAME", "ID", "MEM(MiB)", "VCPUS", "FLAGS", "STATE", "TIME(s)",
-    ];
+    let mut header = vec!["NAME", "ID", "MEM(MiB)", "VCPUS", "FLAGS", "STATE", "TIME(s)"];
     if verbose {
         header.extend(["PAGES", "MAXPAGES", "SHARED", "UUID"]);
     }
@@ -93,12 +78,7 @@ pub fn list(
         ];
         if verbose {
             let shared = d.shared_pages.map_or("-".into(), |pages| pages.to_string());
-            row.extend([
-                d.memory_pages.to_string(),
-                d.max_memory_pages.to_string(),
-                shared,
-                d.uuid,
-            ]);
+            row.extend([d.memory_pages.to_string(), d.max_memory_pages.to_string(), shared, d.uuid]);
         }
         row
     });
@@ -120,12 +100,7 @@ struct ListedVcpu {
 }
 
 /// `dom vcpu-list`: vCPUs of all domains, or of one.
-pub fn vcpu_list(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    which: Option<&str>,
-    json: bool,
-) -> Result<()> {
+pub fn vcpu_list(hypervisor: &Hypervisor, store: &mut Store, which: Option<&str>, json: bool) -> Result<()> {
     let infos = match which {
         Some(name) => vec![find::domain(hypervisor, store, name)?],
         None => hypervisor.domains()?,
@@ -176,14 +151,8 @@ pub fn vcpu_list(
             v.soft_affinity,
         ]
     };
-    let header = [
-        "NAME", "ID", "VCPU", "CPU", "STATE", "TIME(s)", "AFFINITY", "PREFERS",
-    ];
-    output::line(&table(
-        &header,
-        &[1, 2, 3, 5],
-        vcpus.into_iter().map(row).collect(),
-    ));
+    let header = ["NAME", "ID", "VCPU", "CPU", "STATE", "TIME(s)", "AFFINITY", "PREFERS"];
+    output::line(&table(&header, &[1, 2, 3, 5], vcpus.into_iter().map(row).collect()));
     Ok(())
 }
 
@@ -264,22 +233,10 @@ pub fn info(hypervisor: &Hypervisor, json: bool) -> Result<()> {
         ("cpus", info.cpus.to_string()),
         ("cpu MHz", (info.cpu_khz / 1000).to_string()),
         ("memory", format!("{} MiB", info.total_memory_mib)),
-        (
-            "free memory",
-            format!(
-                "{} MiB ({} pages)",
-                info.free_memory_mib, info.free_memory_pages
-            ),
-        ),
+        ("free memory", format!("{} MiB ({} pages)", info.free_memory_mib, info.free_memory_pages)),
         ("domains", info.domains.to_string()),
         ("command line", info.hypervisor_command_line),
-        (
-            "compiled",
-            [info.compiler, info.compile_date]
-                .join(" ")
-                .trim()
-                .to_owned(),
-        ),
+        ("compiled", [info.compiler, info.compile_date].join(" ").trim().to_owned()),
         ("changeset", info.changeset),
     ];
     let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
@@ -314,24 +271,10 @@ struct Audited {
 
 /// `dom debug audit`: recounts all frames.
 pub fn audit(hypervisor: &Hypervisor, json: bool) -> Result<()> {
-    let audit = hypervisor
-        .audit()?
-        .context("this hypervisor has no audit; only Hospes has one")?;
+    let audit = hypervisor.audit()?.context("this hypervisor has no audit; only Hospes has one")?;
     if json {
-        let pv_abi::hospes::Audit {
-            errors,
-            frames_checked,
-            domains,
-            page_tables,
-            free_frames,
-        } = audit;
-        output::json(&Audited {
-            errors,
-            frames_checked,
-            page_tables,
-            free_frames,
-            domains,
-        })?;
+        let pv_abi::hospes::Audit { errors, frames_checked, domains, page_tables, free_frames } = audit;
+        output::json(&Audited { errors, frames_checked, page_tables, free_frames, domains })?;
     } else {
         output::line(&format!(
             "{} frames checked ({} free, {} page tables) in {} domains: {} errors",
@@ -339,10 +282,7 @@ pub fn audit(hypervisor: &Hypervisor, json: bool) -> Result<()> {
         ));
     }
     if audit.errors != 0 {
-        bail!(
-            "the audit found {} errors; `dom dmesg` tells which",
-            audit.errors
-        );
+        bail!("the audit found {} errors; `dom dmesg` tells which", audit.errors);
     }
     Ok(())
 }
@@ -371,9 +311,8 @@ pub fn domname(hypervisor: &Hypervisor, store: &mut Store, which: &str, json: bo
 /// `dom config`: the configuration of a domain as it is now, with what was attached and set since its start.
 pub fn config(hypervisor: &Hypervisor, store: &mut Store, which: &str, json: bool) -> Result<()> {
     let info = super::guest(hypervisor, store, which, "it has no configuration")?;
-    let config = stored::load(&info.handle)?.with_context(|| {
-        format!("domain `{which}` was not made by dom: whoever made it knows its configuration")
-    })?;
+    let config = stored::load(&info.handle)?
+        .with_context(|| format!("domain `{which}` was not made by dom: whoever made it knows its configuration"))?;
     if json {
         return output::json(&config);
     }
@@ -401,12 +340,7 @@ fn age(seconds: u64) -> String {
 }
 
 /// `dom uptime`: since when domains have been running.
-pub fn uptime(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    which: Option<&str>,
-    json: bool,
-) -> Result<()> {
+pub fn uptime(hypervisor: &Hypervisor, store: &mut Store, which: Option<&str>, json: bool) -> Result<()> {
     let infos = match which {
         Some(name) => vec![find::domain(hypervisor, store, name)?],
         None => hypervisor.domains()?,
@@ -414,21 +348,13 @@ pub fn uptime(
     let mut all = Vec::new();
     for info in infos {
         let id = DomId(info.domain);
-        all.push(Uptime {
-            name: find::name(store, id)?,
-            id: id.0,
-            seconds: nodes::uptime(store, id)?,
-        });
+        all.push(Uptime { name: find::name(store, id)?, id: id.0, seconds: nodes::uptime(store, id)? });
     }
     if json {
         return output::json(&all);
     }
     let row = |u: Uptime| vec![u.name, u.id.to_string(), u.seconds.map_or("-".into(), age)];
-    output::line(&table(
-        &["NAME", "ID", "UPTIME"],
-        &[1, 2],
-        all.into_iter().map(row).collect(),
-    ));
+    output::line(&table(&["NAME", "ID", "UPTIME"], &[1, 2], all.into_iter().map(row).collect()));
     Ok(())
 }
 

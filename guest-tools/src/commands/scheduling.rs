@@ -19,40 +19,20 @@ use crate::{find, nodes, stored};
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 fn vcpus_of(info: &Getdomaininfo) -> u32 {
-    if info.max_vcpu_id == INVALID_MAX_VCPU_ID {
-        0
-    } else {
-        info.max_vcpu_id + 1
-    }
+    if info.max_vcpu_id == INVALID_MAX_VCPU_ID { 0 } else { info.max_vcpu_id + 1 }
 }
 
 /// `dom vcpu-set`.
-pub fn vcpu_set(
-    hypervisor: &Hypervisor,
-    store: &mut Store,
-    which: &str,
-    count: u32,
-    wait: Wait,
-) -> Result<()> {
-    let info = super::running_guest(
-        hypervisor,
-        store,
-        which,
-        "use /sys/devices/system/cpu/cpuN/online",
-    )?;
+pub fn vcpu_set(hypervisor: &Hypervisor, store: &mut Store, which: &str, count: u32, wait: Wait) -> Result<()> {
+    let info = super::running_guest(hypervisor, store, which, "use /sys/devices/system/cpu/cpuN/online")?;
     let domain = DomId(info.domain);
     let most = vcpus_of(&info);
     if count == 0 || count > most {
-        bail!(
-            "domain `{which}` may use 1 to {most} vCPUs, not {count}; `maxvcpus` in its configuration says how many"
-        );
+        bail!("domain `{which}` may use 1 to {most} vCPUs, not {count}; `maxvcpus` in its configuration says how many");
     }
     for vcpu in 0..most {
         let value = if vcpu < count { "online" } else { "offline" };
-        store.write(
-            &format!("{}/cpu/{vcpu}/availability", nodes::root(domain)),
-            value,
-        )?;
+        store.write(&format!("{}/cpu/{vcpu}/availability", nodes::root(domain)), value)?;
     }
     stored::change(&info.handle, |config| config.vcpus = count)?;
     if !wait.wait {
@@ -61,10 +41,7 @@ pub fn vcpu_set(
     let deadline = Instant::now() + Duration::from_secs(wait.timeout);
     let progress = Progress::new();
     loop {
-        let now = hypervisor
-            .domain_info(domain)?
-            .with_context(|| format!("domain `{which}` is gone"))?
-            .nr_online_vcpus;
+        let now = hypervisor.domain_info(domain)?.with_context(|| format!("domain `{which}` is gone"))?.nr_online_vcpus;
         if now == count {
             return Ok(());
         }
@@ -74,9 +51,7 @@ pub fn vcpu_set(
                  echo 1 >/sys/devices/system/cpu/cpuN/online"
             );
         }
-        progress.step(&format!(
-            "domain `{which}` uses {now} vCPUs, not yet {count}"
-        ));
+        progress.step(&format!("domain `{which}` uses {now} vCPUs, not yet {count}"));
         std::thread::sleep(LOOK_AGAIN);
     }
 }
@@ -94,30 +69,20 @@ pub fn vcpu_pin(
         None | Some("-") => Ok(None),
         Some(text) => Cpus::parse(text).map(Some).map_err(|what| anyhow!(what)),
     };
-    let said = [
-        (Affinity::Hard, set(Some(cpus))?),
-        (Affinity::Soft, set(soft)?),
-    ];
+    let said = [(Affinity::Hard, set(Some(cpus))?), (Affinity::Soft, set(soft)?)];
     let info = find::domain(hypervisor, store, which)?;
     let domain = DomId(info.domain);
     let all = vcpus_of(&info);
     let chosen = match vcpu.parse::<u32>() {
         _ if vcpu == "all" => 0..all,
         Ok(vcpu) if vcpu < all => vcpu..vcpu + 1,
-        _ => bail!(
-            "domain `{which}` has vCPU 0 to {}, and no `{vcpu}`; all means all of them",
-            all.saturating_sub(1)
-        ),
+        _ => bail!("domain `{which}` has vCPU 0 to {}, and no `{vcpu}`; all means all of them", all.saturating_sub(1)),
     };
     let machine = hypervisor.physinfo()?.max_cpu_id + 1;
     let mut maps = Vec::new();
     for (affinity, cpus) in said {
         let Some(cpus) = cpus else { continue };
-        maps.push((
-            affinity,
-            cpus.among(machine).map_err(|what| anyhow!(what))?,
-            cpus,
-        ));
+        maps.push((affinity, cpus.among(machine).map_err(|what| anyhow!(what))?, cpus));
     }
     if maps.is_empty() {
         bail!("nothing is said: name CPUs that it may run on, CPUs that it prefers, or both");
@@ -157,9 +122,7 @@ pub fn sched(
     json: bool,
 ) -> Result<()> {
     if hypervisor.scheduler()? != SCHEDULER_CREDIT2 {
-        bail!(
-            "this hypervisor's scheduler has no weights and caps that dom knows; boot Xen with sched=credit2"
-        );
+        bail!("this hypervisor's scheduler has no weights and caps that dom knows; boot Xen with sched=credit2");
     }
     let infos = match which {
         Some(name) => vec![find::domain(hypervisor, store, name)?],
@@ -168,10 +131,7 @@ pub fn sched(
     if weight.is_some() || cap.is_some() {
         for info in &infos {
             let now = hypervisor.share(DomId(info.domain))?;
-            let share = Credit2 {
-                weight: weight.unwrap_or(now.weight),
-                cap: cap.unwrap_or(now.cap),
-            };
+            let share = Credit2 { weight: weight.unwrap_or(now.weight), cap: cap.unwrap_or(now.cap) };
             hypervisor.set_share(DomId(info.domain), share)?;
             stored::change(&info.handle, |config| {
                 config.weight = Some(share.weight);
@@ -184,28 +144,12 @@ pub fn sched(
     for info in infos {
         let id = DomId(info.domain);
         let share = hypervisor.share(id)?;
-        shares.push(Share {
-            name: find::name(store, id)?,
-            id: id.0,
-            weight: share.weight,
-            cap: share.cap,
-        });
+        shares.push(Share { name: find::name(store, id)?, id: id.0, weight: share.weight, cap: share.cap });
     }
     if json {
         return output::json(&shares);
     }
-    let row = |s: Share| {
-        vec![
-            s.name,
-            s.id.to_string(),
-            s.weight.to_string(),
-            s.cap.to_string(),
-        ]
-    };
-    output::line(&table(
-        &["NAME", "ID", "WEIGHT", "CAP"],
-        &[1, 2, 3],
-        shares.into_iter().map(row).collect(),
-    ));
+    let row = |s: Share| vec![s.name, s.id.to_string(), s.weight.to_string(), s.cap.to_string()];
+    output::line(&table(&["NAME", "ID", "WEIGHT", "CAP"], &[1, 2, 3], shares.into_iter().map(row).collect()));
     Ok(())
 }

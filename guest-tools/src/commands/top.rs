@@ -58,19 +58,13 @@ struct Table {
 }
 
 fn sum(devices: &[(String, Traffic)]) -> Traffic {
-    devices
-        .iter()
-        .fold(Traffic::default(), |sum, (_, traffic)| sum.and(*traffic))
+    devices.iter().fold(Traffic::default(), |sum, (_, traffic)| sum.and(*traffic))
 }
 
 fn row(before: Option<&Domain>, now: &Domain, elapsed: f64) -> Row {
     // A domain or a device that was not there before has used nothing yet; one that has gone takes nothing back.
     let rate = |before: u64, now: u64| {
-        if elapsed > 0.0 {
-            now.saturating_sub(before) as f64 / elapsed
-        } else {
-            0.0
-        }
+        if elapsed > 0.0 { now.saturating_sub(before) as f64 / elapsed } else { 0.0 }
     };
     let before = before.unwrap_or(now);
     let (disks, disks_before) = (sum(&now.disks), sum(&before.disks));
@@ -92,22 +86,9 @@ fn row(before: Option<&Domain>, now: &Domain, elapsed: f64) -> Row {
 
 fn compare(before: &Snapshot, now: &Snapshot) -> Table {
     let elapsed = now.at.saturating_duration_since(before.at).as_secs_f64();
-    let known: BTreeMap<u16, &Domain> = before
-        .domains
-        .iter()
-        .map(|domain| (domain.id, domain))
-        .collect();
-    let domains = now
-        .domains
-        .iter()
-        .map(|domain| row(known.get(&domain.id).copied(), domain, elapsed))
-        .collect();
-    Table {
-        cpus: now.cpus,
-        memory_bytes: now.memory,
-        free_memory_bytes: now.free,
-        domains,
-    }
+    let known: BTreeMap<u16, &Domain> = before.domains.iter().map(|domain| (domain.id, domain)).collect();
+    let domains = now.domains.iter().map(|domain| row(known.get(&domain.id).copied(), domain, elapsed)).collect();
+    Table { cpus: now.cpus, memory_bytes: now.memory, free_memory_bytes: now.free, domains }
 }
 
 /// `1.5M`: with a unit that keeps it short.
@@ -115,11 +96,7 @@ fn short(value: f64) -> String {
     let mut value = value;
     for unit in ["", "K", "M", "G"] {
         if value < 1000.0 {
-            return if unit.is_empty() {
-                format!("{value:.0}")
-            } else {
-                format!("{value:.1}{unit}")
-            };
+            return if unit.is_empty() { format!("{value:.0}") } else { format!("{value:.1}{unit}") };
         }
         value /= 1024.0;
     }
@@ -149,15 +126,10 @@ fn text(table_of: &Table) -> String {
             short(r.network_sent_per_s),
         ]
     };
-    let header = [
-        "NAME", "ID", "STATE", "CPU(%)", "TIME(s)", "MEM(MiB)", "VCPUS", "READ/s", "WRITE/s",
-        "RECV/s", "SEND/s",
-    ];
+    let header =
+        ["NAME", "ID", "STATE", "CPU(%)", "TIME(s)", "MEM(MiB)", "VCPUS", "READ/s", "WRITE/s", "RECV/s", "SEND/s"];
     let rows = table_of.domains.iter().map(row).collect();
-    format!(
-        "{head}\n{}",
-        table(&header, &[1, 3, 4, 5, 6, 7, 8, 9, 10], rows)
-    )
+    format!("{head}\n{}", table(&header, &[1, 3, 4, 5, 6, 7, 8, 9, 10], rows))
 }
 
 /// `dom top`.
@@ -193,10 +165,7 @@ pub fn top(hypervisor: &Hypervisor, store: &mut Store, options: Options) -> Resu
 /// What a terminal of that size is sent to show what of a text it has room for, and nothing else. A serial line does not know
 /// how large the terminal at its end is, and says 0: then it is taken for one of 24 rows and 80 columns.
 fn fitted(text: &str, rows: u16, columns: u16) -> String {
-    let (rows, columns) = (
-        if rows == 0 { 24 } else { rows },
-        if columns == 0 { 80 } else { columns },
-    );
+    let (rows, columns) = (if rows == 0 { 24 } else { rows }, if columns == 0 { 80 } else { columns });
     let mut shown = String::from("\x1b[H");
     for line in text.lines().take(usize::from(rows.max(2)) - 1) {
         shown.extend(line.chars().take(columns.into()));
@@ -221,15 +190,12 @@ impl Screen {
 
     fn write(text: &str) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .context("stdout cannot be written")
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("stdout cannot be written")
     }
 
     /// Shows what of a text the terminal has room for.
     fn show(&mut self, text: &str) -> Result<()> {
-        let (rows, columns) =
-            tcgetwinsize(std::io::stdout()).map_or((0, 0), |size| (size.ws_row, size.ws_col));
+        let (rows, columns) = tcgetwinsize(std::io::stdout()).map_or((0, 0), |size| (size.ws_row, size.ws_col));
         Screen::write(&fitted(text, rows, columns))
     }
 
@@ -237,22 +203,14 @@ impl Screen {
     fn ends_within(&self, limit: Duration) -> Result<bool> {
         let stdin = rustix::stdio::stdin();
         let limit = timespec(limit);
-        match poll(
-            &mut [PollFd::from_borrowed_fd(stdin, PollFlags::IN)],
-            Some(&limit),
-        ) {
+        match poll(&mut [PollFd::from_borrowed_fd(stdin, PollFlags::IN)], Some(&limit)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(false),
             result => result.context("waiting for a key")?,
         };
         let mut keys = [0; 64];
         let count = rustix::io::read(stdin, &mut keys).unwrap_or(0);
         // A stdin that has ended will never tell a key.
-        Ok(count == 0
-            || keys
-                .get(..count)
-                .unwrap_or_default()
-                .iter()
-                .any(|key| ENDS.contains(key)))
+        Ok(count == 0 || keys.get(..count).unwrap_or_default().iter().any(|key| ENDS.contains(key)))
     }
 }
 
@@ -276,11 +234,7 @@ mod tests {
         now.domains[1].cpu_ns += 1_000_000_000;
         now.domains[1].disks[0].1.written += 3 << 20;
         now.domains[1].networks[0].1.read += 2000;
-        now.domains.push(Domain {
-            id: 9,
-            name: "new".into(),
-            ..now.domains[1].clone()
-        });
+        now.domains.push(Domain { id: 9, name: "new".into(), ..now.domains[1].clone() });
         let shown = text(&compare(&before, &now));
         assert_eq!(
             shown,
@@ -303,16 +257,10 @@ mod tests {
 
     #[test]
     fn a_screen_shows_what_it_has_room_for() {
-        assert_eq!(
-            fitted("abc\nde\nf", 3, 2),
-            "\x1b[Hab\x1b[K\r\nde\x1b[K\r\n\x1b[J"
-        );
+        assert_eq!(fitted("abc\nde\nf", 3, 2), "\x1b[Hab\x1b[K\r\nde\x1b[K\r\n\x1b[J");
         let long = format!("{}\n", "x".repeat(100)).repeat(30);
         let serial = fitted(&long, 0, 0);
-        assert_eq!(
-            (serial.matches("\r\n").count(), serial.matches('x').count()),
-            (23, 23 * 80)
-        );
+        assert_eq!((serial.matches("\r\n").count(), serial.matches('x').count()), (23, 23 * 80));
     }
 
     #[test]

@@ -17,11 +17,7 @@ use crate::xs::{Store, StoreError};
 
 /// The device of a disk.
 pub fn device(domain: DomId, vdev: &Vdev) -> Device {
-    Device {
-        kind: Kind::Disk,
-        domain,
-        number: vdev.number(),
-    }
+    Device { kind: Kind::Disk, domain, number: vdev.number() }
 }
 
 /// A target that is open: file, what it is, and its size in bytes.
@@ -72,16 +68,10 @@ pub fn check(store: &mut Store, disk: &Disk) -> Result<()> {
         let Some(target) = other.read(store, "params")? else {
             continue;
         };
-        let same =
-            std::fs::metadata(&target).is_ok_and(|found| identity(&found) == identity(&metadata));
-        let writes = other
-            .read(store, "mode")?
-            .is_some_and(|mode| mode.starts_with('w'));
+        let same = std::fs::metadata(&target).is_ok_and(|found| identity(&found) == identity(&metadata));
+        let writes = other.read(store, "mode")?.is_some_and(|mode| mode.starts_with('w'));
         if same && (disk.writable || writes) {
-            bail!(
-                "{path} is a disk of domain `{}` already; w! as access shares it",
-                find::name(store, other.domain)?
-            );
+            bail!("{path} is a disk of domain `{}` already; w! as access shares it", find::name(store, other.domain)?);
         }
     }
     if !disk.writable {
@@ -89,10 +79,7 @@ pub fn check(store: &mut Store, disk: &Disk) -> Result<()> {
     }
     if metadata.is_file() {
         if let Some(loop_device) = loops::of_file(&disk.target) {
-            bail!(
-                "{path} is in use in dom0 as {}; losetup -d frees it",
-                loop_device.display()
-            );
+            bail!("{path} is in use in dom0 as {}; losetup -d frees it", loop_device.display());
         }
     } else {
         // A mounted device, one in use as swap or by LVM cannot be opened exclusively.
@@ -101,9 +88,7 @@ pub fn check(store: &mut Store, disk: &Disk) -> Result<()> {
             .custom_flags((OFlags::EXCL | OFlags::NONBLOCK).bits() as i32)
             .open(&disk.target);
         if let Err(e) = exclusive {
-            bail!(
-                "{path} is in use in dom0 ({e}); unmount it there, or write w! as access to share it"
-            );
+            bail!("{path} is in use in dom0 ({e}); unmount it there, or write w! as access to share it");
         }
     }
     Ok(())
@@ -112,16 +97,9 @@ pub fn check(store: &mut Store, disk: &Disk) -> Result<()> {
 /// Fails if one of the same domain's other disks is the same file or device, and one of both can be written.
 pub fn check_others(others: &[Disk], disk: &Disk) -> Result<()> {
     let this = std::fs::metadata(&disk.target)?;
-    for other in others
-        .iter()
-        .filter(|other| (other.writable || disk.writable) && !(other.shared || disk.shared))
-    {
+    for other in others.iter().filter(|other| (other.writable || disk.writable) && !(other.shared || disk.shared)) {
         if std::fs::metadata(&other.target).is_ok_and(|found| identity(&found) == identity(&this)) {
-            bail!(
-                "{} is the disk {} already; w! as access shares it",
-                disk.target.display(),
-                other.vdev
-            );
+            bail!("{} is the disk {} already; w! as access shares it", disk.target.display(), other.vdev);
         }
     }
     Ok(())
@@ -137,29 +115,18 @@ struct Opened {
 fn as_block_device(disk: &Disk) -> Result<Opened> {
     let (file, metadata) = open(disk)?;
     if metadata.file_type().is_block_device() {
-        return Ok(Opened {
-            path: disk.target.clone(),
-            number: metadata.rdev(),
-            _keep: (None, file),
-        });
+        return Ok(Opened { path: disk.target.clone(), number: metadata.rdev(), _keep: (None, file) });
     }
     load("loop", Path::new("/dev/loop-control"))?;
     let made = Loop::attach(&file, &disk.target, disk.writable)
         .with_context(|| format!("{} cannot be made a loop device", disk.target.display()))?;
     let number = std::fs::metadata(&made.path)?.rdev();
-    Ok(Opened {
-        path: made.path.clone(),
-        number,
-        _keep: (Some(made), file),
-    })
+    Ok(Opened { path: made.path.clone(), number, _keep: (Some(made), file) })
 }
 
 /// The nodes of the back end's directory.
 fn backend_nodes(disk: &Disk, opened: &Opened) -> Vec<(&'static str, String)> {
-    let (major, minor) = (
-        rustix::fs::major(opened.number),
-        rustix::fs::minor(opened.number),
-    );
+    let (major, minor) = (rustix::fs::major(opened.number), rustix::fs::minor(opened.number));
     let flag = |set: bool| if set { "1" } else { "0" }.to_owned();
     vec![
         ("online", flag(true)),
@@ -168,10 +135,7 @@ fn backend_nodes(disk: &Disk, opened: &Opened) -> Vec<(&'static str, String)> {
         ("dev", disk.vdev.to_string()),
         ("type", "phy".into()),
         ("mode", if disk.writable { "w" } else { "r" }.into()),
-        (
-            "device-type",
-            if disk.cdrom { "cdrom" } else { "disk" }.into(),
-        ),
+        ("device-type", if disk.cdrom { "cdrom" } else { "disk" }.into()),
         ("discard-enable", flag(disk.discard && disk.writable)),
         ("params", disk.target.display().to_string()),
         ("node", opened.path.display().to_string()),
@@ -183,8 +147,7 @@ fn backend_nodes(disk: &Disk, opened: &Opened) -> Vec<(&'static str, String)> {
 
 /// Gives a domain a disk, and waits until the back end has it. If that fails, nothing of it is left.
 pub fn attach(store: &mut Store, domain: DomId, disk: &Disk) -> Result<()> {
-    try_attach(store, domain, disk)
-        .with_context(|| format!("the disk {} ({})", disk.vdev, disk.target.display()))
+    try_attach(store, domain, disk).with_context(|| format!("the disk {} ({})", disk.vdev, disk.target.display()))
 }
 
 fn try_attach(store: &mut Store, domain: DomId, disk: &Disk) -> Result<()> {
@@ -193,15 +156,10 @@ fn try_attach(store: &mut Store, domain: DomId, disk: &Disk) -> Result<()> {
     let device = device(domain, &disk.vdev);
     let front = [
         ("virtual-device", device.number.to_string()),
-        (
-            "device-type",
-            if disk.cdrom { "cdrom" } else { "disk" }.to_owned(),
-        ),
+        ("device-type", if disk.cdrom { "cdrom" } else { "disk" }.to_owned()),
     ];
     device.write(store, &front, &backend_nodes(disk, &opened))?;
-    let result = device
-        .wait_for_backend(store)
-        .and_then(|()| wait_until_open(store, device));
+    let result = device.wait_for_backend(store).and_then(|()| wait_until_open(store, device));
     if result.is_err() {
         // What went wrong first is what counts.
         let _ = device.remove(store);
@@ -219,10 +177,7 @@ fn wait_until_open(store: &mut Store, device: Device) -> Result<()> {
         Ok(open.exists())
     })?;
     if !opened {
-        bail!(
-            "{} did not open it; the kernel's log (dmesg) may say why",
-            device.kind.module()
-        );
+        bail!("{} did not open it; the kernel's log (dmesg) may say why", device.kind.module());
     }
     Ok(())
 }
@@ -248,10 +203,7 @@ pub struct Listed {
 
 /// A domain's disks.
 pub fn list(store: &mut Store, domain: DomId) -> Result<Vec<Listed>, StoreError> {
-    super::of_domain(store, Kind::Disk, domain)?
-        .into_iter()
-        .map(|device| listed(store, device))
-        .collect()
+    super::of_domain(store, Kind::Disk, domain)?.into_iter().map(|device| listed(store, device)).collect()
 }
 
 /// One disk or interface.

@@ -79,15 +79,10 @@ unsafe impl Ioctl for Request<'_> {
     }
 
     fn as_ptr(&mut self) -> *mut c_void {
-        self.config
-            .as_mut()
-            .map_or(std::ptr::null_mut(), |config| (&raw mut **config).cast())
+        self.config.as_mut().map_or(std::ptr::null_mut(), |config| (&raw mut **config).cast())
     }
 
-    unsafe fn output_from_ptr(
-        output: IoctlOutput,
-        _: *mut c_void,
-    ) -> rustix::io::Result<IoctlOutput> {
+    unsafe fn output_from_ptr(output: IoctlOutput, _: *mut c_void) -> rustix::io::Result<IoctlOutput> {
         Ok(output)
     }
 }
@@ -108,24 +103,11 @@ pub struct Loop {
 impl Loop {
     /// Makes one of an open file. `path` is the file's, for those who list loop devices.
     pub fn attach(file: &File, path: &Path, writable: bool) -> std::io::Result<Self> {
-        let control = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/loop-control")?;
-        let mut config = Config {
-            fd: file.as_raw_fd() as u32,
-            ..Config::default()
-        };
+        let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
+        let mut config = Config { fd: file.as_raw_fd() as u32, ..Config::default() };
         config.info.flags = FLAG_AUTOCLEAR | if writable { 0 } else { FLAG_READ_ONLY };
         // All but the last byte, which stays NUL.
-        for (to, from) in config
-            .info
-            .file_name
-            .0
-            .iter_mut()
-            .take(63)
-            .zip(path.as_os_str().as_bytes())
-        {
+        for (to, from) in config.info.file_name.0.iter_mut().take(63).zip(path.as_os_str().as_bytes()) {
             *to = *from;
         }
         for _ in 0..TRIES {
@@ -134,10 +116,7 @@ impl Loop {
             let device = OpenOptions::new().read(true).write(writable).open(&path)?;
             match request(&device, IOCTL_CONFIGURE, Some(&mut config)) {
                 Ok(_) => {
-                    return Ok(Loop {
-                        path,
-                        _device: device,
-                    });
+                    return Ok(Loop { path, _device: device });
                 }
                 Err(Errno::BUSY) => {}
                 Err(e) => return Err(e.into()),

@@ -123,43 +123,21 @@ pub struct Device {
 
 impl Device {
     fn frontend(self) -> String {
-        format!(
-            "{}/device/{}/{}",
-            nodes::root(self.domain),
-            self.kind.name(),
-            self.number
-        )
+        format!("{}/device/{}/{}", nodes::root(self.domain), self.kind.name(), self.number)
     }
 
     fn backend(self) -> String {
-        format!(
-            "{}/backend/{}/{}/{}",
-            nodes::root(DomId::DOM0),
-            self.kind.name(),
-            self.domain,
-            self.number
-        )
+        format!("{}/backend/{}/{}/{}", nodes::root(DomId::DOM0), self.kind.name(), self.domain, self.number)
     }
 
     /// Where dom0's driver says what went wrong.
     fn error(self) -> String {
-        format!(
-            "{}/error/backend/{}/{}/{}",
-            nodes::root(DomId::DOM0),
-            self.kind.name(),
-            self.domain,
-            self.number
-        )
+        format!("{}/error/backend/{}/{}/{}", nodes::root(DomId::DOM0), self.kind.name(), self.domain, self.number)
     }
 
     /// The back end's directory in sysfs: there for as long as the driver serves the device.
     pub fn sysfs(self) -> PathBuf {
-        Path::new("/sys/bus/xen-backend/devices").join(format!(
-            "{}-{}-{}",
-            self.kind.name(),
-            self.domain,
-            self.number
-        ))
+        Path::new("/sys/bus/xen-backend/devices").join(format!("{}-{}-{}", self.kind.name(), self.domain, self.number))
     }
 
     /// A node of the back end's.
@@ -171,52 +149,24 @@ impl Device {
     pub fn states(self, store: &mut Store) -> Result<(State, State), StoreError> {
         let front = store.read(&format!("{}/state", self.frontend()))?;
         let back = store.read(&format!("{}/state", self.backend()))?;
-        Ok((
-            State::parse(front.as_deref()),
-            State::parse(back.as_deref()),
-        ))
+        Ok((State::parse(front.as_deref()), State::parse(back.as_deref())))
     }
 
     /// Writes both directories in one go; fails if the device is there already. `front` and `back` are nodes besides those
     /// that all devices have.
-    fn write(
-        self,
-        store: &mut Store,
-        front: &[(&str, String)],
-        back: &[(&str, String)],
-    ) -> Result<()> {
+    fn write(self, store: &mut Store, front: &[(&str, String)], back: &[(&str, String)]) -> Result<()> {
         let (frontend, backend) = (self.frontend(), self.backend());
         store.transaction(|store| {
             if store.read(&format!("{backend}/frontend"))?.is_some() {
                 bail!("domain {} has this device already", self.domain);
             }
             let sides = [
-                (
-                    &frontend,
-                    &backend,
-                    ("backend", "backend-id"),
-                    DomId::DOM0,
-                    self.domain,
-                    front,
-                ),
-                (
-                    &backend,
-                    &frontend,
-                    ("frontend", "frontend-id"),
-                    self.domain,
-                    DomId::DOM0,
-                    back,
-                ),
+                (&frontend, &backend, ("backend", "backend-id"), DomId::DOM0, self.domain, front),
+                (&backend, &frontend, ("frontend", "frontend-id"), self.domain, DomId::DOM0, back),
             ];
             for (here, there, (name, id_name), other, owner, more) in sides {
                 store.mkdir(here)?;
-                store.set_perms(
-                    here,
-                    Perms {
-                        owner: owner.0,
-                        reader: Some(other.0),
-                    },
-                )?;
+                store.set_perms(here, Perms { owner: owner.0, reader: Some(other.0) })?;
                 store.write(&format!("{here}/{name}"), there)?;
                 store.write(&format!("{here}/{id_name}"), &other.to_string())?;
                 for (name, value) in more {
@@ -258,10 +208,9 @@ impl Device {
 
     /// Waits until the guest's driver has it; false if it does not take it.
     pub fn wait_for_guest(self, store: &mut Store) -> Result<bool, StoreError> {
-        let connected =
-            store.wait_until(&format!("{}/state", self.frontend()), PATIENCE, |value| {
-                (State::parse(value.as_deref()) == State::Connected).then_some(())
-            })?;
+        let connected = store.wait_until(&format!("{}/state", self.frontend()), PATIENCE, |value| {
+            (State::parse(value.as_deref()) == State::Connected).then_some(())
+        })?;
         Ok(connected.is_some())
     }
 
@@ -272,15 +221,11 @@ impl Device {
 
     /// The loop device that was made for it, if one was: it is released a moment after the driver has let go.
     fn loop_device(self, store: &mut Store) -> Result<Option<PathBuf>, StoreError> {
-        let (Some(device), Some(target)) = (
-            self.read(store, "physical-device-path")?,
-            self.read(store, "params")?,
-        ) else {
+        let (Some(device), Some(target)) = (self.read(store, "physical-device-path")?, self.read(store, "params")?)
+        else {
             return Ok(None);
         };
-        let name = device
-            .strip_prefix("/dev/")
-            .filter(|name| name.starts_with("loop") && device != target);
+        let name = device.strip_prefix("/dev/").filter(|name| name.starts_with("loop") && device != target);
         Ok(name.map(|name| Path::new("/sys/block").join(name).join("loop")))
     }
 
@@ -302,14 +247,10 @@ impl Device {
         if front == State::Connected {
             store.write(&format!("{}/online", self.backend()), "0")?;
             store.write(&format!("{}/state", self.backend()), CLOSING)?;
-            let closed =
-                store.wait_until(&format!("{}/state", self.frontend()), PATIENCE, |value| {
-                    matches!(
-                        State::parse(value.as_deref()),
-                        State::Closed | State::Unknown | State::Initialising
-                    )
+            let closed = store.wait_until(&format!("{}/state", self.frontend()), PATIENCE, |value| {
+                matches!(State::parse(value.as_deref()), State::Closed | State::Unknown | State::Initialising)
                     .then_some(())
-                })?;
+            })?;
             if closed.is_none() {
                 bail!(
                     "the guest has not given {what} back within {} s; it goes when nothing in the guest uses it any more, or at once with --force",
@@ -347,41 +288,21 @@ fn remove(store: &mut Store, devices: &[Device]) -> Result<()> {
     for device in devices {
         device.forget(store)?;
     }
-    look_until(|| {
-        Ok(
-            devices.iter().all(|device| device.is_gone())
-                && loops.iter().all(|path| !path.exists()),
-        )
-    })?;
+    look_until(|| Ok(devices.iter().all(|device| device.is_gone()) && loops.iter().all(|path| !path.exists())))?;
     Ok(())
 }
 
 /// A domain's devices of a kind, in the order of their numbers.
 pub fn of_domain(store: &mut Store, kind: Kind, domain: DomId) -> Result<Vec<Device>, StoreError> {
-    let names = store.list(&format!(
-        "{}/backend/{}/{domain}",
-        nodes::root(DomId::DOM0),
-        kind.name()
-    ))?;
+    let names = store.list(&format!("{}/backend/{}/{domain}", nodes::root(DomId::DOM0), kind.name()))?;
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
     numbers.sort_unstable();
-    Ok(numbers
-        .into_iter()
-        .map(|number| Device {
-            kind,
-            domain,
-            number,
-        })
-        .collect())
+    Ok(numbers.into_iter().map(|number| Device { kind, domain, number }).collect())
 }
 
 /// All devices of a kind, of all domains.
 pub fn of_all(store: &mut Store, kind: Kind) -> Result<Vec<Device>, StoreError> {
-    let domains = store.list(&format!(
-        "{}/backend/{}",
-        nodes::root(DomId::DOM0),
-        kind.name()
-    ))?;
+    let domains = store.list(&format!("{}/backend/{}", nodes::root(DomId::DOM0), kind.name()))?;
     let mut all = Vec::new();
     for domain in domains.iter().filter_map(|name| name.parse().ok()) {
         all.extend(of_domain(store, kind, DomId(domain))?);
@@ -401,11 +322,7 @@ pub fn remove_all(store: &mut Store, domain: DomId) -> Result<()> {
     remove(store, &devices)?;
     for kind in Kind::ALL {
         for directory in ["backend", "error/backend"] {
-            store.remove(&format!(
-                "{}/{directory}/{}/{domain}",
-                nodes::root(DomId::DOM0),
-                kind.name()
-            ))?;
+            store.remove(&format!("{}/{directory}/{}/{domain}", nodes::root(DomId::DOM0), kind.name()))?;
         }
     }
     Ok(())
@@ -420,9 +337,7 @@ fn load(module: &str, there: &Path) -> Result<()> {
         .arg(module)
         .stdin(Stdio::null())
         .output()
-        .with_context(|| {
-            format!("the kernel's module {module} is not loaded, and modprobe cannot be run")
-        })?;
+        .with_context(|| format!("the kernel's module {module} is not loaded, and modprobe cannot be run"))?;
     if !there.exists() {
         let words = String::from_utf8_lossy(&output.stderr);
         let words = words.trim();
@@ -435,10 +350,7 @@ fn load(module: &str, there: &Path) -> Result<()> {
 }
 
 fn load_backend(kind: Kind) -> Result<()> {
-    load(
-        kind.module(),
-        &Path::new("/sys/bus/xen-backend/drivers").join(kind.name()),
-    )
+    load(kind.module(), &Path::new("/sys/bus/xen-backend/drivers").join(kind.name()))
 }
 
 /// Fails if a domain of this configuration could not get its devices: before there is one.

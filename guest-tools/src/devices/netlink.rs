@@ -7,9 +7,7 @@ use std::os::fd::OwnedFd;
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 
 use super::load;
 
@@ -75,18 +73,8 @@ impl Message {
         let len = (self.0.len() as u32).to_ne_bytes();
         self.0.iter_mut().zip(len).for_each(|(to, from)| *to = from);
         // Protocol 0 is the routing one (NETLINK_ROUTE).
-        let socket: OwnedFd = socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        sendto(
-            &socket,
-            &self.0,
-            SendFlags::empty(),
-            &SocketAddrNetlink::new(0, 0),
-        )?;
+        let socket: OwnedFd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        sendto(&socket, &self.0, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
         let mut answer = [0; 4096];
         let (count, _) = recv(&socket, &mut answer, RecvFlags::empty())?;
         error_of(answer.get(..count).unwrap_or_default())
@@ -95,14 +83,8 @@ impl Message {
 
 /// The error an answer tells: a header of 16 bytes, and a negative errno or 0.
 fn error_of(answer: &[u8]) -> Result<(), Errno> {
-    let kind = answer
-        .get(4..6)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(u16::from_ne_bytes);
-    let code = answer
-        .get(16..20)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(i32::from_ne_bytes);
+    let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
+    let code = answer.get(16..20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
     match (kind, code) {
         (Some(NLMSG_ERROR), Some(0)) => Ok(()),
         (Some(NLMSG_ERROR), Some(code)) => Err(Errno::from_raw_os_error(code.wrapping_neg())),
@@ -112,46 +94,30 @@ fn error_of(answer: &[u8]) -> Result<(), Errno> {
 
 /// The kernel's number of an interface; `None` if there is no such interface.
 pub fn index(name: &str) -> Option<u32> {
-    std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?.trim().parse().ok()
 }
 
 /// Is it a bridge?
 pub fn is_bridge(name: &str) -> bool {
-    std::path::Path::new("/sys/class/net")
-        .join(name)
-        .join("bridge")
-        .is_dir()
+    std::path::Path::new("/sys/class/net").join(name).join("bridge").is_dir()
 }
 
 /// Names of the directories at `path`, sorted.
 fn names(path: &std::path::Path) -> Vec<String> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     names
 }
 
 /// All bridges.
 pub fn bridges() -> Vec<String> {
-    names("/sys/class/net".as_ref())
-        .into_iter()
-        .filter(|name| is_bridge(name))
-        .collect()
+    names("/sys/class/net".as_ref()).into_iter().filter(|name| is_bridge(name)).collect()
 }
 
 /// What is plugged into a bridge.
 pub fn ports(bridge: &str) -> Vec<String> {
-    names(
-        &std::path::Path::new("/sys/class/net")
-            .join(bridge)
-            .join("brif"),
-    )
+    names(&std::path::Path::new("/sys/class/net").join(bridge).join("brif"))
 }
 
 fn index_of(name: &str) -> Result<u32> {
@@ -163,9 +129,7 @@ pub fn create_bridge(name: &str) -> Result<()> {
     load("bridge", "/sys/module/bridge".as_ref())?;
     // A port carries traffic at once: nothing here makes loops.
     let data = Message(Vec::new()).attribute(IFLA_BR_FORWARD_DELAY, &0u32.to_ne_bytes());
-    let info = Message(Vec::new())
-        .attribute(IFLA_INFO_KIND, b"bridge")
-        .attribute(IFLA_INFO_DATA, &data.0);
+    let info = Message(Vec::new()).attribute(IFLA_INFO_KIND, b"bridge").attribute(IFLA_INFO_DATA, &data.0);
     let made = Message::link(RTM_NEWLINK, CREATE | EXCLUSIVE, 0, true)
         .attribute(IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat())
         .attribute(IFLA_LINKINFO, &info.0)
@@ -181,9 +145,7 @@ pub fn create_bridge(name: &str) -> Result<()> {
 /// Removes an interface.
 pub fn delete_link(name: &str) -> Result<()> {
     let index = index_of(name)?;
-    Message::link(RTM_DELLINK, 0, index, false)
-        .send()
-        .with_context(|| format!("`{name}` cannot be removed"))
+    Message::link(RTM_DELLINK, 0, index, false).send().with_context(|| format!("`{name}` cannot be removed"))
 }
 
 /// Gives an interface an address with so many bits of network.
@@ -214,14 +176,11 @@ pub fn plug(name: &str, bridge: &str, new_name: Option<&str>, mtu: Option<u32>) 
             .send()
             .with_context(|| format!("`{name}` cannot be renamed to `{new_name}`"))?;
     }
-    let mut message = Message::link(RTM_NEWLINK, 0, index, true)
-        .attribute(IFLA_MASTER, &bridge_index.to_ne_bytes());
+    let mut message = Message::link(RTM_NEWLINK, 0, index, true).attribute(IFLA_MASTER, &bridge_index.to_ne_bytes());
     if let Some(mtu) = mtu {
         message = message.attribute(IFLA_MTU, &mtu.to_ne_bytes());
     }
-    message
-        .send()
-        .with_context(|| format!("`{name}` cannot be plugged into `{bridge}`"))
+    message.send().with_context(|| format!("`{name}` cannot be plugged into `{bridge}`"))
 }
 
 #[cfg(test)]
@@ -230,9 +189,8 @@ mod tests {
 
     #[test]
     fn a_message_on_the_wire() {
-        let Message(bytes) = Message::link(RTM_NEWLINK, 0, 7, true)
-            .attribute(IFLA_IFNAME, b"br0\0")
-            .attribute(IFLA_MTU, b"x");
+        let Message(bytes) =
+            Message::link(RTM_NEWLINK, 0, 7, true).attribute(IFLA_IFNAME, b"br0\0").attribute(IFLA_MTU, b"x");
         let mut wanted = vec![0, 0, 0, 0, 16, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         wanted.extend([0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
         wanted.extend([8, 0, 3, 0]);
@@ -244,13 +202,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        let answer = |code: i32| {
-            [
-                &[36, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
-                &code.to_ne_bytes(),
-            ]
-            .concat()
-        };
+        let answer = |code: i32| [&[36, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &code.to_ne_bytes()].concat();
         assert_eq!(error_of(&answer(0)), Ok(()));
         assert_eq!(error_of(&answer(-17)), Err(Errno::EXIST));
         assert_eq!(error_of(&[0; 20]), Err(Errno::PROTO));

@@ -11,19 +11,12 @@ use crate::xs::{Store, StoreError};
 
 /// A domain's interface of that number.
 pub fn device(domain: DomId, number: u32) -> Device {
-    Device {
-        kind: Kind::Network,
-        domain,
-        number,
-    }
+    Device { kind: Kind::Network, domain, number }
 }
 
 /// The name of its end in dom0.
 fn interface_name(domain: DomId, number: u32, network: &Network) -> String {
-    network
-        .interface
-        .clone()
-        .unwrap_or_else(|| format!("vif{domain}.{number}"))
+    network.interface.clone().unwrap_or_else(|| format!("vif{domain}.{number}"))
 }
 
 /// Fails if an interface cannot be had: its bridge is missing, or another domain has its address.
@@ -31,9 +24,7 @@ pub fn check(store: &mut Store, network: &Network) -> Result<()> {
     let bridge = &network.bridge;
     if !netlink::is_bridge(bridge) {
         match netlink::index(bridge) {
-            Some(_) => bail!(
-                "`{bridge}` is no bridge; name one with bridge=, `dom bridge-list` shows those there are"
-            ),
+            Some(_) => bail!("`{bridge}` is no bridge; name one with bridge=, `dom bridge-list` shows those there are"),
             None => bail!(
                 "there is no bridge `{bridge}`; `dom bridge-create {bridge}` makes one, or name another with bridge="
             ),
@@ -56,12 +47,7 @@ pub fn check(store: &mut Store, network: &Network) -> Result<()> {
     Ok(())
 }
 
-fn backend_nodes(
-    number: u32,
-    network: &Network,
-    mac: Mac,
-    interface: &str,
-) -> Vec<(&'static str, String)> {
+fn backend_nodes(number: u32, network: &Network, mac: Mac, interface: &str) -> Vec<(&'static str, String)> {
     let mut nodes = vec![
         ("online", "1".into()),
         ("handle", number.to_string()),
@@ -94,26 +80,15 @@ pub fn attach(store: &mut Store, domain: DomId, number: u32, network: &Network) 
 fn try_attach(store: &mut Store, domain: DomId, number: u32, network: &Network) -> Result<()> {
     load_backend(Kind::Network)?;
     let device = device(domain, number);
-    let mac = network
-        .mac
-        .context("it has no MAC address (a bug of dom)")?;
+    let mac = network.mac.context("it has no MAC address (a bug of dom)")?;
     let interface = interface_name(domain, number, network);
     let mut front = vec![("handle", number.to_string()), ("mac", mac.to_string())];
     front.extend(network.mtu.map(|mtu| ("mtu", mtu.to_string())));
-    device.write(
-        store,
-        &front,
-        &backend_nodes(number, network, mac, &interface),
-    )?;
+    device.write(store, &front, &backend_nodes(number, network, mac, &interface))?;
     let result = device.wait_for_backend(store).and_then(|()| {
         let first_name = format!("vif{domain}.{number}");
         look_until(|| Ok(netlink::index(&first_name).is_some()))?;
-        netlink::plug(
-            &first_name,
-            &network.bridge,
-            network.interface.as_deref(),
-            network.mtu,
-        )?;
+        netlink::plug(&first_name, &network.bridge, network.interface.as_deref(), network.mtu)?;
         // The back end waits for this before it connects.
         Ok(store.write(&format!("{}/hotplug-status", device.backend()), "connected")?)
     });
@@ -127,9 +102,7 @@ fn try_attach(store: &mut Store, domain: DomId, number: u32, network: &Network) 
 /// The first number that a domain has no interface of.
 pub fn free_number(store: &mut Store, domain: DomId) -> Result<u32, StoreError> {
     let taken = super::of_domain(store, Kind::Network, domain)?;
-    Ok((0..)
-        .find(|number| taken.iter().all(|device| device.number != *number))
-        .unwrap_or(0))
+    Ok((0..).find(|number| taken.iter().all(|device| device.number != *number)).unwrap_or(0))
 }
 
 /// An interface as `dom network-list` shows it.
@@ -153,10 +126,7 @@ pub struct Listed {
 
 /// A domain's interfaces.
 pub fn list(store: &mut Store, domain: DomId) -> Result<Vec<Listed>, StoreError> {
-    super::of_domain(store, Kind::Network, domain)?
-        .into_iter()
-        .map(|device| listed(store, device))
-        .collect()
+    super::of_domain(store, Kind::Network, domain)?.into_iter().map(|device| listed(store, device)).collect()
 }
 
 fn listed(store: &mut Store, device: Device) -> Result<Listed, StoreError> {
@@ -166,8 +136,7 @@ fn listed(store: &mut Store, device: Device) -> Result<Listed, StoreError> {
         number: device.number,
         mac: node("mac")?.unwrap_or_default(),
         bridge: node("bridge")?.unwrap_or_default(),
-        interface: node("vifname")?
-            .unwrap_or_else(|| format!("vif{}.{}", device.domain, device.number)),
+        interface: node("vifname")?.unwrap_or_else(|| format!("vif{}.{}", device.domain, device.number)),
         ip: node("ip")?.unwrap_or_default(),
         frontend,
         backend,

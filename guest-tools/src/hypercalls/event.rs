@@ -9,11 +9,7 @@ use super::{Hypervisor, Result};
 impl Hypervisor {
     /// A port of `domain` that `remote` can bind to.
     pub fn alloc_unbound(&self, domain: DomId, remote: DomId) -> Result<EvtchnPort> {
-        let mut alloc = AllocUnbound {
-            dom: domain.0,
-            remote_dom: remote.0,
-            port: 0,
-        };
+        let mut alloc = AllocUnbound { dom: domain.0, remote_dom: remote.0, port: 0 };
         self.with_struct(
             "an event channel for the domain (alloc_unbound)",
             nr::EVENT_CHANNEL_OP,

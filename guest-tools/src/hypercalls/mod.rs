@@ -27,14 +27,10 @@ pub struct CallError {
 
 /// The error's name and text.
 fn reason(errno: Errno) -> String {
-    match (
-        errno,
-        pv_abi::errno::Errno::from_ret(-i64::from(errno.raw_os_error())),
-    ) {
+    match (errno, pv_abi::errno::Errno::from_ret(-i64::from(errno.raw_os_error()))) {
         (Errno::PERM, _) => "EPERM (only a control domain may)".into(),
         (Errno::ACCESS, _) => {
-            "EACCES (it has another version of the management interface than these tools, 0x15)"
-                .into()
+            "EACCES (it has another version of the management interface than these tools, 0x15)".into()
         }
         (Errno::NOMEM, _) => "ENOMEM (no memory left)".into(),
         (_, Some(named)) => named.to_string(),
@@ -54,9 +50,7 @@ pub struct Hypervisor {
 impl Hypervisor {
     /// Opens the kernel's door to it.
     pub fn open() -> std::result::Result<Self, OpenError> {
-        Ok(Hypervisor {
-            privcmd: Privcmd::open()?,
-        })
+        Ok(Hypervisor { privcmd: Privcmd::open()? })
     }
 
     /// A hypercall with one structure that is read and written: its number, and the arguments from the structure's address.
@@ -70,10 +64,7 @@ impl Hypervisor {
         let fail = |errno| CallError { op, errno };
         let mut buffer = self.privcmd.buffer(size_of::<T>()).map_err(fail)?;
         buffer.put(value);
-        let result = self
-            .privcmd
-            .hypercall(number, args(buffer.addr()))
-            .map_err(fail)?;
+        let result = self.privcmd.hypercall(number, args(buffer.addr())).map_err(fail)?;
         *value = buffer.get();
         Ok(result)
     }
@@ -82,25 +73,15 @@ impl Hypervisor {
     pub fn map_foreign(&self, domain: DomId, frames: &[Mfn]) -> Result<Foreign> {
         self.privcmd
             .map_foreign(domain, frames)
-            .map_err(|errno| CallError {
-                op: "a mapping of the domain's memory",
-                errno,
-            })
+            .map_err(|errno| CallError { op: "a mapping of the domain's memory", errno })
     }
 
     /// Makes `mfn`, a page of `domain`, an L4 page table: from here on the hypervisor checks all changes to it.
     pub fn pin_l4(&self, domain: DomId, mfn: Mfn) -> Result<()> {
-        let mut op = pv_abi::mmu::MmuextOp {
-            cmd: pv_abi::mmu::EXT_PIN_L4_TABLE,
-            arg1: mfn.0,
-            ..Default::default()
-        };
-        self.with_struct(
-            "the domain's page tables (mmuext_op pin_l4_table)",
-            nr::MMUEXT_OP,
-            &mut op,
-            |addr| [addr, 1, 0, domain.0.into(), 0],
-        )
+        let mut op = pv_abi::mmu::MmuextOp { cmd: pv_abi::mmu::EXT_PIN_L4_TABLE, arg1: mfn.0, ..Default::default() };
+        self.with_struct("the domain's page tables (mmuext_op pin_l4_table)", nr::MMUEXT_OP, &mut op, |addr| {
+            [addr, 1, 0, domain.0.into(), 0]
+        })
         .map(drop)
     }
 }

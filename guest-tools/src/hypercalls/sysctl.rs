@@ -15,38 +15,20 @@ const DOMAINS_AT_ONCE: u32 = 256;
 const LOG_AT_ONCE: u32 = 16 << 10;
 
 impl Hypervisor {
-    fn sysctl<T: IntoBytes + FromBytes + Immutable>(
-        &self,
-        op: &'static str,
-        cmd: u32,
-        payload: &T,
-    ) -> Result<T> {
+    fn sysctl<T: IntoBytes + FromBytes + Immutable>(&self, op: &'static str, cmd: u32, payload: &T) -> Result<T> {
         let mut ctl = Sysctl::with(cmd, payload);
         self.with_struct(op, nr::SYSCTL, &mut ctl, |addr| [addr, 0, 0, 0, 0])?;
-        ctl.payload().ok_or(CallError {
-            op,
-            errno: Errno::INVAL,
-        })
+        ctl.payload().ok_or(CallError { op, errno: Errno::INVAL })
     }
 
     /// CPUs, memory and capabilities of the machine.
     pub fn physinfo(&self) -> Result<Physinfo> {
-        self.sysctl(
-            "information on the machine (physinfo)",
-            abi::OP_PHYSINFO,
-            &Physinfo::default(),
-        )
+        self.sysctl("information on the machine (physinfo)", abi::OP_PHYSINFO, &Physinfo::default())
     }
 
     /// The scheduler's number.
     pub fn scheduler(&self) -> Result<u32> {
-        Ok(self
-            .sysctl(
-                "the scheduler's number (sched_id)",
-                abi::OP_SCHED_ID,
-                &abi::SchedId::default(),
-            )?
-            .sched_id)
+        Ok(self.sysctl("the scheduler's number (sched_id)", abi::OP_SCHED_ID, &abi::SchedId::default())?.sched_id)
     }
 
     /// All domains, in ascending order of their ids.
@@ -54,10 +36,7 @@ impl Hypervisor {
         let op = "the list of domains (getdomaininfolist)";
         let fail = |errno| CallError { op, errno };
         let mut all: Vec<Getdomaininfo> = Vec::new();
-        let buffer = self
-            .privcmd
-            .buffer(DOMAINS_AT_ONCE as usize * size_of::<Getdomaininfo>())
-            .map_err(fail)?;
+        let buffer = self.privcmd.buffer(DOMAINS_AT_ONCE as usize * size_of::<Getdomaininfo>()).map_err(fail)?;
         loop {
             let request = abi::Getdomaininfolist {
                 first_domain: all.last().map_or(0, |last| last.domain + 1),
@@ -65,10 +44,7 @@ impl Hypervisor {
                 buffer: buffer.addr(),
                 ..Default::default()
             };
-            let count = self
-                .sysctl(op, abi::OP_GETDOMAININFOLIST, &request)?
-                .num_domains
-                .min(DOMAINS_AT_ONCE);
+            let count = self.sysctl(op, abi::OP_GETDOMAININFOLIST, &request)?.num_domains.min(DOMAINS_AT_ONCE);
             all.extend(buffer.get_slice::<Getdomaininfo>(count as usize));
             if count < DOMAINS_AT_ONCE {
                 return Ok(all);
@@ -79,10 +55,7 @@ impl Hypervisor {
     /// The hypervisor's messages, oldest first; with `clear` they are forgotten then.
     pub fn log(&self, clear: bool) -> Result<Vec<u8>> {
         let op = "its messages (readconsole)";
-        let buffer = self
-            .privcmd
-            .buffer(LOG_AT_ONCE as usize)
-            .map_err(|errno| CallError { op, errno })?;
+        let buffer = self.privcmd.buffer(LOG_AT_ONCE as usize).map_err(|errno| CallError { op, errno })?;
         let mut text = Vec::new();
         let mut index = 0;
         loop {
@@ -102,14 +75,7 @@ impl Hypervisor {
             index = answer.index;
         }
         if clear {
-            self.sysctl(
-                op,
-                abi::OP_READCONSOLE,
-                &Readconsole {
-                    clear: 1,
-                    ..Default::default()
-                },
-            )?;
+            self.sysctl(op, abi::OP_READCONSOLE, &Readconsole { clear: 1, ..Default::default() })?;
         }
         Ok(text)
     }
@@ -118,10 +84,7 @@ impl Hypervisor {
     pub fn audit(&self) -> Result<Option<Audit>> {
         match self.sysctl("an audit", hospes::SYSCTL_AUDIT, &Audit::default()) {
             Ok(audit) => Ok(Some(audit)),
-            Err(CallError {
-                errno: Errno::NOSYS | Errno::OPNOTSUPP,
-                ..
-            }) => Ok(None),
+            Err(CallError { errno: Errno::NOSYS | Errno::OPNOTSUPP, .. }) => Ok(None),
             Err(e) => Err(e),
         }
     }

@@ -22,10 +22,7 @@ pub struct Nodes {
 impl Nodes {
     /// None yet, and so many transactions that others get in the way of.
     pub fn with_conflicts(conflicts: u32) -> Self {
-        Nodes {
-            conflicts,
-            ..Nodes::default()
-        }
+        Nodes { conflicts, ..Nodes::default() }
     }
 
     /// Writes a node and makes those above it.
@@ -41,12 +38,8 @@ impl Nodes {
 
     fn remove(&mut self, path: &str) -> bool {
         let below = format!("{path}/");
-        let gone: Vec<String> = self
-            .values
-            .keys()
-            .filter(|key| *key == path || key.starts_with(&below))
-            .cloned()
-            .collect();
+        let gone: Vec<String> =
+            self.values.keys().filter(|key| *key == path || key.starts_with(&below)).cloned().collect();
         for key in &gone {
             self.values.remove(key);
             self.perms.remove(key);
@@ -58,24 +51,15 @@ impl Nodes {
     fn children(&self, path: &str) -> Option<Vec<u8>> {
         let below = format!("{path}/");
         self.values.contains_key(path).then(|| {
-            let names = self
-                .values
-                .keys()
-                .filter_map(|key| key.strip_prefix(&below))
-                .filter(|name| !name.contains('/'));
-            names
-                .flat_map(|name| [name.as_bytes(), b"\0"].concat())
-                .collect()
+            let names =
+                self.values.keys().filter_map(|key| key.strip_prefix(&below)).filter(|name| !name.contains('/'));
+            names.flat_map(|name| [name.as_bytes(), b"\0"].concat()).collect()
         })
     }
 
     /// All paths that contain the text.
     pub fn with(&self, text: &str) -> Vec<&str> {
-        self.values
-            .keys()
-            .filter(|key| key.contains(text))
-            .map(String::as_str)
-            .collect()
+        self.values.keys().filter(|key| key.contains(text)).map(String::as_str).collect()
     }
 }
 
@@ -92,15 +76,8 @@ pub fn store(nodes: Nodes, driver: Driver) -> (Store, Arc<Mutex<Nodes>>) {
 }
 
 fn send(socket: &mut UnixStream, kind: u32, request: u32, payload: &[u8]) {
-    let header = Header {
-        kind,
-        request,
-        transaction: 0,
-        len: payload.len() as u32,
-    };
-    socket
-        .write_all(&[&header.encode()[..], payload].concat())
-        .unwrap();
+    let header = Header { kind, request, transaction: 0, len: payload.len() as u32 };
+    socket.write_all(&[&header.encode()[..], payload].concat()).unwrap();
 }
 
 fn serve(mut socket: UnixStream, nodes: &Mutex<Nodes>, driver: Driver) {
@@ -114,26 +91,14 @@ fn serve(mut socket: UnixStream, nodes: &Mutex<Nodes>, driver: Driver) {
         let mut payload = vec![0; header.len as usize];
         socket.read_exact(&mut payload).unwrap();
         let mut nodes = nodes.lock().unwrap();
-        let path = wire::strings(&payload)
-            .into_iter()
-            .next()
-            .unwrap_or_default();
+        let path = wire::strings(&payload).into_iter().next().unwrap_or_default();
         let second = || wire::strings(&payload).get(1).cloned().unwrap_or_default();
         let answer: Result<Vec<u8>, &str> = match header.kind {
             1 => nodes.children(&path).ok_or("ENOENT"),
-            2 => nodes
-                .values
-                .get(&path)
-                .map(|value| value.clone().into_bytes())
-                .ok_or("ENOENT"),
+            2 => nodes.values.get(&path).map(|value| value.clone().into_bytes()).ok_or("ENOENT"),
             4 => {
                 watches.push((path.clone(), second()));
-                send(
-                    &mut socket,
-                    wire::WATCH_EVENT,
-                    0,
-                    format!("{path}\0{}\0", second()).as_bytes(),
-                );
+                send(&mut socket, wire::WATCH_EVENT, 0, format!("{path}\0{}\0", second()).as_bytes());
                 Ok(b"OK\0".to_vec())
             }
             5 => {
@@ -149,10 +114,7 @@ fn serve(mut socket: UnixStream, nodes: &Mutex<Nodes>, driver: Driver) {
                 Ok(b"OK\0".to_vec())
             }
             7 if nodes.conflicts > 0 => {
-                *nodes = Nodes {
-                    conflicts: nodes.conflicts - 1,
-                    ..before.clone()
-                };
+                *nodes = Nodes { conflicts: nodes.conflicts - 1, ..before.clone() };
                 Err("EAGAIN")
             }
             7..=9 => Ok(b"OK\0".to_vec()),
@@ -183,22 +145,12 @@ fn serve(mut socket: UnixStream, nodes: &Mutex<Nodes>, driver: Driver) {
         };
         match answer {
             Ok(payload) => send(&mut socket, header.kind, header.request, &payload),
-            Err(name) => send(
-                &mut socket,
-                wire::ERROR,
-                header.request,
-                format!("{name}\0").as_bytes(),
-            ),
+            Err(name) => send(&mut socket, wire::ERROR, header.request, format!("{name}\0").as_bytes()),
         }
         for changed in std::mem::take(&mut nodes.changed) {
             for (path, token) in &watches {
                 if changed == *path || changed.starts_with(&format!("{path}/")) {
-                    send(
-                        &mut socket,
-                        wire::WATCH_EVENT,
-                        0,
-                        format!("{changed}\0{token}\0").as_bytes(),
-                    );
+                    send(&mut socket, wire::WATCH_EVENT, 0, format!("{changed}\0{token}\0").as_bytes());
                 }
             }
         }

@@ -104,12 +104,7 @@ impl Store {
                 Err(_) => return Err(StoreError::Unreachable(e)),
             },
         };
-        Ok(Store {
-            connection,
-            next_request: 1,
-            transaction: 0,
-            events: VecDeque::new(),
-        })
+        Ok(Store { connection, next_request: 1, transaction: 0, events: VecDeque::new() })
     }
 
     /// Over a connection that is there.
@@ -143,8 +138,8 @@ impl Store {
     fn request(&mut self, kind: Kind, what: &str, parts: &[&[u8]]) -> Result<Vec<u8>> {
         let id = self.next_request;
         self.next_request = id.wrapping_add(1);
-        let message = wire::request(kind, id, self.transaction, parts)
-            .ok_or_else(|| StoreError::TooLong(what.to_owned()))?;
+        let message =
+            wire::request(kind, id, self.transaction, parts).ok_or_else(|| StoreError::TooLong(what.to_owned()))?;
         self.connection.write_all(&message)?;
         loop {
             let (header, payload) = self.receive()?;
@@ -152,14 +147,8 @@ impl Store {
                 wire::WATCH_EVENT => self.keep_event(&payload),
                 _ if header.request != id => return Err(StoreError::Protocol),
                 wire::ERROR => {
-                    let error = wire::strings(&payload)
-                        .into_iter()
-                        .next()
-                        .unwrap_or_default();
-                    return Err(StoreError::Refused {
-                        what: format!("{} {what}", kind.verb()),
-                        error,
-                    });
+                    let error = wire::strings(&payload).into_iter().next().unwrap_or_default();
+                    return Err(StoreError::Refused { what: format!("{} {what}", kind.verb()), error });
                 }
                 answered if answered == kind as u32 => return Ok(payload),
                 _ => return Err(StoreError::Protocol),
@@ -191,12 +180,7 @@ impl Store {
 
     /// Writes a node, and makes it and those above it where they do not exist.
     pub fn write(&mut self, path: &str, value: &str) -> Result<()> {
-        self.request(
-            Kind::Write,
-            path,
-            &[path.as_bytes(), b"\0", value.as_bytes()],
-        )
-        .map(drop)
+        self.request(Kind::Write, path, &[path.as_bytes(), b"\0", value.as_bytes()]).map(drop)
     }
 
     /// Makes a node without a value.
@@ -218,32 +202,18 @@ impl Store {
         if let Some(reader) = perms.reader {
             list.push_str(&format!("r{reader}\0"));
         }
-        self.request(
-            Kind::SetPerms,
-            path,
-            &[path.as_bytes(), b"\0", list.as_bytes()],
-        )
-        .map(drop)
+        self.request(Kind::SetPerms, path, &[path.as_bytes(), b"\0", list.as_bytes()]).map(drop)
     }
 
     /// Tells the store of a new domain: its store page and port.
     pub fn introduce(&mut self, domain: u16, mfn: u64, port: u32) -> Result<()> {
         let args = format!("{domain}\0{mfn}\0{port}\0");
-        self.request(
-            Kind::Introduce,
-            &format!("domain {domain}"),
-            &[args.as_bytes()],
-        )
-        .map(drop)
+        self.request(Kind::Introduce, &format!("domain {domain}"), &[args.as_bytes()]).map(drop)
     }
 
     /// Tells the store that a domain is gone. No error if the store has found out by itself.
     pub fn release(&mut self, domain: u16) -> Result<()> {
-        match self.request(
-            Kind::Release,
-            &format!("domain {domain}"),
-            &[format!("{domain}\0").as_bytes()],
-        ) {
+        match self.request(Kind::Release, &format!("domain {domain}"), &[format!("{domain}\0").as_bytes()]) {
             Err(StoreError::Refused { .. }) => Ok(()),
             result => result.map(drop),
         }
@@ -251,21 +221,12 @@ impl Store {
 
     /// Has the store tell of changes at `path` and below. The first event comes at once.
     pub fn watch(&mut self, path: &str, token: &str) -> Result<()> {
-        self.request(
-            Kind::Watch,
-            path,
-            &[path.as_bytes(), b"\0", token.as_bytes(), b"\0"],
-        )
-        .map(drop)
+        self.request(Kind::Watch, path, &[path.as_bytes(), b"\0", token.as_bytes(), b"\0"]).map(drop)
     }
 
     /// Takes a watch back.
     pub fn unwatch(&mut self, path: &str, token: &str) -> Result<()> {
-        self.request(
-            Kind::Unwatch,
-            path,
-            &[path.as_bytes(), b"\0", token.as_bytes(), b"\0"],
-        )?;
+        self.request(Kind::Unwatch, path, &[path.as_bytes(), b"\0", token.as_bytes(), b"\0"])?;
         self.events.retain(|event| event.token != token);
         Ok(())
     }
@@ -281,12 +242,8 @@ impl Store {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
-            let timeout = deadline
-                .map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
-            let ready = match poll(
-                &mut [PollFd::new(&self.connection, PollFlags::IN)],
-                timeout.as_ref(),
-            ) {
+            let timeout = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
+            let ready = match poll(&mut [PollFd::new(&self.connection, PollFlags::IN)], timeout.as_ref()) {
                 Err(rustix::io::Errno::INTR) => continue,
                 result => result.map_err(std::io::Error::from)?,
             };
@@ -342,10 +299,7 @@ impl Store {
         let mut tries = 0;
         loop {
             let id = self.request(Kind::TransactionStart, "a transaction", &[b"\0"])?;
-            let id = wire::strings(&id)
-                .first()
-                .and_then(|id| id.parse().ok())
-                .ok_or(StoreError::Protocol)?;
+            let id = wire::strings(&id).first().and_then(|id| id.parse().ok()).ok_or(StoreError::Protocol)?;
             self.transaction = id;
             let result = body(self);
             let answer: &[u8] = if result.is_ok() { b"T\0" } else { b"F\0" };
@@ -363,8 +317,5 @@ impl Store {
 
 /// For poll.
 pub fn timespec(duration: Duration) -> Timespec {
-    Timespec {
-        tv_sec: duration.as_secs() as i64,
-        tv_nsec: duration.subsec_nanos().into(),
-    }
+    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: duration.subsec_nanos().into() }
 }

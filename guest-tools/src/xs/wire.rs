@@ -66,11 +66,7 @@ impl Header {
     /// As it travels.
     pub fn encode(&self) -> [u8; HEADER_SIZE] {
         let mut bytes = [0; HEADER_SIZE];
-        for (to, from) in
-            bytes
-                .chunks_exact_mut(4)
-                .zip([self.kind, self.request, self.transaction, self.len])
-        {
+        for (to, from) in bytes.chunks_exact_mut(4).zip([self.kind, self.request, self.transaction, self.len]) {
             to.copy_from_slice(&from.to_le_bytes());
         }
         bytes
@@ -80,12 +76,7 @@ impl Header {
     pub fn decode(bytes: [u8; HEADER_SIZE]) -> Option<Self> {
         let (words, _) = bytes.as_chunks::<4>();
         let word = |n: usize| words.get(n).map_or(0, |w| u32::from_le_bytes(*w));
-        let header = Header {
-            kind: word(0),
-            request: word(1),
-            transaction: word(2),
-            len: word(3),
-        };
+        let header = Header { kind: word(0), request: word(1), transaction: word(2), len: word(3) };
         (header.len as usize <= MAX_PAYLOAD).then_some(header)
     }
 }
@@ -96,16 +87,9 @@ pub fn request(kind: Kind, request: u32, transaction: u32, parts: &[&[u8]]) -> O
     if len > MAX_PAYLOAD {
         return None;
     }
-    let header = Header {
-        kind: kind as u32,
-        request,
-        transaction,
-        len: len as u32,
-    };
+    let header = Header { kind: kind as u32, request, transaction, len: len as u32 };
     let mut message = header.encode().to_vec();
-    parts
-        .iter()
-        .for_each(|part| message.extend_from_slice(part));
+    parts.iter().for_each(|part| message.extend_from_slice(part));
     Some(message)
 }
 
@@ -115,10 +99,7 @@ pub fn strings(payload: &[u8]) -> Vec<String> {
     if payload.is_empty() {
         return Vec::new();
     }
-    payload
-        .split(|&b| b == 0)
-        .map(|s| String::from_utf8_lossy(s).into_owned())
-        .collect()
+    payload.split(|&b| b == 0).map(|s| String::from_utf8_lossy(s).into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -142,15 +123,7 @@ mod tests {
 
     #[test]
     fn headers_that_announce_too_much_are_refused() {
-        let header = |len| {
-            Header {
-                kind: 2,
-                request: 1,
-                transaction: 0,
-                len,
-            }
-            .encode()
-        };
+        let header = |len| Header { kind: 2, request: 1, transaction: 0, len }.encode();
         assert!(Header::decode(header(4096)).is_some());
         assert_eq!(Header::decode(header(4097)), None);
     }

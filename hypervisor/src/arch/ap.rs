@@ -136,14 +136,8 @@ pub unsafe fn arm(cpu: u32, stack: u64, entry: extern "C" fn(u32) -> !) {
         core::ptr::copy_nonoverlapping(start, page, len);
         let put32 = |at: usize, v: u64| page.add(at).cast::<u32>().write_unaligned(v as u32);
         let put64 = |at: usize, v: u64| page.add(at).cast::<u64>().write_unaligned(v);
-        put32(
-            offset(&raw const ap_gdt_ptr) + 2,
-            phys + offset(&raw const ap_gdt) as u64,
-        );
-        put32(
-            offset(&raw const ap_far),
-            phys + offset(&raw const ap_long) as u64,
-        );
+        put32(offset(&raw const ap_gdt_ptr) + 2, phys + offset(&raw const ap_gdt) as u64);
+        put32(offset(&raw const ap_far), phys + offset(&raw const ap_long) as u64);
         put32(offset(&raw const ap_cr3), L4.load(Ordering::Relaxed));
         put32(offset(&raw const ap_cpu), cpu.into());
         put64(offset(&raw const ap_stack), stack & !15);
@@ -156,12 +150,6 @@ pub fn finish() {
     let phys = PAGE.swap(0, Ordering::AcqRel);
     if phys != 0 {
         // SAFETY: as in `arm`.
-        unsafe {
-            core::ptr::write_bytes(
-                paging::direct(MachineAddr(phys)) as *mut u8,
-                0,
-                PAGE_SIZE as usize,
-            )
-        };
+        unsafe { core::ptr::write_bytes(paging::direct(MachineAddr(phys)) as *mut u8, 0, PAGE_SIZE as usize) };
     }
 }

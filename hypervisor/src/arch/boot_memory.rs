@@ -48,10 +48,7 @@ impl Plan {
     pub fn new(info: &BootInfo, image: Span) -> Result<Plan, BadMap> {
         let mut ram = ArrayVec::new();
         for r in info.ranges.iter().filter(|r| r.kind == RangeKind::Ram) {
-            let span = (
-                r.base.next_multiple_of(PAGE_SIZE),
-                r.end() & !(PAGE_SIZE - 1),
-            );
+            let span = (r.base.next_multiple_of(PAGE_SIZE), r.end() & !(PAGE_SIZE - 1));
             if span.0 < span.1 {
                 insert(&mut ram, span)?;
             }
@@ -75,12 +72,7 @@ impl Plan {
     /// [`BadMap::NothingLow`] if there is none.
     pub fn take_largest(&mut self, limit: u64) -> Result<Span, BadMap> {
         let clipped = |s: &Span| (s.0, s.1.min(limit));
-        let best = self
-            .free
-            .iter()
-            .map(clipped)
-            .filter(|s| s.0 < s.1)
-            .max_by_key(|s| s.1 - s.0);
+        let best = self.free.iter().map(clipped).filter(|s| s.0 < s.1).max_by_key(|s| s.1 - s.0);
         let span = best.ok_or(BadMap::NothingLow)?;
         cut(&mut self.free, span)?;
         Ok(span)
@@ -90,20 +82,13 @@ impl Plan {
     pub fn give(&mut self, span: Span) {
         // There is room: taking it made some, or at worst it is lost.
         if span.0 < span.1 && insert(&mut self.free, span).is_err() {
-            log::warn!(
-                "{} KiB of memory lost: the memory map has too many pieces",
-                (span.1 - span.0) >> 10
-            );
+            log::warn!("{} KiB of memory lost: the memory map has too many pieces", (span.1 - span.0) >> 10);
         }
     }
 
     /// A page of RAM that real-mode code can run in: the lowest one from 32 KiB on (below are the firmware's data).
     pub fn real_mode_page(&self) -> Option<u64> {
-        self.ram
-            .iter()
-            .map(|s| (s.0.max(0x8000), s.1.min(0xa_0000)))
-            .find(|s| s.0 < s.1)
-            .map(|s| s.0)
+        self.ram.iter().map(|s| (s.0.max(0x8000), s.1.min(0xa_0000))).find(|s| s.0 < s.1).map(|s| s.0)
     }
 
     /// Bytes of RAM.
@@ -113,11 +98,7 @@ impl Plan {
 }
 
 fn outward(s: Span) -> Span {
-    (
-        s.0 & !(PAGE_SIZE - 1),
-        s.1.checked_next_multiple_of(PAGE_SIZE)
-            .unwrap_or(!(PAGE_SIZE - 1)),
-    )
+    (s.0 & !(PAGE_SIZE - 1), s.1.checked_next_multiple_of(PAGE_SIZE).unwrap_or(!(PAGE_SIZE - 1)))
 }
 
 /// Adds a span to a sorted list, joining what overlaps or touches.
@@ -166,10 +147,7 @@ mod root {
 
     /// The image's physical memory.
     pub fn image() -> Span {
-        (
-            (&raw const image_start) as u64 - IMAGE,
-            (&raw const image_end) as u64 - IMAGE,
-        )
+        ((&raw const image_start) as u64 - IMAGE, (&raw const image_end) as u64 - IMAGE)
     }
 
     impl Plan {
@@ -186,18 +164,8 @@ mod root {
                 for s in &self.ram {
                     let _ = paging::map(DIRECT_MAP + s.0, s.0, s.1 - s.0, flag::DATA, alloc);
                 }
-                for (part, flags) in [
-                    (&text, flag::CODE),
-                    (&rodata, flag::RODATA),
-                    (&data, flag::DATA),
-                ] {
-                    let _ = paging::map(
-                        part.start,
-                        part.start - IMAGE,
-                        part.end - part.start,
-                        flags,
-                        alloc,
-                    );
+                for (part, flags) in [(&text, flag::CODE), (&rodata, flag::RODATA), (&data, flag::DATA)] {
+                    let _ = paging::map(part.start, part.start - IMAGE, part.end - part.start, flags, alloc);
                 }
                 let (phys, fixed) = (image().0, rodata.end - text.start);
                 let _ = paging::map(DIRECT_MAP + phys, phys, fixed, flag::RODATA, alloc);
@@ -224,10 +192,7 @@ mod tests {
 
     #[test]
     fn insert_sorts_and_joins() {
-        assert_eq!(
-            list(&[(8, 9), (0, 2), (4, 6)])[..],
-            [(0, 2), (4, 6), (8, 9)]
-        );
+        assert_eq!(list(&[(8, 9), (0, 2), (4, 6)])[..], [(0, 2), (4, 6), (8, 9)]);
         assert_eq!(list(&[(0, 2), (4, 6), (2, 4)])[..], [(0, 6)]);
         assert_eq!(list(&[(5, 9), (0, 6)])[..], [(0, 9)]);
     }
@@ -258,44 +223,19 @@ mod tests {
         range(0x100000, 0x7fe0_0000 - 0x100000, RangeKind::Ram);
         range(0x7000_0800, 0x1000, RangeKind::AcpiNvs);
         range(0x1_0000_0000, 0x4000_0000, RangeKind::Ram);
-        info.modules.push(Module {
-            start: 0x100_0000,
-            end: 0x123_4567,
-            cmdline: Default::default(),
-        });
+        info.modules.push(Module { start: 0x100_0000, end: 0x123_4567, cmdline: Default::default() });
         let mut plan = Plan::new(&info, (0x20_0000, 0x40_0000)).unwrap();
         assert_eq!(
             plan.ram[..],
-            [
-                (0, 0x9f000),
-                (0x100000, 0x7000_0000),
-                (0x7000_2000, 0x7fe0_0000),
-                (0x1_0000_0000, 0x1_4000_0000)
-            ]
+            [(0, 0x9f000), (0x100000, 0x7000_0000), (0x7000_2000, 0x7fe0_0000), (0x1_0000_0000, 0x1_4000_0000)]
         );
         assert_eq!(plan.real_mode_page(), Some(0x8000));
-        assert_eq!(
-            plan.free[..3],
-            [
-                (0x100000, 0x20_0000),
-                (0x40_0000, 0x100_0000),
-                (0x123_5000, 0x7000_0000)
-            ]
-        );
-        assert_eq!(
-            plan.take_largest(1 << 32).unwrap(),
-            (0x123_5000, 0x7000_0000)
-        );
-        assert_eq!(
-            plan.take_largest(u64::MAX).unwrap(),
-            (0x1_0000_0000, 0x1_4000_0000)
-        );
+        assert_eq!(plan.free[..3], [(0x100000, 0x20_0000), (0x40_0000, 0x100_0000), (0x123_5000, 0x7000_0000)]);
+        assert_eq!(plan.take_largest(1 << 32).unwrap(), (0x123_5000, 0x7000_0000));
+        assert_eq!(plan.take_largest(u64::MAX).unwrap(), (0x1_0000_0000, 0x1_4000_0000));
         plan.give((0x1_0000_0000, 0x1_0000_0000));
         plan.give((0x1_1000_0000, 0x1_4000_0000));
-        assert_eq!(
-            plan.take_largest(u64::MAX).unwrap(),
-            (0x1_1000_0000, 0x1_4000_0000)
-        );
+        assert_eq!(plan.take_largest(u64::MAX).unwrap(), (0x1_1000_0000, 0x1_4000_0000));
         assert_eq!(plan.take_largest(0x10_0000), Err(BadMap::NothingLow));
     }
 }

@@ -20,24 +20,16 @@ pub fn build_id() -> &'static [u8] {
 }
 
 /// The id in a GNU note: lengths of name and id, the type, then name and id.
-#[cfg_attr(
-    not(target_os = "none"),
-    allow(dead_code, reason = "host builds have no note")
-)]
+#[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "host builds have no note"))]
 fn id_of(note: &[u8]) -> &[u8] {
     const NAME: &[u8; 4] = b"GNU\0";
     const HEAD: usize = 12;
-    let word = |i: usize| {
-        note.get(i..i + 4)
-            .and_then(|b| b.try_into().ok())
-            .map_or(0, u32::from_le_bytes) as usize
-    };
+    let word = |i: usize| note.get(i..i + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes) as usize;
     if note.get(HEAD..HEAD + NAME.len()) != Some(NAME) || word(0) != NAME.len() {
         return &[];
     }
     let start = HEAD + NAME.len();
-    note.get(start..start.saturating_add(word(4)))
-        .unwrap_or(&[])
+    note.get(start..start.saturating_add(word(4))).unwrap_or(&[])
 }
 
 #[cfg(test)]
@@ -46,9 +38,7 @@ mod tests {
 
     #[test]
     fn notes() {
-        let good = [
-            4u8, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, b'G', b'N', b'U', 0, 7, 8, 9, 0,
-        ];
+        let good = [4u8, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, b'G', b'N', b'U', 0, 7, 8, 9, 0];
         assert_eq!(id_of(&good), [7, 8, 9]);
         assert_eq!(id_of(&good[..18]), [0u8; 0]);
         assert_eq!(id_of(&[]), [0u8; 0]);

@@ -57,20 +57,11 @@ pub fn has_syscall() -> bool {
 pub fn detect(options: &boot::cmdline::Options) {
     let v = cpuid(0, 0);
     // "GenuineIntel", "CentaurHauls", "  Shanghai  ": the vendors whose SYSENTER works in long mode.
-    INTEL.store(
-        matches!(v.ebx, 0x756e_6547 | 0x746e_6543 | 0x6853_2020),
-        Ordering::Relaxed,
-    );
+    INTEL.store(matches!(v.ebx, 0x756e_6547 | 0x746e_6543 | 0x6853_2020), Ordering::Relaxed);
     let max_ext = cpuid(0x8000_0000, 0).eax;
-    GB_PAGES.store(
-        max_ext >= 0x8000_0001 && cpuid(0x8000_0001, 0).edx & 1 << 26 != 0,
-        Ordering::Relaxed,
-    );
+    GB_PAGES.store(max_ext >= 0x8000_0001 && cpuid(0x8000_0001, 0).edx & 1 << 26 != 0, Ordering::Relaxed);
     if max_ext >= 0x8000_0008 {
-        PHYS_BITS.store(
-            u64::from(cpuid(0x8000_0008, 0).eax & 0xff),
-            Ordering::Relaxed,
-        );
+        PHYS_BITS.store(u64::from(cpuid(0x8000_0008, 0).eax & 0xff), Ordering::Relaxed);
     }
     let mut cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::MCE;
     if cpuid(1, 0).ecx & 1 << 26 != 0 {
@@ -104,11 +95,7 @@ pub fn init_control_registers() {
 /// stack, with early memory to be had; the sites in the code are to be chosen after it ([`smap_on`]).
 pub fn init_smap(wanted: bool) {
     use super::probe::{self, Smap};
-    let smep = if base_cr4() & cr4::SMEP != 0 {
-        "on"
-    } else {
-        "off"
-    };
+    let smep = if base_cr4() & cr4::SMEP != 0 { "on" } else { "off" };
     let smap = match (HAS_SMAP.load(Ordering::Relaxed), wanted) {
         (false, _) => "off (the CPU has none)",
         (true, false) => "off (told so)",
@@ -137,22 +124,13 @@ pub fn debug_check_entry() {
     if cfg!(debug_assertions) {
         let (cr0, cr4) = (cr::read_cr0(), cr::read_cr4());
         assert!(cr0 & !8 == CR0, "CR0 is {cr0:#x}");
-        assert!(
-            cr4 & !GUEST_CR4 == base_cr4(),
-            "CR4 is {cr4:#x}, not {:#x} and what guests own",
-            base_cr4()
-        );
+        assert!(cr4 & !GUEST_CR4 == base_cr4(), "CR4 is {cr4:#x}, not {:#x} and what guests own", base_cr4());
         let (cr3, full) = (cr::read_cr3(), super::percpu::this_cpu().full_cr3.get());
         assert!(cr3 == full, "CR3 is {cr3:#x}, not {full:#x}");
         let flags: u64;
         // SAFETY: reads RFLAGS.
-        unsafe {
-            core::arch::asm!("pushfq", "pop {}", out(reg) flags, options(nomem, preserves_flags))
-        };
-        assert!(
-            !smap_on() || flags & super::regs::rflags::AC == 0,
-            "entered with AC set"
-        );
+        unsafe { core::arch::asm!("pushfq", "pop {}", out(reg) flags, options(nomem, preserves_flags)) };
+        assert!(!smap_on() || flags & super::regs::rflags::AC == 0, "entered with AC set");
     }
 }
 

@@ -109,10 +109,7 @@ pub unsafe fn write_xcr0(v: u64) {
 /// A GDT with the reserved descriptors in its page 14 is and stays mapped at `base`.
 #[inline(always)]
 pub unsafe fn load_gdt(base: u64) {
-    let p = TablePointer {
-        limit: super::layout::sel::GDT_LIMIT,
-        base,
-    };
+    let p = TablePointer { limit: super::layout::sel::GDT_LIMIT, base };
     // SAFETY: the caller's.
     unsafe { asm!("lgdt [{}]", in(reg) &p, options(readonly, nostack, preserves_flags)) };
 }

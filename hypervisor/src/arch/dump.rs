@@ -15,26 +15,10 @@ impl Display for Regs<'_> {
             r.cs, r.rip, r.rflags, r.entry_vector, r.error_code
         )?;
         writeln!(f, "rsp {:#06x}:{:#018x}", r.ss, r.rsp)?;
-        writeln!(
-            f,
-            "rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}",
-            r.rax, r.rbx, r.rcx, r.rdx
-        )?;
-        writeln!(
-            f,
-            "rsi {:016x}  rdi {:016x}  rbp {:016x}  r8  {:016x}",
-            r.rsi, r.rdi, r.rbp, r.r8
-        )?;
-        writeln!(
-            f,
-            "r9  {:016x}  r10 {:016x}  r11 {:016x}  r12 {:016x}",
-            r.r9, r.r10, r.r11, r.r12
-        )?;
-        write!(
-            f,
-            "r13 {:016x}  r14 {:016x}  r15 {:016x}",
-            r.r13, r.r14, r.r15
-        )
+        writeln!(f, "rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}", r.rax, r.rbx, r.rcx, r.rdx)?;
+        writeln!(f, "rsi {:016x}  rdi {:016x}  rbp {:016x}  r8  {:016x}", r.rsi, r.rdi, r.rbp, r.r8)?;
+        writeln!(f, "r9  {:016x}  r10 {:016x}  r11 {:016x}  r12 {:016x}", r.r9, r.r10, r.r11, r.r12)?;
+        write!(f, "r13 {:016x}  r14 {:016x}  r15 {:016x}", r.r13, r.r14, r.r15)
     }
 }
 
@@ -83,10 +67,7 @@ impl Display for Backtrace {
         // The block this runs on: all stacks of a CPU are in one.
         let block = (&raw const rbp) as u64 & !(STACK_SIZE - 1);
         for _ in 0..32 {
-            if rbp & !(STACK_SIZE - 1) != block
-                || rbp % 8 != 0
-                || rbp >= block + super::percpu::REGS_OFFSET
-            {
+            if rbp & !(STACK_SIZE - 1) != block || rbp % 8 != 0 || rbp >= block + super::percpu::REGS_OFFSET {
                 break;
             }
             // SAFETY: inside this CPU's stack block, below the guest frame; a guard page would fault into the
@@ -115,10 +96,7 @@ mod tests {
         code.0[Code::BEFORE] = Some(0x0f);
         code.0[31] = None;
         let text = std::format!("{code}");
-        assert!(
-            text.starts_with("90 90") && text.contains(" 90 <0f> 90 ") && text.ends_with("90 ??"),
-            "{text}"
-        );
+        assert!(text.starts_with("90 90") && text.contains(" 90 <0f> 90 ") && text.ends_with("90 ??"), "{text}");
         assert!(std::format!("{}", Code::default()).contains("<??>"));
     }
 }

@@ -28,20 +28,11 @@ pub fn pages(n: u64) -> MachineAddr {
     let mut range = RANGE.lock();
     let start = range.0;
     let end = start + n * PAGE_SIZE;
-    assert!(
-        end <= range.1,
-        "not enough memory below 4 GiB to start the hypervisor"
-    );
+    assert!(end <= range.1, "not enough memory below 4 GiB to start the hypervisor");
     range.0 = end;
     drop(range);
     // SAFETY: the range is free RAM in the direct map, and these pages are handed out once.
-    unsafe {
-        core::ptr::write_bytes(
-            direct(MachineAddr(start)) as *mut u8,
-            0,
-            (n * PAGE_SIZE) as usize,
-        )
-    };
+    unsafe { core::ptr::write_bytes(direct(MachineAddr(start)) as *mut u8, 0, (n * PAGE_SIZE) as usize) };
     MachineAddr(start)
 }
 
@@ -59,10 +50,7 @@ pub fn aligned_2m(len: u64) -> MachineAddr {
     let mut range = RANGE.lock();
     // From the top: the skipped tail is less than 2 MiB and stays unused.
     let start = range.1.saturating_sub(len) & !((2 << 20) - 1);
-    assert!(
-        start >= range.0,
-        "not enough memory below 4 GiB to start the hypervisor"
-    );
+    assert!(start >= range.0, "not enough memory below 4 GiB to start the hypervisor");
     range.1 = start;
     drop(range);
     // SAFETY: as in `pages`.

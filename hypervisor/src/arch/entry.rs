@@ -76,13 +76,7 @@ macro_rules! enter {
     () => {
         concat!(
             alternative!(xpti, "mov rax, [rsp + {regs} + {full_cr3}]", "mov cr3, rax"),
-            alternative!(
-                ibrs,
-                "mov ecx, 0x48",
-                "mov eax, [rsp + {regs} + {spec_ctrl}]",
-                "xor edx, edx",
-                "wrmsr"
-            ),
+            alternative!(ibrs, "mov ecx, 0x48", "mov eax, [rsp + {regs} + {spec_ctrl}]", "xor edx, edx", "wrmsr"),
             fill_rsb!()
         )
     };
@@ -136,11 +130,7 @@ macro_rules! leave {
     () => {
         concat!(
             alternative!(verw, "verw word ptr [rsp + {regs} + {verw}]"),
-            alternative!(
-                xpti,
-                "mov rax, [rsp + {regs} + {exposed_cr3}]",
-                "mov cr3, rax"
-            )
+            alternative!(xpti, "mov rax, [rsp + {regs} + {exposed_cr3}]", "mov cr3, rax")
         )
     };
 }
@@ -292,12 +282,8 @@ pub extern "C" fn exit_to_guest() {
         verw = const L_VERW,
     )
 }
-const _: () = assert!(
-    R_RIP == R_ERROR + 8
-        && R_RFLAGS == R_ERROR + 24
-        && R_RSP == R_ERROR + 32
-        && R_SS == R_ERROR + 40
-);
+const _: () =
+    assert!(R_RIP == R_ERROR + 8 && R_RFLAGS == R_ERROR + 24 && R_RSP == R_ERROR + 32 && R_SS == R_ERROR + 40);
 
 /// First entry of a CPU into the exit path: an empty frame, and whatever is pending makes the scheduler run.
 ///
@@ -496,8 +482,7 @@ extern "C" fn fault_in_hypervisor(frame: *mut GuestRegs) -> u64 {
         // SAFETY: `place` is this CPU's guest frame; the words at its end were pushed by the exit path.
         unsafe {
             let old = place.read();
-            (guest.rip, guest.cs, guest.rflags, guest.rsp, guest.ss) =
-                (old.rip, old.cs, old.rflags, old.rsp, old.ss);
+            (guest.rip, guest.cs, guest.rflags, guest.rsp, guest.ss) = (old.rip, old.cs, old.rflags, old.rsp, old.ss);
             let (vector, error) = (u64::from(f.entry_vector), u64::from(f.error_code));
             guest.entry_vector = 0;
             guest.error_code = 0;

@@ -67,8 +67,7 @@ impl FpuState {
     pub fn try_new() -> Result<Self, OutOfMemory> {
         let layout = Layout::from_size_align(area_size(), 64).map_err(|_| OutOfMemory)?;
         // SAFETY: the size is at least 512.
-        let area =
-            NonNull::new(unsafe { alloc::alloc::alloc_zeroed(layout) }).ok_or(OutOfMemory)?;
+        let area = NonNull::new(unsafe { alloc::alloc::alloc_zeroed(layout) }).ok_or(OutOfMemory)?;
         let mut s = FpuState { area, layout };
         s.reset();
         Ok(s)

@@ -57,13 +57,9 @@ mod on {
     }
 
     /// What each CPU is at.
-    static NOW: [Now; MAX_CPUS] = [const {
-        Now {
-            since: AtomicU64::new(0),
-            hypercall: AtomicU32::new(0),
-            argument: AtomicU64::new(0),
-        }
-    }; MAX_CPUS];
+    static NOW: [Now; MAX_CPUS] =
+        [const { Now { since: AtomicU64::new(0), hypercall: AtomicU32::new(0), argument: AtomicU64::new(0) } };
+            MAX_CPUS];
     static LONGEST: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
     fn now() -> u64 {

@@ -112,25 +112,11 @@ mod tests {
 
     /// Addresses at all edges.
     fn addresses() -> impl Iterator<Item = u64> {
-        let edges = [
-            0,
-            1 << 47,
-            START,
-            END,
-            u64::MAX,
-            1 << 46,
-            1 << 48,
-            1 << 63,
-            0xffff << 47,
-            M2P_RW,
-            DIRECT_MAP,
-        ];
+        let edges = [0, 1 << 47, START, END, u64::MAX, 1 << 46, 1 << 48, 1 << 63, 0xffff << 47, M2P_RW, DIRECT_MAP];
         edges
             .into_iter()
             .flat_map(|e: u64| {
-                [0u64, 1, 2, 7, 8, 9, 4095, 4096]
-                    .into_iter()
-                    .flat_map(move |d| [e.wrapping_add(d), e.wrapping_sub(d)])
+                [0u64, 1, 2, 7, 8, 9, 4095, 4096].into_iter().flat_map(move |d| [e.wrapping_add(d), e.wrapping_sub(d)])
             })
             .chain((0..64).flat_map(|n| [1 << n, !(1 << n), (1 << n) - 1]))
     }
@@ -166,8 +152,7 @@ mod tests {
                 if is_guest_range(a, len) {
                     assert!(guest(a) && (none || guest(last)), "{a:#x} {len:#x}");
                     // Nothing forbidden lies between: the hole and the hypervisor are one piece, [2^47, END).
-                    let holes = none
-                        || !(a < 1 << 47 && last >= END) && len <= END.wrapping_neg() + (1 << 47);
+                    let holes = none || !(a < 1 << 47 && last >= END) && len <= END.wrapping_neg() + (1 << 47);
                     assert!(holes, "{a:#x} {len:#x}");
                 } else if none {
                     assert!(!guest(a), "{a:#x}");

@@ -39,9 +39,7 @@ pub mod nr {
 pub unsafe fn rdmsr(msr: u32) -> u64 {
     let (lo, hi): (u32, u32);
     // SAFETY: the caller's.
-    unsafe {
-        asm!("rdmsr", in("ecx") msr, out("eax") lo, out("edx") hi, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { asm!("rdmsr", in("ecx") msr, out("eax") lo, out("edx") hi, options(nomem, nostack, preserves_flags)) };
     u64::from(hi) << 32 | u64::from(lo)
 }
 
@@ -94,11 +92,7 @@ pub fn machine_check_bank(bank: u32) -> Option<(u64, u64, u64)> {
     let read = |n: u32| unsafe { rdmsr_safe(nr::MC0_CTL + bank * 4 + n) };
     let status = read(1).filter(|s| s & VALID != 0)?;
     let word = |has: u64, n: u32| {
-        if status & has != 0 {
-            read(n).unwrap_or(0)
-        } else {
-            0
-        }
+        if status & has != 0 { read(n).unwrap_or(0) } else { 0 }
     };
     Some((status, word(HAS_ADDRESS, 2), word(HAS_MISC, 3)))
 }

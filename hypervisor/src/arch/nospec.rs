@@ -42,15 +42,9 @@ mod tests {
 
     #[test]
     fn inside_stays_outside_is_zero() {
-        for (index, len, want) in [
-            (0, 1, 0),
-            (4, 5, 4),
-            (5, 5, 0),
-            (usize::MAX, 5, 0),
-            (0, 0, 0),
-            (3, usize::MAX, 3),
-            (1 << 63, 7, 0),
-        ] {
+        for (index, len, want) in
+            [(0, 1, 0), (4, 5, 4), (5, 5, 0), (usize::MAX, 5, 0), (0, 0, 0), (3, usize::MAX, 3), (1 << 63, 7, 0)]
+        {
             assert_eq!(clamp(index, len), want, "{index} of {len}");
         }
     }

@@ -74,11 +74,7 @@ pub fn init_root() {
             continue;
         }
         let l3 = early::page();
-        let us = if slot == slot_of(layout::M2P_RO) {
-            flag::US
-        } else {
-            0
-        };
+        let us = if slot == slot_of(layout::M2P_RO) { flag::US } else { 0 };
         // SAFETY: a fresh table nobody else sees yet.
         unsafe { (*table(root.0))[slot] = l3.0 | flag::P | flag::RW | flag::A | us };
     }
@@ -155,11 +151,7 @@ pub unsafe fn map_in(
                 // Split a large page.
                 let new = alloc().ok_or(NoTable)?;
                 let sub = size >> 9;
-                let keep = if level == 2 {
-                    *entry & !flag::PSE
-                } else {
-                    *entry
-                };
+                let keep = if level == 2 { *entry & !flag::PSE } else { *entry };
                 // SAFETY: a fresh table nobody else sees yet.
                 let entries = unsafe { &mut *table(new.0) };
                 for (i, e) in entries.iter_mut().enumerate() {
@@ -238,10 +230,7 @@ fn audit_table(t: u64, level: u32, base: u64, sums: &mut Rights) {
             continue;
         }
         sums.mapped += 1;
-        assert!(
-            e & flag::US == 0 || slot_of(va) == slot_of(layout::M2P_RO),
-            "{va:#x} is open to ring 3"
-        );
+        assert!(e & flag::US == 0 || slot_of(va) == slot_of(layout::M2P_RO), "{va:#x} is open to ring 3");
         if e & flag::NX != 0 {
             continue;
         }
@@ -250,11 +239,7 @@ fn audit_table(t: u64, level: u32, base: u64, sums: &mut Rights) {
             sums.executable += 1;
             let alias = direct(MachineAddr((e & flag::ADDR) + page * 4096));
             let writable = lookup(alias).is_some_and(|(d, _)| d & flag::RW != 0);
-            assert!(
-                !writable,
-                "the code at {:#x} is writable at {alias:#x}",
-                va + page * 4096
-            );
+            assert!(!writable, "the code at {:#x} is writable at {alias:#x}", va + page * 4096);
         }
     }
 }

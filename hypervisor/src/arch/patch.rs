@@ -106,8 +106,7 @@ pub unsafe fn apply(chosen: u32) {
             let mut len = s.len as usize;
             rest = after;
             if chosen >> s.feature & 1 != 0 {
-                core::slice::from_raw_parts_mut(s.at, len)
-                    .copy_from_slice(core::slice::from_raw_parts(s.code, len));
+                core::slice::from_raw_parts_mut(s.at, len).copy_from_slice(core::slice::from_raw_parts(s.code, len));
                 continue;
             }
             // Neighbours that are not in use either are jumped over together.

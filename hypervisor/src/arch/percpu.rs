@@ -75,8 +75,7 @@ pub struct CpuLocal {
 pub static NO_UPCALL: [u8; 2] = [0, 1];
 
 /// Every online CPU's data, for other CPUs (atomic fields only).
-static CPUS: [AtomicPtr<CpuLocal>; MAX_CPUS] =
-    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
+static CPUS: [AtomicPtr<CpuLocal>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 static NR_CPUS: AtomicU32 = AtomicU32::new(0);
 
 /// Bytes from the start of a stack block to its `CpuLocal`: in the block's last page, behind the guest's registers and the
@@ -128,9 +127,7 @@ pub fn this_cpu() -> &'static CpuLocal {
     let rsp: u64;
     // SAFETY: reads a register. `pure`, so that the compiler keeps the result: RSP changes inside a function, but not the
     // block it points into.
-    unsafe {
-        core::arch::asm!("mov {}, rsp", out(reg) rsp, options(pure, nomem, nostack, preserves_flags))
-    };
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) rsp, options(pure, nomem, nostack, preserves_flags)) };
     let local = (rsp & !(STACK_SIZE - 1)) + LOCAL_OFFSET;
     // SAFETY: every stack of the hypervisor lies in a block whose top holds an initialised CpuLocal (arch::stack
     // builds it before the CPU switches to the block), and blocks are never freed.

@@ -107,13 +107,7 @@ pub fn smap() -> Smap {
     let (code, stack) = (early::page(), early::page());
     // In ring 3: `iretq` with the frame below, whose RIP is the `int3` at 16.
     let top = PAGE_SIZE - 64;
-    let frame = [
-        CODE + 16,
-        sel::GUEST_CS64.into(),
-        2,
-        STACK + top,
-        sel::GUEST_DS.into(),
-    ];
+    let frame = [CODE + 16, sel::GUEST_CS64.into(), 2, STACK + top, sel::GUEST_DS.into()];
     // SAFETY: two fresh pages, and a place of the root tables that nobody else uses; both go again below.
     unsafe {
         let bytes = paging::direct(code) as *mut u8;
@@ -122,23 +116,15 @@ pub fn smap() -> Smap {
         ((paging::direct(stack) + top) as *mut [u64; 5]).write(frame);
         let alloc = || Some(early::page());
         let _ = paging::map(CODE, code.0, PAGE_SIZE, flag::P | flag::US | flag::A, alloc);
-        let _ = paging::map(
-            STACK,
-            stack.0,
-            PAGE_SIZE,
-            flag::P | flag::RW | flag::US | flag::A | flag::D | flag::NX,
-            alloc,
-        );
+        let _ =
+            paging::map(STACK, stack.0, PAGE_SIZE, flag::P | flag::RW | flag::US | flag::A | flag::D | flag::NX, alloc);
     }
     let before = cr::read_cr4();
     // SAFETY: the CPU has SMAP; no access to pages of ring 3 is made but those below.
     unsafe { cr::write_cr4(before | cr4::SMAP) };
     let protects = !readable(STACK, false) && readable(STACK, true);
-    let gates = [
-        (3, (&raw const probe_bp) as u64),
-        (13, (&raw const probe_gp) as u64),
-        (14, (&raw const probe_pf) as u64),
-    ];
+    let gates =
+        [(3, (&raw const probe_bp) as u64), (13, (&raw const probe_gp) as u64), (14, (&raw const probe_pf) as u64)];
     // SAFETY: the stubs take the CPU back to `probe_ring3`'s caller; nothing else faults meanwhile.
     let ended_by = unsafe { tables::with_gates(&gates, || probe_ring3(CODE, STACK + top)) };
     // SAFETY: as it was; the excursion's pages go from the root, and nobody else knows them.

@@ -200,16 +200,8 @@ mod machine {
         let basic = cpuid(0, 0).eax;
         let ext = cpuid(0x8000_0000, 0).eax;
         let l7d = if basic >= 7 { cpuid(7, 0).edx } else { 0 };
-        let e8b = if ext >= 0x8000_0008 {
-            cpuid(0x8000_0008, 0).ebx
-        } else {
-            0
-        };
-        let e21a = if ext >= 0x8000_0021 {
-            cpuid(0x8000_0021, 0).eax
-        } else {
-            0
-        };
+        let e8b = if ext >= 0x8000_0008 { cpuid(0x8000_0008, 0).ebx } else { 0 };
+        let e21a = if ext >= 0x8000_0021 { cpuid(0x8000_0021, 0).eax } else { 0 };
         let caps = if l7d >> 29 & 1 != 0 {
             // SAFETY: the MSR exists where CPUID says so, and reading it has no side effect.
             unsafe { msr::rdmsr(ARCH_CAPABILITIES) }
@@ -278,19 +270,8 @@ mod tests {
     fn an_intel_that_offers_nothing_still_gets_xpti() {
         let f = Facts::new(true, false, 0, 0, 0, 0);
         let p = default(&f);
-        assert_eq!(
-            p,
-            Policy {
-                xpti_dom0: true,
-                xpti_domu: true,
-                rsb: true,
-                ..Policy::default()
-            }
-        );
-        assert!(
-            format!("{}", Shown(&f, &p))
-                .contains("XPTI on; nothing for the hypervisor's indirect branches")
-        );
+        assert_eq!(p, Policy { xpti_dom0: true, xpti_domu: true, rsb: true, ..Policy::default() });
+        assert!(format!("{}", Shown(&f, &p)).contains("XPTI on; nothing for the hypervisor's indirect branches"));
     }
 
     #[test]
@@ -301,19 +282,10 @@ mod tests {
         assert!(!p.xpti() && !p.ibrs_on_entry && !p.verw && !p.rsb && p.ibpb);
         assert_eq!(p.spec_ctrl, IBRS);
         // SSBD only where it is of use and asked for.
-        let wanted = SpecCtrl {
-            ssbd: Some(true),
-            ..SpecCtrl::default()
-        };
-        assert_eq!(
-            Policy::choose(&f, &Xpti::default(), &wanted).spec_ctrl,
-            IBRS
-        );
+        let wanted = SpecCtrl { ssbd: Some(true), ..SpecCtrl::default() };
+        assert_eq!(Policy::choose(&f, &Xpti::default(), &wanted).spec_ctrl, IBRS);
         let f = Facts { ssb_no: false, ..f };
-        assert_eq!(
-            Policy::choose(&f, &Xpti::default(), &wanted).spec_ctrl,
-            IBRS | SSBD
-        );
+        assert_eq!(Policy::choose(&f, &Xpti::default(), &wanted).spec_ctrl, IBRS | SSBD);
     }
 
     #[test]
@@ -330,69 +302,16 @@ mod tests {
     #[test]
     fn the_command_line_decides() {
         let f = Facts::new(true, true, IBRS_IBPB | STIBP_BIT | MD, 0, 0, 0);
-        let off = SpecCtrl {
-            off: true,
-            ..SpecCtrl::default()
-        };
-        let p = Policy::choose(
-            &f,
-            &Xpti {
-                dom0: Some(false),
-                domu: None,
-            },
-            &off,
-        );
-        assert_eq!(
-            p,
-            Policy {
-                xpti_domu: true,
-                ..Policy::default()
-            }
-        );
-        let some = SpecCtrl {
-            off: true,
-            ibpb: Some(true),
-            rsb: Some(true),
-            ..SpecCtrl::default()
-        };
-        let p = Policy::choose(
-            &f,
-            &Xpti {
-                dom0: Some(false),
-                domu: Some(false),
-            },
-            &some,
-        );
-        assert_eq!(
-            p,
-            Policy {
-                ibpb: true,
-                rsb: true,
-                ..Policy::default()
-            }
-        );
+        let off = SpecCtrl { off: true, ..SpecCtrl::default() };
+        let p = Policy::choose(&f, &Xpti { dom0: Some(false), domu: None }, &off);
+        assert_eq!(p, Policy { xpti_domu: true, ..Policy::default() });
+        let some = SpecCtrl { off: true, ibpb: Some(true), rsb: Some(true), ..SpecCtrl::default() };
+        let p = Policy::choose(&f, &Xpti { dom0: Some(false), domu: Some(false) }, &some);
+        assert_eq!(p, Policy { ibpb: true, rsb: true, ..Policy::default() });
         // What the CPU does not have cannot be wanted.
         let amd = Facts::new(false, true, 0, 0, 0, 0);
-        let want = SpecCtrl {
-            ibpb: Some(true),
-            md_clear: Some(true),
-            ibrs: Some(true),
-            ..SpecCtrl::default()
-        };
-        assert_eq!(
-            Policy::choose(&amd, &Xpti::default(), &want),
-            Policy::default()
-        );
-        assert!(
-            Policy::choose(
-                &amd,
-                &Xpti {
-                    dom0: Some(true),
-                    domu: None
-                },
-                &want
-            )
-            .xpti()
-        );
+        let want = SpecCtrl { ibpb: Some(true), md_clear: Some(true), ibrs: Some(true), ..SpecCtrl::default() };
+        assert_eq!(Policy::choose(&amd, &Xpti::default(), &want), Policy::default());
+        assert!(Policy::choose(&amd, &Xpti { dom0: Some(true), domu: None }, &want).xpti());
     }
 }

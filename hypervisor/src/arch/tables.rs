@@ -94,23 +94,12 @@ pub const fn idle_gdt(cpu: CpuId) -> u64 {
 ///
 /// # Errors
 /// When `alloc` runs out.
-pub fn create(
-    cpu: CpuId,
-    mut alloc: impl FnMut() -> Option<MachineAddr>,
-) -> Result<u64, paging::NoTable> {
+pub fn create(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Result<u64, paging::NoTable> {
     let block = stack_block(cpu);
     for page in (0..STACK_SIZE / PAGE_SIZE).filter(|p| guards(*p).is_none()) {
         let frame = alloc().ok_or(paging::NoTable)?;
         // SAFETY: this CPU's stack block is mapped by nobody else.
-        unsafe {
-            paging::map(
-                block + page * PAGE_SIZE,
-                frame.0,
-                PAGE_SIZE,
-                flag::DATA,
-                &mut alloc,
-            )?
-        };
+        unsafe { paging::map(block + page * PAGE_SIZE, frame.0, PAGE_SIZE, flag::DATA, &mut alloc)? };
     }
     let local = (block + LOCAL_OFFSET) as *mut CpuLocal;
     // SAFETY: freshly mapped and aligned (LOCAL_OFFSET is a multiple of 64 from an aligned block).
@@ -136,24 +125,14 @@ pub fn create(
     let tss = paging::direct(tss_frame) as *mut u8;
     // SAFETY: a fresh page of its own.
     unsafe {
-        tss.add(4)
-            .cast::<u64>()
-            .write_unaligned(block + LOCAL_OFFSET);
+        tss.add(4).cast::<u64>().write_unaligned(block + LOCAL_OFFSET);
         for ist in 0..4u64 {
             let top = ist_top(block, ist);
-            tss.add(36 + 8 * ist as usize)
-                .cast::<u64>()
-                .write_unaligned(top);
+            tss.add(36 + 8 * ist as usize).cast::<u64>().write_unaligned(top);
         }
         // The I/O bitmap is beyond the limit: every port of ring 3 traps.
         tss.add(102).cast::<u16>().write_unaligned(104);
-        paging::map(
-            idle_gdt(cpu) + sel::RESERVED_PAGE as u64 * PAGE_SIZE,
-            gdt.0,
-            PAGE_SIZE,
-            flag::DATA,
-            &mut alloc,
-        )?;
+        paging::map(idle_gdt(cpu) + sel::RESERVED_PAGE as u64 * PAGE_SIZE, gdt.0, PAGE_SIZE, flag::DATA, &mut alloc)?;
         paging::map(tss_va, tss_frame.0, PAGE_SIZE, flag::DATA, &mut alloc)?;
     }
     if let Some(slot) = GDT_PAGE.get(cpu.0 as usize) {
@@ -162,30 +141,12 @@ pub fn create(
 
     let stub = alloc().ok_or(paging::NoTable)?;
     let stub_va = STUBS + u64::from(cpu.0) * PAGE_SIZE;
-    write_stub(
-        stub,
-        0,
-        stub_va,
-        block + LOCAL_OFFSET,
-        entry::entry_syscall as *const () as u64,
-    );
-    write_stub(
-        stub,
-        64,
-        stub_va + 64,
-        block + LOCAL_OFFSET,
-        entry::entry_syscall32 as *const () as u64,
-    );
+    write_stub(stub, 0, stub_va, block + LOCAL_OFFSET, entry::entry_syscall as *const () as u64);
+    write_stub(stub, 64, stub_va + 64, block + LOCAL_OFFSET, entry::entry_syscall32 as *const () as u64);
     // SAFETY: this CPU's stub page is mapped by nobody else. It is executable, so nobody writes it any more.
     unsafe {
         paging::map(stub_va, stub.0, PAGE_SIZE, flag::CODE, &mut alloc)?;
-        paging::map(
-            paging::direct(stub),
-            stub.0,
-            PAGE_SIZE,
-            flag::RODATA,
-            &mut alloc,
-        )?;
+        paging::map(paging::direct(stub), stub.0, PAGE_SIZE, flag::RODATA, &mut alloc)?;
     }
     cr::invlpg(paging::direct(stub));
     let exposed = super::xpti::build(cpu, &mut alloc)?;
@@ -202,21 +163,14 @@ fn write_stub(frame: MachineAddr, offset: u64, va: u64, local: u64, target: u64)
     let rel = |to: u64, next: u64| (to.wrapping_sub(next) as i64 as i32).to_le_bytes();
     let mut code = [0xccu8; 32];
     code[..3].copy_from_slice(&[0x48, 0x89, 0x25]);
-    code[3..7].copy_from_slice(&rel(
-        local + core::mem::offset_of!(CpuLocal, scratch) as u64,
-        va + 7,
-    ));
+    code[3..7].copy_from_slice(&rel(local + core::mem::offset_of!(CpuLocal, scratch) as u64, va + 7));
     code[7..10].copy_from_slice(&[0x48, 0x8d, 0x25]);
     code[10..14].copy_from_slice(&rel(local, va + 14));
     code[14] = 0xe9;
     code[15..19].copy_from_slice(&rel(target, va + 19));
     // SAFETY: a fresh page nobody executes yet.
     unsafe {
-        core::ptr::copy_nonoverlapping(
-            code.as_ptr(),
-            (paging::direct(frame) + offset) as *mut u8,
-            code.len(),
-        );
+        core::ptr::copy_nonoverlapping(code.as_ptr(), (paging::direct(frame) + offset) as *mut u8, code.len());
     }
 }
 
@@ -299,24 +253,14 @@ pub fn load(cpu: CpuId) {
         cr::load_ldt(0);
         cr::load_idt((&raw const IDT) as u64);
         let stub = STUBS + u64::from(cpu.0) * PAGE_SIZE;
-        msr::wrmsr(
-            nr::STAR,
-            u64::from(sel::GUEST_CS32) << 48 | u64::from(sel::HYP_CS) << 32,
-        );
+        msr::wrmsr(nr::STAR, u64::from(sel::GUEST_CS32) << 48 | u64::from(sel::HYP_CS) << 32);
         msr::wrmsr(nr::LSTAR, stub);
         msr::wrmsr(nr::CSTAR, stub + 64);
         use super::regs::rflags as f;
-        msr::wrmsr(
-            nr::SFMASK,
-            f::TF | f::IF | f::DF | f::IOPL | f::NT | f::RF | f::VM | f::AC,
-        );
+        msr::wrmsr(nr::SFMASK, f::TF | f::IF | f::DF | f::IOPL | f::NT | f::RF | f::VM | f::AC);
         const SCE: u64 = 1;
         const AIBRSE: u64 = 1 << 21;
-        let efer = if super::spec::policy().auto_ibrs {
-            SCE | AIBRSE
-        } else {
-            SCE
-        };
+        let efer = if super::spec::policy().auto_ibrs { SCE | AIBRSE } else { SCE };
         msr::wrmsr(nr::EFER, msr::rdmsr(nr::EFER) | efer);
         if super::cpu::is_intel() {
             msr::wrmsr(nr::SYSENTER_CS, u64::from(sel::HYP_CS));

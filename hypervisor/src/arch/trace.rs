@@ -55,10 +55,7 @@ pub struct Ring {
 impl Ring {
     /// An empty ring.
     pub const fn new() -> Self {
-        Ring {
-            next: AtomicU8::new(0),
-            events: [const { AtomicU64::new(0) }; KEPT],
-        }
+        Ring { next: AtomicU8::new(0), events: [const { AtomicU64::new(0) }; KEPT] }
     }
 
     /// Notes an event and the guest's RIP then (0 where there is none). By the ring's own CPU only.
@@ -75,11 +72,7 @@ impl Ring {
     pub fn newest(&self, n: usize) -> impl Iterator<Item = (Event, u64)> + '_ {
         let next = usize::from(self.next.load(Ordering::Relaxed));
         (1..=n.min(KEPT)).filter_map(move |back| {
-            Event::unpack(
-                self.events
-                    .get(next.wrapping_sub(back) % KEPT)?
-                    .load(Ordering::Relaxed),
-            )
+            Event::unpack(self.events.get(next.wrapping_sub(back) % KEPT)?.load(Ordering::Relaxed))
         })
     }
 }
@@ -100,9 +93,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Event::Hypercall(n) => {
-                let known = pv_abi::hypercall::LIST
-                    .iter()
-                    .find(|h| h.number == usize::from(n));
+                let known = pv_abi::hypercall::LIST.iter().find(|h| h.number == usize::from(n));
                 write!(f, "hypercall {n} {}", known.map_or("?", |h| h.name))
             }
             Event::Exception(v) => write!(f, "exception {v}"),
@@ -127,29 +118,19 @@ mod tests {
         let got: Vec<_> = r.newest(2).collect();
         assert_eq!(
             got,
-            [
-                (Event::Hypercall(999), 0xffff_ffff_8000_03e7),
-                (Event::Hypercall(998), 0xffff_ffff_8000_03e6)
-            ]
+            [(Event::Hypercall(999), 0xffff_ffff_8000_03e7), (Event::Hypercall(998), 0xffff_ffff_8000_03e6)]
         );
         assert_eq!(r.newest(1000).count(), KEPT);
     }
 
     #[test]
     fn events_survive_packing() {
-        for e in [
-            Event::Hypercall(55),
-            Event::Exception(14),
-            Event::Interrupt(0xf0),
-        ] {
+        for e in [Event::Hypercall(55), Event::Exception(14), Event::Interrupt(0xf0)] {
             for rip in [0x40_1000, 0xffff_ffff_8100_0000, 0x7fff_ffff_ffff] {
                 assert_eq!(Event::unpack(e.pack(rip)), Some((e, rip)));
             }
         }
-        assert_eq!(
-            Event::unpack(Event::Runs(0x7ff0, 127).pack(5)),
-            Some((Event::Runs(0x7ff0, 127), 0))
-        );
+        assert_eq!(Event::unpack(Event::Runs(0x7ff0, 127).pack(5)), Some((Event::Runs(0x7ff0, 127), 0)));
         assert_eq!(Event::unpack(0), None);
     }
 }

@@ -28,10 +28,7 @@ use pv_abi::ids::{MachineAddr, PAGE_SIZE};
 ///
 /// # Errors
 /// When `alloc` runs out.
-pub fn build(
-    cpu: CpuId,
-    mut alloc: impl FnMut() -> Option<MachineAddr>,
-) -> Result<Option<MachineAddr>, NoTable> {
+pub fn build(cpu: CpuId, mut alloc: impl FnMut() -> Option<MachineAddr>) -> Result<Option<MachineAddr>, NoTable> {
     if !spec::policy().xpti() {
         return Ok(None);
     }
@@ -121,10 +118,7 @@ fn differs(cpu: &CpuLocal, va: u64) -> bool {
     }
     // SAFETY: as in `refresh`.
     let (live, copy) = unsafe {
-        (
-            (*entries(from).add(i).cast::<AtomicU64>()).load(Ordering::Relaxed),
-            ptr::read_volatile(entries(to).add(i)),
-        )
+        ((*entries(from).add(i).cast::<AtomicU64>()).load(Ordering::Relaxed), ptr::read_volatile(entries(to).add(i)))
     };
     // The CPU sets accessed bits in the copy only.
     let differs = (live ^ copy) & !(flag::A | flag::D) != 0;

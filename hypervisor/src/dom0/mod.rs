@@ -70,11 +70,7 @@ impl<E: fmt::Display> From<E> for Failure {
 ///
 /// # Errors
 /// What is wrong, to be read by a person.
-pub fn start(
-    kernel: Module,
-    initrd: Option<Module>,
-    plan: &Plan,
-) -> Result<(), arrayvec::ArrayString<200>> {
+pub fn start(kernel: Module, initrd: Option<Module>, plan: &Plan) -> Result<(), arrayvec::ArrayString<200>> {
     build(kernel, initrd, plan).map_err(|f| f.0)
 }
 
@@ -84,30 +80,18 @@ fn build(kernel: Module, initrd: Option<Module>, plan: &Plan) -> Result<(), Fail
     if len > KERNEL_LIMIT {
         return Err("the kernel is too large".into());
     }
-    log::info!(
-        "dom0 kernel: {}, {} KiB unpacked",
-        payload.format().name(),
-        len >> 10
-    );
+    log::info!("dom0 kernel: {}, {} KiB unpacked", payload.format().name(), len >> 10);
     let mut unpacked = Scratch::try_new(len).ok_or("no memory to unpack its kernel")?;
     payload.unpack_into(&mut unpacked)?;
     let image = KernelImage::parse(&unpacked)?;
     let ramdisk = initrd.map_or(&[][..], |m| m.bytes());
     let layout = Layout::plan(
         &image,
-        &DomainPlan {
-            nr_pages: plan.pages,
-            ramdisk_len: ramdisk.len() as u64,
-            is_dom0: true,
-            cmdline: kernel.args,
-        },
+        &DomainPlan { nr_pages: plan.pages, ramdisk_len: ramdisk.len() as u64, is_dom0: true, cmdline: kernel.args },
     )?;
     check_map(layout.immovable())?;
 
-    let limits = Limits {
-        max_pages: plan.pages,
-        ..Limits::default()
-    };
+    let limits = Limits { max_pages: plan.pages, ..Limits::default() };
     let d = Domain::try_new(DomId::DOM0, [0; 16], true, &limits).map_err(Failure::from)?;
     slots::insert(d.clone())?;
     while let Err(e) = d.create_vcpus(plan.vcpus) {
@@ -123,11 +107,7 @@ fn build(kernel: Module, initrd: Option<Module>, plan: &Plan) -> Result<(), Fail
         &BuildParams {
             cmdline: kernel.args,
             ramdisk,
-            shared_info: d
-                .shared
-                .mfn()
-                .to_addr()
-                .ok_or("shared_info lies too high")?,
+            shared_info: d.shared.mfn().to_addr().ok_or("shared_info lies too high")?,
             extra_flags: EXTRA_FLAGS,
             store_evtchn: 0,
             console_evtchn: 0,
@@ -155,12 +135,8 @@ fn check_map(pfns: core::ops::Range<u64>) -> Result<(), Failure> {
     let (start, end) = (pfns.start * PAGE_SIZE, pfns.end * PAGE_SIZE);
     let mut at = start;
     while at < end {
-        let ram = mm::init::memory_map()
-            .iter()
-            .find(|r| r.kind == 1 && r.start <= at && at < r.end);
-        at = ram
-            .ok_or("the machine has no RAM where the kernel wants to lie")?
-            .end;
+        let ram = mm::init::memory_map().iter().find(|r| r.kind == 1 && r.start <= at && at < r.end);
+        at = ram.ok_or("the machine has no RAM where the kernel wants to lie")?.end;
     }
     Ok(())
 }
@@ -178,8 +154,7 @@ fn first_vcpu(d: &DomainRef, start: &StartOfDay) -> Result<(), Failure> {
     }
     for i in 0..LEGACY_VCPUS {
         // Events are masked until the guest unmasks them.
-        d.shared
-            .store_u8(i * pv_abi::shared_info::vcpu_info::SIZE + 1, 1);
+        d.shared.store_u8(i * pv_abi::shared_info::vcpu_info::SIZE + 1, 1);
     }
     let v = VcpuRef::new(d, VcpuId(0)).ok_or("no vCPU")?;
     let mut arch = v.parked.lock().take().ok_or("no vCPU state")?;
@@ -193,8 +168,7 @@ fn first_vcpu(d: &DomainRef, start: &StartOfDay) -> Result<(), Failure> {
     r.ss = u64::from(sel::GUEST_DS);
     v.initialised.store(true, Ordering::SeqCst);
     *v.parked.lock() = Some(arch);
-    set.map_err(|_| "its page-table base was refused")?
-        .give_up(&d.mem);
+    set.map_err(|_| "its page-table base was refused")?.give_up(&d.mem);
     crate::time::publish_to(&v);
     v.down.store(false, Ordering::SeqCst);
     Ok(())
@@ -209,8 +183,7 @@ struct Dom0Memory<'a> {
 
 impl<'a> Dom0Memory<'a> {
     fn try_new(domain: &'a DomainRef, pages: u64) -> Result<Self, Failure> {
-        let frames =
-            Scratch::try_new((pages * 8) as usize).ok_or("no memory for its frame list")?;
+        let frames = Scratch::try_new((pages * 8) as usize).ok_or("no memory for its frame list")?;
         let mut m = Dom0Memory { domain, frames };
         let mut pfn = 0;
         let mut order = 9;

@@ -33,10 +33,7 @@ struct Stopped {
 
 impl Stopped {
     fn try_new(but: Option<&VcpuRef>) -> Result<Stopped, Errno> {
-        let mut s = Stopped {
-            domains: Vec::new(),
-            but: but.cloned(),
-        };
+        let mut s = Stopped { domains: Vec::new(), but: but.cloned() };
         for d in slots::all() {
             s.domains.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
             s.domains.push(d);
@@ -88,21 +85,17 @@ fn count(current: Option<(&VcpuRef, &VcpuTables)>) -> Result<Audit, Errno> {
     let mut sums = Recount::try_new()?;
     let stopped = Stopped::try_new(current.map(|(v, _)| v))?;
     if let Some((_, tables)) = current {
-        tables
-            .references()
-            .for_each(|(mfn, kind)| sums.typed(mfn, kind));
+        tables.references().for_each(|(mfn, kind)| sums.typed(mfn, kind));
     }
     for d in &stopped.domains {
         sums.domain(&d.mem);
         sums.reference(d.shared.mfn());
         d.grants.for_each_frame(|mfn| sums.reference(mfn));
-        d.grants.for_each_mapping(|_, mfn, writable| {
-            if writable {
-                sums.typed(mfn, Kind::Writable)
-            } else {
-                sums.reference(mfn)
-            }
-        });
+        d.grants.for_each_mapping(
+            |_, mfn, writable| {
+                if writable { sums.typed(mfn, Kind::Writable) } else { sums.reference(mfn) }
+            },
+        );
         if let Some(mfn) = d.pirqs.page() {
             sums.typed(mfn, Kind::Writable);
         }
@@ -111,16 +104,11 @@ fn count(current: Option<(&VcpuRef, &VcpuTables)>) -> Result<Audit, Errno> {
                 sums.typed(mfn, Kind::Writable);
             }
             if let Some(arch) = v.parked.lock().as_ref() {
-                arch.tables
-                    .references()
-                    .for_each(|(mfn, kind)| sums.typed(mfn, kind));
+                arch.tables.references().for_each(|(mfn, kind)| sums.typed(mfn, kind));
             }
         }
     }
-    Ok(Audit {
-        domains: stopped.domains.len() as u64,
-        report: sums.compare(),
-    })
+    Ok(Audit { domains: stopped.domains.len() as u64, report: sums.compare() })
 }
 
 /// Writes the result to the log.
@@ -162,17 +150,12 @@ pub fn at_exit() {
 /// Whether a dying domain's pages are all given back, but for those its own vCPUs' registered `vcpu_info` keep until
 /// the domain object goes.
 pub(super) fn nothing_left(d: &DomainRef) -> bool {
-    let kept = d
-        .vcpus()
-        .iter()
-        .filter(|v| v.info.registered().is_some())
-        .count() as u64;
+    let kept = d.vcpus().iter().filter(|v| v.info.registered().is_some()).count() as u64;
     // Mostly the number alone says it; the list is only gone through when it is short.
     if d.mem.pages() > kept {
         return false;
     }
     let mut references = 0u64;
-    d.mem
-        .for_each_frame(|f| references = references.saturating_add(u64::from(f.references())));
+    d.mem.for_each_frame(|f| references = references.saturating_add(u64::from(f.references())));
     references == kept
 }

@@ -16,14 +16,8 @@ pub fn context(d: &DomainRef, v: &VcpuRef, arch: &VcpuArch, c: &mut VcpuGuestCon
     c.flags = vgcf::I387_VALID;
     let mut flag = |on: bool, bit: u64| c.flags |= if on { bit } else { 0 };
     flag(arch.in_kernel, vgcf::IN_KERNEL);
-    flag(
-        arch.failsafe_callback.mask_events,
-        vgcf::FAILSAFE_DISABLES_EVENTS,
-    );
-    flag(
-        arch.syscall_callback.mask_events,
-        vgcf::SYSCALL_DISABLES_EVENTS,
-    );
+    flag(arch.failsafe_callback.mask_events, vgcf::FAILSAFE_DISABLES_EVENTS);
+    flag(arch.syscall_callback.mask_events, vgcf::SYSCALL_DISABLES_EVENTS);
     flag(!v.down.load(Ordering::Relaxed), vgcf::ONLINE);
 
     let (u, r) = (&mut c.user_regs, &arch.regs);
@@ -38,11 +32,8 @@ pub fn context(d: &DomainRef, v: &VcpuRef, arch: &VcpuArch, c: &mut VcpuGuestCon
     let s = &arch.seg;
     (u.ds, u.es, u.fs, u.gs) = (s.ds, s.es, s.fs, s.gs);
     c.fs_base = s.fs_base;
-    (c.gs_base_kernel, c.gs_base_user) = if arch.in_kernel {
-        (s.gs_base_active, s.gs_base_inactive)
-    } else {
-        (s.gs_base_inactive, s.gs_base_active)
-    };
+    (c.gs_base_kernel, c.gs_base_user) =
+        if arch.in_kernel { (s.gs_base_active, s.gs_base_inactive) } else { (s.gs_base_inactive, s.gs_base_active) };
 
     for (to, from) in c.trap_ctxt.iter_mut().zip(arch.traps.iter()) {
         *to = *from;

@@ -56,11 +56,7 @@ pub fn should_preempt() -> bool {
 pub fn with_current<R>(regs: &mut GuestRegs, f: impl FnOnce(&mut Cx) -> R) -> Option<R> {
     let mut slot = this_cpu().current.borrow_mut();
     let running = slot.as_mut()?;
-    Some(f(&mut Cx {
-        regs,
-        arch: &mut running.arch,
-        vcpu: &running.vcpu,
-    }))
+    Some(f(&mut Cx { regs, arch: &mut running.arch, vcpu: &running.vcpu }))
 }
 
 /// The vCPU this CPU runs, if any.

@@ -71,20 +71,14 @@ mod tests {
         let got = from_context(&[0x1000, hypervisor, 1 << 63, 0x2000, 0, 0, 0xf, 0x3]);
         assert_eq!(got, [0x1000, 0, 0, 0x2000, 0, 0, 0xffff_0fff, 0x403]);
         for bad in [1 << 13, 1 | 2 << 16, 1 << 32] {
-            assert_eq!(
-                from_context(&[0, 0, 0, 0, 0, 0, 0, bad])[7],
-                0x400,
-                "{bad:#x}"
-            );
+            assert_eq!(from_context(&[0, 0, 0, 0, 0, 0, 0, bad])[7], 0x400, "{bad:#x}");
         }
         assert_eq!(write(&mut { RESET }, 8, 0), Err(Errno::ENODEV));
     }
 
     /// Every single bit, all but one, none and all: what a mask lets through shows.
     fn patterns() -> impl Iterator<Item = u64> {
-        (0..64)
-            .flat_map(|n| [1 << n, !(1 << n)])
-            .chain([0, u64::MAX])
+        (0..64).flat_map(|n| [1 << n, !(1 << n)]).chain([0, u64::MAX])
     }
 
     #[test]
@@ -103,9 +97,7 @@ mod tests {
     #[test]
     fn control_of_every_bit_and_breakpoint() {
         let kinds = (0..4).flat_map(|slot| {
-            (0..4).flat_map(move |on| {
-                (0..16).map(move |kind| on << (2 * slot) | kind << (16 + 4 * slot))
-            })
+            (0..4).flat_map(move |on| (0..16).map(move |kind| on << (2 * slot) | kind << (16 + 4 * slot)))
         });
         for v in patterns().chain(kinds) {
             let io = (0..4).any(|i| v >> (2 * i) & 3 != 0 && v >> (16 + 4 * i) & 3 == 2);
@@ -113,10 +105,7 @@ mod tests {
             match write(&mut regs, 7, v) {
                 // GD and the reserved bits are off (11, 12, 14, 15), bit 10 is on; what was asked for otherwise is there.
                 Ok(()) => {
-                    assert!(
-                        regs[7] >> 32 == 0 && regs[7] & 0xfc00 == 0x400 && !io,
-                        "{v:#x}"
-                    );
+                    assert!(regs[7] >> 32 == 0 && regs[7] & 0xfc00 == 0x400 && !io, "{v:#x}");
                     assert_eq!(regs[7] & 0xffff_03ff, v & 0xffff_03ff, "{v:#x}");
                 }
                 Err(Errno::EINVAL) => assert!(v >> 32 != 0, "{v:#x}"),

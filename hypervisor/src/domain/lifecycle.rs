@@ -30,10 +30,7 @@ static POWER_VALUES: AtomicU64 = AtomicU64::new(0);
 
 /// dom0 powers the machine off with its values for the PM1a and PM1b control registers.
 pub fn power_off_with(d: &DomainRef, [a, b]: [u16; 2]) {
-    POWER_VALUES.store(
-        1 << 32 | u64::from(b) << 16 | u64::from(a),
-        Ordering::Release,
-    );
+    POWER_VALUES.store(1 << 32 | u64::from(b) << 16 | u64::from(a), Ordering::Release);
     shutdown(d, ShutdownReason::PowerOff);
 }
 
@@ -43,10 +40,7 @@ pub fn shutdown(d: &DomainRef, reason: ShutdownReason) {
     // What the domain announced counts (SCHEDOP_shutdown_code).
     let code = d.shutdown_code.load(Ordering::Acquire);
     let reason = ShutdownReason::from_abi(code).unwrap_or(reason);
-    if d.shutdown
-        .compare_exchange(0, reason as u32 + 1, Ordering::AcqRel, Ordering::Relaxed)
-        .is_err()
-    {
+    if d.shutdown.compare_exchange(0, reason as u32 + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return;
     }
     if d.id == DomId::DOM0 {
@@ -62,10 +56,7 @@ pub fn shutdown(d: &DomainRef, reason: ShutdownReason) {
 #[inline]
 pub fn stop_machine_if_asked() {
     if STOP.load(Ordering::Relaxed) != 0
-        && let Some(reason) = STOP
-            .swap(0, Ordering::AcqRel)
-            .checked_sub(1)
-            .and_then(ShutdownReason::from_abi)
+        && let Some(reason) = STOP.swap(0, Ordering::AcqRel).checked_sub(1).and_then(ShutdownReason::from_abi)
     {
         stop_machine(reason)
     }
@@ -99,9 +90,7 @@ pub fn pause(d: &Domain) {
     d.pause_count.fetch_add(1, Ordering::SeqCst);
     for v in d.vcpus() {
         if v.sched.state.load(Ordering::SeqCst) == sched::state::RUNNING {
-            sched::resched(crate::arch::percpu::CpuId(
-                v.sched.cpu.load(Ordering::Relaxed),
-            ));
+            sched::resched(crate::arch::percpu::CpuId(v.sched.cpu.load(Ordering::Relaxed)));
         }
     }
 }
@@ -177,11 +166,7 @@ pub fn destroy(d: &DomainRef) -> Result<(), Errno> {
         sched::dismiss(d.vcpus().len() as u32);
         log::info!("domain {} destroyed", d.id);
         if !bury(d) {
-            log::info!(
-                "domain {} keeps its id: others still map {} of its pages",
-                d.id,
-                d.mem.pages()
-            );
+            log::info!("domain {} keeps its id: others still map {} of its pages", d.id, d.mem.pages());
         }
         events::send_dom0_virq(VIRQ_DOM_EXC);
     }

@@ -145,12 +145,7 @@ impl Domain {
     ///
     /// # Errors
     /// `ENOMEM` when a page or a table cannot be had.
-    pub fn try_new(
-        id: DomId,
-        handle: [u8; 16],
-        privileged: bool,
-        limits: &Limits,
-    ) -> Result<DomainRef, Errno> {
+    pub fn try_new(id: DomId, handle: [u8; 16], privileged: bool, limits: &Limits) -> Result<DomainRef, Errno> {
         let mem = DomainMemory::new(id, limits.max_pages, privileged);
         let shared = SharedFrame::try_new(id)?;
         let d = Shared::try_new(Domain {
@@ -204,16 +199,11 @@ impl Domain {
             return Err(Errno::EINVAL);
         }
         if let Some(v) = self.vcpus.get() {
-            return if v.len() == n {
-                Ok(())
-            } else {
-                Err(Errno::EINVAL)
-            };
+            return if v.len() == n { Ok(()) } else { Err(Errno::EINVAL) };
         }
         let mut made = core::mem::take(&mut *self.making.lock());
         made.truncate(n);
-        made.try_reserve_exact(n.saturating_sub(made.len()))
-            .map_err(|_| Errno::ENOMEM)?;
+        made.try_reserve_exact(n.saturating_sub(made.len())).map_err(|_| Errno::ENOMEM)?;
         self.mem.window.try_reserve_vcpus(n)?;
         let first = made.len();
         for i in first..n {
@@ -221,11 +211,7 @@ impl Domain {
                 *self.making.lock() = made;
                 return Err(Errno::EAGAIN);
             }
-            let info = if i < LEGACY_VCPUS {
-                InfoPage::in_shared_info(&self.shared, i)
-            } else {
-                InfoPage::absent()
-            };
+            let info = if i < LEGACY_VCPUS { InfoPage::in_shared_info(&self.shared, i) } else { InfoPage::absent() };
             let vcpu = Vcpu::try_new(VcpuId(i as u32), info)?;
             self.mem.window.clear_gdt(i as u32);
             made.push(vcpu);
@@ -278,12 +264,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            max_pages: 0,
-            max_ports: 4096,
-            grant_frames: 64,
-            maptrack_frames: 1024,
-        }
+        Limits { max_pages: 0, max_ports: 4096, grant_frames: 64, maptrack_frames: 1024 }
     }
 }
 
@@ -296,17 +277,12 @@ mod tests {
     fn a_domain_with_one_vcpu_costs_less_than_20_kib() {
         // Three tables of its window (GDT and LDT pages of its vCPUs), in pages.
         let tables = 3 * 4096;
-        let vcpu =
-            size_of::<Vcpu>() + size_of::<VcpuArch>() + crate::arch::fpu::area_size().max(832);
+        let vcpu = size_of::<Vcpu>() + size_of::<VcpuArch>() + crate::arch::fpu::area_size().max(832);
         // 33 handlers, in steps of 8.
         let traps = 40 * size_of::<pv_abi::arch::TrapInfo>();
         let ports = crate::events::BUCKET as usize * size_of::<crate::events::Channel>();
         let grants = 64 * 16;
         let all = tables + size_of::<Domain>() + vcpu + traps + ports + grants;
-        assert!(
-            all <= 20 << 10,
-            "{all} bytes: domain {}, vCPU {vcpu}, ports {ports}",
-            size_of::<Domain>()
-        );
+        assert!(all <= 20 << 10, "{all} bytes: domain {}, vCPU {vcpu}, ports {ports}", size_of::<Domain>());
     }
 }

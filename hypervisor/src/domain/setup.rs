@@ -18,23 +18,10 @@ pub const fn base_of(ctrlreg: u64) -> Mfn {
 ///
 /// # Errors
 /// `EINVAL` for a bad page-table base, descriptor page or address; `EAGAIN`: there was more urgent work, repeat.
-pub fn apply(
-    d: &DomainRef,
-    v: &VcpuRef,
-    arch: &mut VcpuArch,
-    c: &VcpuGuestContext,
-) -> Result<(), Errno> {
+pub fn apply(d: &DomainRef, v: &VcpuRef, arch: &mut VcpuArch, c: &VcpuGuestContext) -> Result<(), Errno> {
     let u = &c.user_regs;
-    let callbacks = [
-        c.event_callback_eip,
-        c.failsafe_callback_eip,
-        c.syscall_callback_eip,
-    ];
-    if !callbacks
-        .iter()
-        .chain([&u.rip, &c.fs_base, &c.gs_base_kernel, &c.gs_base_user])
-        .all(|&a| is_canonical(a))
-    {
+    let callbacks = [c.event_callback_eip, c.failsafe_callback_eip, c.syscall_callback_eip];
+    if !callbacks.iter().chain([&u.rip, &c.fs_base, &c.gs_base_kernel, &c.gs_base_user]).all(|&a| is_canonical(a)) {
         return Err(Errno::EINVAL);
     }
     if !c.trap_ctxt.iter().all(|t| is_canonical(t.address)) {
@@ -44,15 +31,10 @@ pub fn apply(
         Refused::Error(_) => Errno::EINVAL,
         Refused::Preempted => Errno::EAGAIN,
     };
-    arch.tables
-        .set_kernel_base(&d.mem, base_of(c.ctrlreg[3]))
-        .map_err(errno)?
-        .give_up(&d.mem);
+    arch.tables.set_kernel_base(&d.mem, base_of(c.ctrlreg[3])).map_err(errno)?.give_up(&d.mem);
     if c.ctrlreg[1] != 0 {
         // The tools mark a user base with bit 0.
-        arch.tables
-            .set_user_base(&d.mem, base_of(c.ctrlreg[1] & !1))
-            .map_err(errno)?;
+        arch.tables.set_user_base(&d.mem, base_of(c.ctrlreg[1] & !1)).map_err(errno)?;
     }
     // A vCPU runs on the tables of its mode; one that starts in user mode without any would run on nobody's.
     if c.flags & vgcf::IN_KERNEL == 0 && arch.tables.user_base().is_none() {
@@ -67,8 +49,7 @@ pub fn apply(
     for (m, g) in frames.iter_mut().zip(&c.gdt_frames).take(n) {
         *m = Mfn(*g);
     }
-    arch.tables
-        .set_gdt(&d.mem, v.id, frames.get(..n).unwrap_or(&[]), entries)?;
+    arch.tables.set_gdt(&d.mem, v.id, frames.get(..n).unwrap_or(&[]), entries)?;
     let no_ldt = c.ldt_ents == 0;
     if c.ldt_ents > 8192 || !(no_ldt || c.ldt_base & 0xfff == 0 && is_guest_range(c.ldt_base, 0)) {
         return Err(Errno::EINVAL);
@@ -93,29 +74,19 @@ pub fn apply(
     (s.ds, s.es, s.fs, s.gs) = (u.ds, u.es, u.fs, u.gs);
     s.fs_base = c.fs_base;
     arch.in_kernel = c.flags & vgcf::IN_KERNEL != 0;
-    (s.gs_base_active, s.gs_base_inactive) = if arch.in_kernel {
-        (c.gs_base_kernel, c.gs_base_user)
-    } else {
-        (c.gs_base_user, c.gs_base_kernel)
-    };
+    (s.gs_base_active, s.gs_base_inactive) =
+        if arch.in_kernel { (c.gs_base_kernel, c.gs_base_user) } else { (c.gs_base_user, c.gs_base_kernel) };
     for (vector, t) in (0..=255).zip(&c.trap_ctxt) {
         arch.traps.set(vector, TrapInfo { cs: t.cs | 3, ..*t })?;
     }
     arch.debugreg = super::debugreg::from_context(&c.debugreg);
     arch.kernel_ss = c.kernel_ss & 0xffff | 3;
     arch.kernel_sp = c.kernel_sp;
-    arch.event_callback = Callback {
-        address: c.event_callback_eip,
-        mask_events: true,
-    };
-    arch.failsafe_callback = Callback {
-        address: c.failsafe_callback_eip,
-        mask_events: c.flags & vgcf::FAILSAFE_DISABLES_EVENTS != 0,
-    };
-    arch.syscall_callback = Callback {
-        address: c.syscall_callback_eip,
-        mask_events: c.flags & vgcf::SYSCALL_DISABLES_EVENTS != 0,
-    };
+    arch.event_callback = Callback { address: c.event_callback_eip, mask_events: true };
+    arch.failsafe_callback =
+        Callback { address: c.failsafe_callback_eip, mask_events: c.flags & vgcf::FAILSAFE_DISABLES_EVENTS != 0 };
+    arch.syscall_callback =
+        Callback { address: c.syscall_callback_eip, mask_events: c.flags & vgcf::SYSCALL_DISABLES_EVENTS != 0 };
     if c.flags & vgcf::I387_VALID != 0 {
         arch.fpu.set_fxsave(&c.fpu);
     } else {

@@ -11,8 +11,7 @@ use pv_abi::ids::DomId;
 /// domains, not on creations.)
 pub const MAX_DOMAINS: usize = 4096;
 
-static SLOTS: [Lock<Option<DomainRef>>; MAX_DOMAINS] =
-    [const { Lock::new(Rank::Domains, None) }; MAX_DOMAINS];
+static SLOTS: [Lock<Option<DomainRef>>; MAX_DOMAINS] = [const { Lock::new(Rank::Domains, None) }; MAX_DOMAINS];
 const _: () = assert!(MAX_DOMAINS <= 0x7ff0 && layout::MAX_CPUS > 0);
 
 /// Which slots are taken, a bit each, so that looking for the next domain does not look at each slot. Changed with the
@@ -89,9 +88,7 @@ pub fn free_id() -> Option<DomId> {
     static LAST: AtomicU32 = AtomicU32::new(0);
     let start = LAST.load(Ordering::Relaxed) as usize;
     let n = MAX_DOMAINS - 1;
-    let id = (0..n)
-        .map(|i| 1 + (start + i) % n)
-        .find(|&i| SLOTS.get(i).is_some_and(|s| s.lock().is_none()))?;
+    let id = (0..n).map(|i| 1 + (start + i) % n).find(|&i| SLOTS.get(i).is_some_and(|s| s.lock().is_none()))?;
     LAST.store(id as u32, Ordering::Relaxed);
     Some(DomId(id as u16))
 }

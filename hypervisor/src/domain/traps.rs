@@ -7,13 +7,7 @@ use alloc::vec::Vec;
 use pv_abi::arch::TrapInfo;
 
 /// What a vector without handler has.
-static NONE: TrapInfo = TrapInfo {
-    vector: 0,
-    flags: 0,
-    cs: 0,
-    pad: 0,
-    address: 0,
-};
+static NONE: TrapInfo = TrapInfo { vector: 0, flags: 0, cs: 0, pad: 0, address: 0 };
 /// Entries the table grows by.
 const STEP: usize = 8;
 
@@ -27,10 +21,7 @@ pub struct TrapTable {
 impl TrapTable {
     /// No handlers.
     pub const fn new() -> Self {
-        TrapTable {
-            place: [0; 256],
-            entries: Vec::new(),
-        }
+        TrapTable { place: [0; 256], entries: Vec::new() }
     }
 
     /// What `vector` has; `None` beyond 255.
@@ -51,10 +42,7 @@ impl TrapTable {
         let Some(place) = self.place.get_mut(usize::from(vector)) else {
             return Ok(());
         };
-        if let Some(e) = place
-            .checked_sub(1)
-            .and_then(|i| self.entries.get_mut(usize::from(i)))
-        {
+        if let Some(e) = place.checked_sub(1).and_then(|i| self.entries.get_mut(usize::from(i))) {
             *e = t;
             return Ok(());
         }
@@ -63,9 +51,7 @@ impl TrapTable {
         }
         let next = u16::try_from(self.entries.len() + 1).map_err(|_| OutOfMemory)?;
         if self.entries.len() == self.entries.capacity() {
-            self.entries
-                .try_reserve_exact(STEP)
-                .map_err(|_| OutOfMemory)?;
+            self.entries.try_reserve_exact(STEP).map_err(|_| OutOfMemory)?;
         }
         self.entries.push(t);
         *place = next;
@@ -97,13 +83,7 @@ mod tests {
     #[test]
     fn keeps_what_was_set() {
         let mut t = TrapTable::new();
-        let info = |n: u8| TrapInfo {
-            vector: n,
-            flags: 1,
-            cs: 0xe033,
-            pad: 0,
-            address: 0x1000 + u64::from(n),
-        };
+        let info = |n: u8| TrapInfo { vector: n, flags: 1, cs: 0xe033, pad: 0, address: 0x1000 + u64::from(n) };
         for n in [14u8, 0, 0x80, 255, 14] {
             t.set(n, info(n)).unwrap();
         }
@@ -118,10 +98,6 @@ mod tests {
         t.clear();
         assert!(t.iter().all(|t| t.address == 0));
         (0..=255).for_each(|n| t.set(n, info(n)).unwrap());
-        assert!(
-            t.iter()
-                .enumerate()
-                .all(|(n, t)| t.address == 0x1000 + n as u64)
-        );
+        assert!(t.iter().enumerate().all(|(n, t)| t.address == 0x1000 + n as u64));
     }
 }

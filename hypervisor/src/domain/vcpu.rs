@@ -215,13 +215,7 @@ impl Vcpu {
             watchdog: AtomicU64::new(0),
             accounting: Lock::new(
                 Rank::Vcpu,
-                Accounting {
-                    state: RunState::Offline,
-                    since: 0,
-                    time: [0; 4],
-                    area: None,
-                    time_area: None,
-                },
+                Accounting { state: RunState::Offline, since: 0, time: [0; 4], area: None, time_area: None },
             ),
             virq_port: [const { AtomicU32::new(0) }; 24],
         })
@@ -247,10 +241,7 @@ impl VcpuRef {
     pub fn new(domain: &DomainRef, id: VcpuId) -> Option<VcpuRef> {
         let index = id.0 as usize;
         crate::arch::nospec::get(domain.vcpus(), index)?;
-        Some(VcpuRef {
-            domain: domain.clone(),
-            index,
-        })
+        Some(VcpuRef { domain: domain.clone(), index })
     }
 
     /// Its domain.

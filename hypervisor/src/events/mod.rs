@@ -34,20 +34,14 @@ pub struct Events {
 impl Events {
     /// No channels; at most `max` ports.
     pub fn try_new(max: u32) -> Result<Self, OutOfMemory> {
-        Ok(Events {
-            ports: Lock::new(Rank::Events, Ports::new(max.min(NR_PORTS_2L))),
-            pollers: AtomicU32::new(0),
-        })
+        Ok(Events { ports: Lock::new(Rank::Events, Ports::new(max.min(NR_PORTS_2L))), pollers: AtomicU32::new(0) })
     }
 }
 
 /// Whether virtual interrupt `virq` is one of a domain, not of each vCPU.
 pub const fn is_global_virq(virq: u32) -> bool {
     use pv_abi::event as e;
-    !matches!(
-        virq,
-        e::VIRQ_TIMER | e::VIRQ_DEBUG | e::VIRQ_XENOPROF | e::VIRQ_XENPMU
-    )
+    !matches!(virq, e::VIRQ_TIMER | e::VIRQ_DEBUG | e::VIRQ_XENOPROF | e::VIRQ_XENPMU)
 }
 
 /// Makes `port` of `d` pending for `vcpu`.
@@ -78,8 +72,7 @@ pub fn mark_pending(v: &VcpuRef) {
 
 /// Something is pending for `v`: it wakes, or leaves guest code if it runs elsewhere.
 fn notify(v: &VcpuRef) {
-    if v.blocked.load(Ordering::SeqCst) && !v.info.masked() && v.polling.load(Ordering::SeqCst) == 0
-    {
+    if v.blocked.load(Ordering::SeqCst) && !v.info.masked() && v.polling.load(Ordering::SeqCst) == 0 {
         v.blocked.store(false, Ordering::SeqCst);
         sched::wake(v);
         return;
@@ -117,10 +110,7 @@ fn wake_pollers(d: &DomainRef, port: u32, notified: VcpuId) {
 pub fn begin_poll(v: &VcpuRef, port: u32) {
     v.domain().events.pollers.fetch_add(1, Ordering::SeqCst);
     v.blocked.store(true, Ordering::SeqCst);
-    v.polling.store(
-        if port == 0 { POLL_MANY } else { port + 1 },
-        Ordering::SeqCst,
-    );
+    v.polling.store(if port == 0 { POLL_MANY } else { port + 1 }, Ordering::SeqCst);
 }
 
 /// Ends the poll of `v`, if it polls, and lets it run.
@@ -136,10 +126,7 @@ pub fn end_poll(v: &VcpuRef) {
 
 /// Raises a virtual interrupt of one vCPU. Nothing happens while it is unbound.
 pub fn send_vcpu_virq(v: &VcpuRef, virq: u32) {
-    let port = v
-        .virq_port
-        .get(virq as usize)
-        .map_or(0, |p| p.load(Ordering::Acquire));
+    let port = v.virq_port.get(virq as usize).map_or(0, |p| p.load(Ordering::Acquire));
     if port != 0 {
         set_pending(v.domain(), port, v.id);
     }
@@ -148,10 +135,7 @@ pub fn send_vcpu_virq(v: &VcpuRef, virq: u32) {
 /// Raises a domain-wide virtual interrupt (bound at vCPU 0, delivered where its port points).
 pub fn send_global_virq(d: &DomainRef, virq: u32) {
     let Some(v0) = d.vcpu(VcpuId(0)) else { return };
-    let port = v0
-        .virq_port
-        .get(virq as usize)
-        .map_or(0, |p| p.load(Ordering::Acquire));
+    let port = v0.virq_port.get(virq as usize).map_or(0, |p| p.load(Ordering::Acquire));
     if port != 0 {
         let vcpu = d.events.ports.lock().get(port).map_or(0, |c| c.vcpu);
         set_pending(d, port, VcpuId(vcpu));
@@ -174,21 +158,11 @@ pub fn send(d: &DomainRef, port: u32) -> Result<(), Errno> {
     let c = *d.events.ports.lock().get(port).ok_or(Errno::EINVAL)?;
     match c.kind {
         Kind::Interdomain { dom, port: remote } => {
-            let target = if dom == d.id {
-                Some(d.clone())
-            } else {
-                slots::find(dom)
-            };
+            let target = if dom == d.id { Some(d.clone()) } else { slots::find(dom) };
             if let Some(target) = target {
                 // The other end may have been closed, and its number may be somebody else's by now.
                 let back = Kind::Interdomain { dom: d.id, port };
-                let vcpu = target
-                    .events
-                    .ports
-                    .lock()
-                    .get(remote)
-                    .filter(|c| c.kind == back)
-                    .map(|c| c.vcpu);
+                let vcpu = target.events.ports.lock().get(remote).filter(|c| c.kind == back).map(|c| c.vcpu);
                 if let Some(vcpu) = vcpu {
                     set_pending(&target, remote, VcpuId(vcpu));
                 }
@@ -237,10 +211,7 @@ pub fn bind_virq(d: &DomainRef, virq: u32, vcpu: u32) -> Result<u32, Errno> {
     if slot.load(Ordering::Acquire) != 0 {
         return Err(Errno::EEXIST);
     }
-    let port = ports.allocate(Channel {
-        kind: Kind::Virq(virq),
-        vcpu,
-    })?;
+    let port = ports.allocate(Channel { kind: Kind::Virq(virq), vcpu })?;
     slot.store(port, Ordering::Release);
     Ok(port)
 }
@@ -251,41 +222,22 @@ pub fn bind_virq(d: &DomainRef, virq: u32, vcpu: u32) -> Result<u32, Errno> {
 /// `EINVAL` when the remote port does not wait for `d`; `ENOSPC`, `ENOMEM`.
 pub fn bind_interdomain(d: &DomainRef, remote: &DomainRef, remote_port: u32) -> Result<u32, Errno> {
     let waits = |c: &Channel| matches!(c.kind, Kind::Unbound { remote } if remote == d.id);
-    let local = |vcpu| Channel {
-        kind: Kind::Interdomain {
-            dom: remote.id,
-            port: remote_port,
-        },
-        vcpu,
-    };
+    let local = |vcpu| Channel { kind: Kind::Interdomain { dom: remote.id, port: remote_port }, vcpu };
     let port;
     if DomainRef::ptr_eq(d, remote) {
         let mut p = d.events.ports.lock();
-        p.get(remote_port)
-            .filter(|c| waits(c))
-            .ok_or(Errno::EINVAL)?;
+        p.get(remote_port).filter(|c| waits(c)).ok_or(Errno::EINVAL)?;
         port = p.allocate(local(0))?;
         if let Some(c) = p.get_mut(remote_port) {
             c.kind = Kind::Interdomain { dom: d.id, port };
         }
     } else {
         // Lower domain id first.
-        let (first, second) = if d.id < remote.id {
-            (d, remote)
-        } else {
-            (remote, d)
-        };
+        let (first, second) = if d.id < remote.id { (d, remote) } else { (remote, d) };
         let mut a = first.events.ports.lock();
         let mut b = second.events.ports.lock_pair(&a);
-        let (mine, theirs) = if d.id < remote.id {
-            (&mut *a, &mut *b)
-        } else {
-            (&mut *b, &mut *a)
-        };
-        theirs
-            .get(remote_port)
-            .filter(|c| waits(c))
-            .ok_or(Errno::EINVAL)?;
+        let (mine, theirs) = if d.id < remote.id { (&mut *a, &mut *b) } else { (&mut *b, &mut *a) };
+        theirs.get(remote_port).filter(|c| waits(c)).ok_or(Errno::EINVAL)?;
         port = mine.allocate(local(0))?;
         if let Some(c) = theirs.get_mut(remote_port) {
             c.kind = Kind::Interdomain { dom: d.id, port };
@@ -306,33 +258,22 @@ pub fn close(d: &DomainRef, port: u32) -> Result<(), Errno> {
         let c = *p.get(port).ok_or(Errno::EINVAL)?;
         // A stale pending bit must not greet the port's next user, who may come as soon as the lock is free.
         let word = (port / 64) as usize;
-        d.shared
-            .fetch_and_u64(EVTCHN_PENDING + word * 8, !(1 << (port % 64)));
+        d.shared.fetch_and_u64(EVTCHN_PENDING + word * 8, !(1 << (port % 64)));
         p.free(port);
         c
     };
     match c.kind {
         Kind::Virq(virq) => {
-            if let Some(slot) = d
-                .vcpu(VcpuId(c.vcpu))
-                .and_then(|v| v.virq_port.get(virq as usize))
-            {
+            if let Some(slot) = d.vcpu(VcpuId(c.vcpu)).and_then(|v| v.virq_port.get(virq as usize)) {
                 let _ = slot.compare_exchange(port, 0, Ordering::AcqRel, Ordering::Relaxed);
             }
             // A global VIRQ's port may notify another vCPU than the one it was bound at.
-            if let Some(slot) = d
-                .vcpu(VcpuId(0))
-                .and_then(|v| v.virq_port.get(virq as usize))
-            {
+            if let Some(slot) = d.vcpu(VcpuId(0)).and_then(|v| v.virq_port.get(virq as usize)) {
                 let _ = slot.compare_exchange(port, 0, Ordering::AcqRel, Ordering::Relaxed);
             }
         }
         Kind::Interdomain { dom, port: remote } => {
-            let target = if dom == d.id {
-                Some(d.clone())
-            } else {
-                slots::find(dom)
-            };
+            let target = if dom == d.id { Some(d.clone()) } else { slots::find(dom) };
             if let Some(target) = target {
                 let mut p = target.events.ports.lock();
                 if let Some(r) = p.get_mut(remote)

@@ -54,20 +54,13 @@ pub struct Ports {
 impl Ports {
     /// None in use, `max` at most.
     pub const fn new(max: u32) -> Self {
-        Ports {
-            buckets: [const { None }; BUCKETS],
-            max,
-        }
+        Ports { buckets: [const { None }; BUCKETS], max }
     }
 
     /// Ports are below this.
     pub fn limit(&self) -> u32 {
         // Only buckets that exist can hold ports.
-        let used = self
-            .buckets
-            .iter()
-            .rposition(Option::is_some)
-            .map_or(0, |b| (b + 1) * SIZE);
+        let used = self.buckets.iter().rposition(Option::is_some).map_or(0, |b| (b + 1) * SIZE);
         (used as u32).min(self.max)
     }
 
@@ -81,8 +74,7 @@ impl Ports {
     /// A port in use, to be changed.
     pub fn get_mut(&mut self, port: u32) -> Option<&mut Channel> {
         let b = nospec::get_mut(&mut self.buckets, port as usize / SIZE)?.as_mut()?;
-        b.get_mut(port as usize % SIZE)
-            .filter(|c| c.kind != Kind::Free)
+        b.get_mut(port as usize % SIZE).filter(|c| c.kind != Kind::Free)
     }
 
     /// The lowest free port becomes `channel`.
@@ -95,10 +87,7 @@ impl Ports {
                 if (i * SIZE) as u32 >= self.max {
                     break;
                 }
-                *bucket = Some(try_slice(SIZE, |_| Channel {
-                    kind: Kind::Free,
-                    vcpu: 0,
-                })?);
+                *bucket = Some(try_slice(SIZE, |_| Channel { kind: Kind::Free, vcpu: 0 })?);
             }
             let Some(b) = bucket else { continue };
             for (j, c) in b.iter_mut().enumerate() {
@@ -115,10 +104,7 @@ impl Ports {
     /// Frees a port.
     pub fn free(&mut self, port: u32) {
         if let Some(c) = self.get_mut(port) {
-            *c = Channel {
-                kind: Kind::Free,
-                vcpu: 0,
-            };
+            *c = Channel { kind: Kind::Free, vcpu: 0 };
         }
     }
 
@@ -142,10 +128,7 @@ mod tests {
     #[test]
     fn ports_start_at_one_and_end_at_the_limit() {
         let mut p = Ports::new(300);
-        let ipi = Channel {
-            kind: Kind::Ipi,
-            vcpu: 0,
-        };
+        let ipi = Channel { kind: Kind::Ipi, vcpu: 0 };
         for want in 1..300 {
             assert_eq!(p.allocate(ipi), Ok(want));
         }

@@ -16,10 +16,10 @@ use crate::platform::tlb;
 use crate::sync::{Lock, Rank};
 use pv_abi::errno::Errno;
 use pv_abi::grant::{
-    Copy, CopyPtr, GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTMAP_APPLICATION_MAP,
-    GNTMAP_CONTAINS_PTE, GNTMAP_DEVICE_MAP, GNTMAP_GUEST_AVAIL0, GNTMAP_HOST_MAP, GNTMAP_READONLY,
-    MapGrantRef, ST_BAD_COPY_ARG, ST_BAD_DOMAIN, ST_BAD_GNTREF, ST_BAD_HANDLE, ST_BAD_PAGE,
-    ST_GENERAL_ERROR, ST_NO_SPACE, ST_PERMISSION_DENIED, UnmapGrantRef,
+    Copy, CopyPtr, GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTMAP_APPLICATION_MAP, GNTMAP_CONTAINS_PTE,
+    GNTMAP_DEVICE_MAP, GNTMAP_GUEST_AVAIL0, GNTMAP_HOST_MAP, GNTMAP_READONLY, MapGrantRef, ST_BAD_COPY_ARG,
+    ST_BAD_DOMAIN, ST_BAD_GNTREF, ST_BAD_HANDLE, ST_BAD_PAGE, ST_GENERAL_ERROR, ST_NO_SPACE, ST_PERMISSION_DENIED,
+    UnmapGrantRef,
 };
 use pv_abi::ids::{DomId, MachineAddr, Mfn, PAGE_SIZE};
 use table::Table;
@@ -36,10 +36,7 @@ impl Grants {
     pub const fn new(frames: u32, maptrack_frames: u32) -> Self {
         Grants {
             table: Lock::new(Rank::Grants, Table::new(frames)),
-            tracks: Lock::new(
-                Rank::Grants,
-                Tracks::new(maptrack_frames.saturating_mul(track::PER_FRAME)),
-            ),
+            tracks: Lock::new(Rank::Grants, Tracks::new(maptrack_frames.saturating_mul(track::PER_FRAME))),
         }
     }
 
@@ -70,10 +67,7 @@ impl Grants {
     /// Calls `f` with each page the domain keeps mapped of others' (owner, page, writable), for the audit. These are
     /// the handles' references; the page-table entries have their own.
     pub fn for_each_mapping(&self, mut f: impl FnMut(DomId, Mfn, bool)) {
-        self.tracks
-            .lock()
-            .mappings()
-            .for_each(|m| f(m.granter, m.page.mfn(), m.page.writable()));
+        self.tracks.lock().mappings().for_each(|m| f(m.granter, m.page.mfn(), m.page.writable()));
     }
 
     /// Handles in use.
@@ -84,9 +78,7 @@ impl Grants {
 
 /// The domain `id`, whose pages others may still come to use.
 fn granter(id: DomId) -> Result<DomainRef, i16> {
-    slots::find(id)
-        .filter(|d| d.life() == Life::Alive)
-        .ok_or(ST_BAD_DOMAIN)
+    slots::find(id).filter(|d| d.life() == Life::Alive).ok_or(ST_BAD_DOMAIN)
 }
 
 /// Where `host_addr` leads under the mapper's kernel tables.
@@ -95,10 +87,7 @@ fn place(l4: Option<Mfn>, host_addr: u64, contains_pte: bool) -> Result<Place, i
         return Ok(Place::Entry(MachineAddr(host_addr)));
     }
     let l4 = l4.ok_or(ST_GENERAL_ERROR)?;
-    Ok(Place::Virtual {
-        l4,
-        va: host_addr & !(PAGE_SIZE - 1),
-    })
+    Ok(Place::Virtual { l4, va: host_addr & !(PAGE_SIZE - 1) })
 }
 
 /// Maps a grant for `d`, whose running vCPU has kernel base `l4`. Returns the handle and the page.
@@ -106,21 +95,14 @@ fn place(l4: Option<Mfn>, host_addr: u64, contains_pte: bool) -> Result<Place, i
 /// # Errors
 /// A `GNTST_*` status.
 pub fn map(d: &Domain, l4: Option<Mfn>, op: &MapGrantRef) -> Result<(u32, Mfn), i16> {
-    let (host, device) = (
-        op.flags & GNTMAP_HOST_MAP != 0,
-        op.flags & GNTMAP_DEVICE_MAP != 0,
-    );
+    let (host, device) = (op.flags & GNTMAP_HOST_MAP != 0, op.flags & GNTMAP_DEVICE_MAP != 0);
     if !host && !device {
         return Err(ST_BAD_GNTREF);
     }
     let from = granter(DomId(op.dom))?;
     let write = op.flags & GNTMAP_READONLY == 0;
     let handle = d.grants.tracks.lock().reserve().map_err(|_| ST_NO_SPACE)?;
-    let page = from
-        .grants
-        .table
-        .lock()
-        .begin(from.id, op.gref, d.id, write);
+    let page = from.grants.table.lock().begin(from.id, op.gref, d.id, write);
     let page = match page {
         Ok(p) => p,
         Err(status) => {
@@ -136,29 +118,15 @@ pub fn map(d: &Domain, l4: Option<Mfn>, op: &MapGrantRef) -> Result<(u32, Mfn), 
         return Err(status);
     }
     let by_entry = op.flags & GNTMAP_CONTAINS_PTE != 0;
-    d.grants.tracks.lock().set(
-        handle,
-        Mapping {
-            granter: from.id,
-            gref: op.gref,
-            host,
-            by_entry,
-            device,
-            page,
-        },
-    );
+    d.grants.tracks.lock().set(handle, Mapping { granter: from.id, gref: op.gref, host, by_entry, device, page });
     Ok((handle, mfn))
 }
 
 fn map_host(d: &Domain, l4: Option<Mfn>, op: &MapGrantRef, page: &PageUse) -> Result<(), i16> {
     let to = place(l4, op.host_addr, op.flags & GNTMAP_CONTAINS_PTE != 0)?;
-    let look = Look {
-        user: op.flags & GNTMAP_APPLICATION_MAP != 0,
-        available: (op.flags >> GNTMAP_GUEST_AVAIL0 & 7) as u8,
-    };
-    let for_entry = page
-        .another(page.writable())
-        .map_err(|_| ST_GENERAL_ERROR)?;
+    let look =
+        Look { user: op.flags & GNTMAP_APPLICATION_MAP != 0, available: (op.flags >> GNTMAP_GUEST_AVAIL0 & 7) as u8 };
+    let for_entry = page.another(page.writable()).map_err(|_| ST_GENERAL_ERROR)?;
     foreign::map(&d.mem, to, for_entry, look).map_err(|_| ST_GENERAL_ERROR)
 }
 
@@ -175,12 +143,7 @@ pub struct Unmapped {
 /// # Errors
 /// A `GNTST_*` status; the mapping stays.
 pub fn unmap(d: &Domain, l4: Option<Mfn>, op: &UnmapGrantRef) -> Result<Unmapped, i16> {
-    let mut m = d
-        .grants
-        .tracks
-        .lock()
-        .take(op.handle)
-        .ok_or(ST_BAD_HANDLE)?;
+    let mut m = d.grants.tracks.lock().take(op.handle).ok_or(ST_BAD_HANDLE)?;
     if m.host && op.host_addr != 0 {
         let (mfn, write) = (m.page.mfn(), m.page.writable());
         let at = place(l4, op.host_addr, m.by_entry);
@@ -196,15 +159,9 @@ pub fn unmap(d: &Domain, l4: Option<Mfn>, op: &UnmapGrantRef) -> Result<Unmapped
     let handle = op.handle;
     if m.host || m.device {
         d.grants.tracks.lock().set(handle, m);
-        return Ok(Unmapped {
-            handle,
-            mapping: None,
-        });
+        return Ok(Unmapped { handle, mapping: None });
     }
-    Ok(Unmapped {
-        handle,
-        mapping: Some(m),
-    })
+    Ok(Unmapped { handle, mapping: Some(m) })
 }
 
 /// Makes the CPUs that ran `d` forget what was unmapped. All of it: the L1 that held an entry may stand at several
@@ -221,12 +178,7 @@ pub fn finish(d: &Domain, u: Unmapped) {
 }
 
 fn end(m: Mapping) {
-    let Mapping {
-        granter,
-        gref,
-        page,
-        ..
-    } = m;
+    let Mapping { granter, gref, page, .. } = m;
     let write = page.writable();
     // The page goes before the mark: a granter that sees the mark gone finds its page writable or not, as it likes.
     // (The slot is there: a domain whose pages others hold keeps it.)
@@ -250,11 +202,7 @@ impl End {
         if !is_ref {
             // A frame by number: one's own only.
             if id != DomId::SELF {
-                return Err(if slots::find(id).is_some() {
-                    ST_PERMISSION_DENIED
-                } else {
-                    ST_BAD_DOMAIN
-                });
+                return Err(if slots::find(id).is_some() { ST_PERMISSION_DENIED } else { ST_BAD_DOMAIN });
             }
             let page = PageUse::take(d.id, Mfn(ptr.reference), write).map_err(|e| match e {
                 foreign::Unusable::NotAPage => ST_BAD_PAGE,
@@ -262,18 +210,11 @@ impl End {
             })?;
             return Ok(End { page, grant: None });
         }
-        let from = if id == DomId::SELF {
-            d.clone()
-        } else {
-            granter(id)?
-        };
+        let from = if id == DomId::SELF { d.clone() } else { granter(id)? };
         // The ABI's union: a grant reference is the low half.
         let gref = ptr.reference as u32;
         let page = from.grants.table.lock().begin(from.id, gref, d.id, write)?;
-        Ok(End {
-            page,
-            grant: Some((from, gref, write)),
-        })
+        Ok(End { page, grant: Some((from, gref, write)) })
     }
 
     fn end(self) {

@@ -12,8 +12,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use pv_abi::errno::Errno;
 use pv_abi::grant::{
-    ENTRIES_PER_FRAME, GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_TYPE_MASK, GTF_WRITING,
-    ST_BAD_GNTREF, ST_BAD_PAGE, ST_GENERAL_ERROR,
+    ENTRIES_PER_FRAME, GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_TYPE_MASK, GTF_WRITING, ST_BAD_GNTREF,
+    ST_BAD_PAGE, ST_GENERAL_ERROR,
 };
 use pv_abi::ids::{DomId, Mfn};
 
@@ -50,11 +50,7 @@ pub struct Table {
 impl Table {
     /// Empty; it may grow to `max` frames.
     pub const fn new(max: u32) -> Self {
-        Table {
-            frames: Vec::new(),
-            active: Vec::new(),
-            max,
-        }
+        Table { frames: Vec::new(), active: Vec::new(), max }
     }
 
     /// Frames it has; the first is there as soon as anybody looks.
@@ -76,12 +72,9 @@ impl Table {
             return Err(Errno::EINVAL);
         }
         while (self.frames.len() as u32) < n {
-            self.active
-                .try_reserve(CHUNKS_PER_FRAME as usize)
-                .map_err(|_| Errno::ENOMEM)?;
+            self.active.try_reserve(CHUNKS_PER_FRAME as usize).map_err(|_| Errno::ENOMEM)?;
             try_push(&mut self.frames, SharedFrame::try_new(owner)?)?;
-            self.active
-                .resize_with(self.frames.len() * CHUNKS_PER_FRAME as usize, || None);
+            self.active.resize_with(self.frames.len() * CHUNKS_PER_FRAME as usize, || None);
         }
         Ok(())
     }
@@ -98,15 +91,10 @@ impl Table {
 
     /// Entry `gref`: its frame, the offset there, and its uses, if room for them was made.
     fn at(&mut self, gref: u32) -> Option<(&SharedFrame, usize, &mut Active)> {
-        let active = nospec::get_mut(&mut self.active, (gref / CHUNK) as usize)?
-            .as_mut()?
-            .get_mut((gref % CHUNK) as usize)?;
+        let active =
+            nospec::get_mut(&mut self.active, (gref / CHUNK) as usize)?.as_mut()?.get_mut((gref % CHUNK) as usize)?;
         let frame = nospec::get(&self.frames, (gref / ENTRIES_PER_FRAME) as usize)?;
-        Some((
-            frame,
-            (gref % ENTRIES_PER_FRAME) as usize * ENTRY_SIZE,
-            active,
-        ))
+        Some((frame, (gref % ENTRIES_PER_FRAME) as usize * ENTRY_SIZE, active))
     }
 
     /// Makes room for the uses of entry `gref`, if the table has it.
@@ -123,23 +111,12 @@ impl Table {
     ///
     /// # Errors
     /// A `GNTST_*` status: bad reference, general error (not granted so), bad page.
-    pub fn begin(
-        &mut self,
-        owner: DomId,
-        gref: u32,
-        user: DomId,
-        write: bool,
-    ) -> Result<PageUse, i16> {
+    pub fn begin(&mut self, owner: DomId, gref: u32, user: DomId, write: bool) -> Result<PageUse, i16> {
         let known = gref / ENTRIES_PER_FRAME < self.len();
-        self.make_room(gref)
-            .map_err(|OutOfMemory| ST_GENERAL_ERROR)?;
+        self.make_room(gref).map_err(|OutOfMemory| ST_GENERAL_ERROR)?;
         let Some((frame, offset, active)) = self.at(gref) else {
             // The first frame may not have been touched yet: all its entries are unused.
-            return Err(if known {
-                ST_GENERAL_ERROR
-            } else {
-                ST_BAD_GNTREF
-            });
+            return Err(if known { ST_GENERAL_ERROR } else { ST_BAD_GNTREF });
         };
         let in_use = active.readers != 0 || active.writers != 0;
         if in_use && active.user != user {
@@ -147,22 +124,13 @@ impl Table {
         }
         mark(frame, offset, user, write)?;
         if !in_use {
-            *active = Active {
-                user,
-                frame: frame.load_u32(offset + 4),
-                readers: 0,
-                writers: 0,
-            };
+            *active = Active { user, frame: frame.load_u32(offset + 4), readers: 0, writers: 0 };
         }
         let page = PageUse::take(owner, Mfn(u64::from(active.frame)), write).map_err(|e| match e {
             Unusable::NotAPage => ST_BAD_PAGE,
             Unusable::Busy => ST_GENERAL_ERROR,
         });
-        let count = if write {
-            &mut active.writers
-        } else {
-            &mut active.readers
-        };
+        let count = if write { &mut active.writers } else { &mut active.readers };
         let counted = match (&page, count.checked_add(1)) {
             (Ok(_), Some(n)) => {
                 *count = n;
@@ -183,11 +151,7 @@ impl Table {
         let Some((frame, offset, active)) = self.at(gref) else {
             return;
         };
-        let count = if write {
-            &mut active.writers
-        } else {
-            &mut active.readers
-        };
+        let count = if write { &mut active.writers } else { &mut active.readers };
         debug_assert!(*count != 0, "grant {gref} ended more often than begun");
         *count = count.saturating_sub(1);
         let left = *active;
@@ -196,28 +160,18 @@ impl Table {
 
     /// Entries in use, for the audit and a table's end.
     pub fn in_use(&self) -> usize {
-        self.active
-            .iter()
-            .flatten()
-            .flatten()
-            .filter(|a| a.readers != 0 || a.writers != 0)
-            .count()
+        self.active.iter().flatten().flatten().filter(|a| a.readers != 0 || a.writers != 0).count()
     }
 }
 
 /// Marks an entry as in use if it grants that to `user`.
 fn mark(frame: &SharedFrame, offset: usize, user: DomId, write: bool) -> Result<(), i16> {
-    let wanted = if write {
-        GTF_READING | GTF_WRITING
-    } else {
-        GTF_READING
-    };
+    let wanted = if write { GTF_READING | GTF_WRITING } else { GTF_READING };
     let mut word = frame.load_u32(offset);
     for _ in 0..ATTEMPTS {
         let (flags, domid) = (word as u16, (word >> 16) as u16);
-        let granted = flags & GTF_TYPE_MASK == GTF_PERMIT_ACCESS
-            && domid == user.0
-            && !(write && flags & GTF_READONLY != 0);
+        let granted =
+            flags & GTF_TYPE_MASK == GTF_PERMIT_ACCESS && domid == user.0 && !(write && flags & GTF_READONLY != 0);
         if !granted {
             return Err(ST_GENERAL_ERROR);
         }
@@ -262,10 +216,7 @@ mod tests {
 
     fn grant(t: &Table, gref: usize, flags: u16, user: DomId, mfn: u64) {
         let f = &t.frames[0];
-        f.store_u64(
-            gref * 8,
-            u64::from(flags) | u64::from(user.0) << 16 | mfn << 32,
-        );
+        f.store_u64(gref * 8, u64::from(flags) | u64::from(user.0) << 16 | mfn << 32);
     }
 
     fn flags(t: &Table, gref: usize) -> u16 {
@@ -282,11 +233,7 @@ mod tests {
         assert_eq!(flags(&t, 3), GTF_PERMIT_ACCESS | GTF_READING | GTF_WRITING);
         drop(w);
         t.end(3, true);
-        assert_eq!(
-            flags(&t, 3),
-            GTF_PERMIT_ACCESS | GTF_READING,
-            "the reader is left"
-        );
+        assert_eq!(flags(&t, 3), GTF_PERMIT_ACCESS | GTF_READING, "the reader is left");
         drop(r);
         t.end(3, false);
         assert_eq!(flags(&t, 3), GTF_PERMIT_ACCESS);
@@ -296,31 +243,18 @@ mod tests {
     #[test]
     fn refusals_are_the_measured_ones() {
         let (mut t, page) = setup();
-        let status =
-            |t: &mut Table, gref, write| t.begin(OWNER, gref, USER, write).map(drop).unwrap_err();
-        assert_eq!(
-            status(&mut t, 512, false),
-            ST_BAD_GNTREF,
-            "beyond the table"
-        );
+        let status = |t: &mut Table, gref, write| t.begin(OWNER, gref, USER, write).map(drop).unwrap_err();
+        assert_eq!(status(&mut t, 512, false), ST_BAD_GNTREF, "beyond the table");
         assert_eq!(status(&mut t, 5, false), ST_GENERAL_ERROR, "unused");
         grant(&t, 5, pv_abi::grant::GTF_ACCEPT_TRANSFER, USER, page.0);
         assert_eq!(status(&mut t, 5, false), ST_GENERAL_ERROR, "transfer");
         grant(&t, 5, GTF_PERMIT_ACCESS, DomId(7), page.0);
-        assert_eq!(
-            status(&mut t, 5, false),
-            ST_GENERAL_ERROR,
-            "granted to another"
-        );
+        assert_eq!(status(&mut t, 5, false), ST_GENERAL_ERROR, "granted to another");
         grant(&t, 5, GTF_PERMIT_ACCESS | GTF_READONLY, USER, page.0);
         assert_eq!(status(&mut t, 5, true), ST_GENERAL_ERROR, "read-only");
         grant(&t, 5, GTF_PERMIT_ACCESS, USER, 0xff_ffff);
         assert_eq!(status(&mut t, 5, true), ST_BAD_PAGE);
-        assert_eq!(
-            flags(&t, 5),
-            GTF_PERMIT_ACCESS,
-            "a failed use leaves no mark"
-        );
+        assert_eq!(flags(&t, 5), GTF_PERMIT_ACCESS, "a failed use leaves no mark");
         assert_eq!(t.grow(OWNER, 5), Err(Errno::EINVAL));
     }
 
@@ -334,9 +268,6 @@ mod tests {
         assert_eq!(first.mfn(), second.mfn());
         // Handing the entry to somebody else while it is in use opens it to nobody.
         grant(&t, 0, GTF_PERMIT_ACCESS | GTF_READING, DomId(9), page.0);
-        assert_eq!(
-            t.begin(OWNER, 0, DomId(9), false).map(drop).unwrap_err(),
-            ST_GENERAL_ERROR
-        );
+        assert_eq!(t.begin(OWNER, 0, DomId(9), false).map(drop).unwrap_err(), ST_GENERAL_ERROR);
     }
 }

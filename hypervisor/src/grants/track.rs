@@ -62,13 +62,7 @@ pub struct Tracks {
 impl Tracks {
     /// None; at most `max` handles.
     pub const fn new(max: u32) -> Self {
-        Tracks {
-            swept: 0,
-            chunks: Vec::new(),
-            free: NONE,
-            max,
-            used: 0,
-        }
+        Tracks { swept: 0, chunks: Vec::new(), free: NONE, max, used: 0 }
     }
 
     fn slot(&mut self, handle: u32) -> Option<&mut Slot> {
@@ -98,9 +92,7 @@ impl Tracks {
             }
             let last = first + CHUNK as u32 - 1;
             let next = |i: usize| first + i as u32 + 1;
-            let chunk = try_slice(CHUNK, |i| {
-                Slot::Free(if next(i) > last { NONE } else { next(i) })
-            })?;
+            let chunk = try_slice(CHUNK, |i| Slot::Free(if next(i) > last { NONE } else { next(i) }))?;
             try_push(&mut self.chunks, chunk)?;
             self.free = first;
         }
@@ -178,14 +170,7 @@ mod tests {
 
     fn mapping(mfn: Mfn) -> Mapping {
         let page = PageUse::take(DomId(1), mfn, false).unwrap();
-        Mapping {
-            granter: DomId(1),
-            gref: 9,
-            host: true,
-            by_entry: false,
-            device: false,
-            page,
-        }
+        Mapping { granter: DomId(1), gref: 9, host: true, by_entry: false, device: false, page }
     }
 
     #[test]

@@ -30,12 +30,7 @@ pub fn read(b: &CtlBitmap) -> Result<u64, Errno> {
 /// `EFAULT`.
 pub fn write(b: &CtlBitmap, value: u64) -> Result<(), Errno> {
     let bytes = b.nr_bits.div_ceil(8).min(MAX_BYTES);
-    let v = if b.nr_bits < 64 {
-        value & ((1 << b.nr_bits) - 1)
-    } else {
-        value
-    }
-    .to_le_bytes();
+    let v = if b.nr_bits < 64 { value & ((1 << b.nr_bits) - 1) } else { value }.to_le_bytes();
     for i in 0..bytes {
         let byte = v.get(i as usize).copied().unwrap_or(0);
         guest::write_bytes(b.bitmap.wrapping_add(u64::from(i)), &[byte])?;

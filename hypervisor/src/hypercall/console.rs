@@ -30,8 +30,7 @@ pub fn console_io(cx: &mut Cx, a: Args) -> Outcome {
                 done += n;
                 if done < count && cx.should_preempt() {
                     return Outcome::Restart(
-                        a.with(1, (count - done) as u64)
-                            .with(2, a.a3().wrapping_add(done as u64)),
+                        a.with(1, (count - done) as u64).with(2, a.a3().wrapping_add(done as u64)),
                     );
                 }
             }

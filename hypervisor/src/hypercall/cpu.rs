@@ -79,8 +79,7 @@ fn callback(arch: &mut VcpuArch, kind: u16) -> Option<&mut Callback> {
 pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
     match a.int(0) {
         cb::OP_REGISTER => {
-            let Ok(r) = guest::copy_from_guest(GuestHandle::<cb::CallbackRegister>::new(a.a2()))
-            else {
+            let Ok(r) = guest::copy_from_guest(GuestHandle::<cb::CallbackRegister>::new(a.a2())) else {
                 return Errno::EFAULT.into();
             };
             if !is_canonical(r.address) {
@@ -92,21 +91,15 @@ pub fn callback_op(cx: &mut Cx, a: Args) -> Outcome {
             let Some(slot) = callback(cx.arch, r.kind) else {
                 return Errno::ENOSYS.into();
             };
-            *slot = Callback {
-                address: r.address,
-                mask_events: r.flags & cb::F_MASK_EVENTS != 0,
-            };
+            *slot = Callback { address: r.address, mask_events: r.flags & cb::F_MASK_EVENTS != 0 };
             Outcome::Return(0)
         }
         cb::OP_UNREGISTER => {
-            let Ok(r) = guest::copy_from_guest(GuestHandle::<cb::CallbackUnregister>::new(a.a2()))
-            else {
+            let Ok(r) = guest::copy_from_guest(GuestHandle::<cb::CallbackUnregister>::new(a.a2())) else {
                 return Errno::EFAULT.into();
             };
             match r.kind {
-                cb::TYPE_EVENT | cb::TYPE_FAILSAFE | cb::TYPE_SYSCALL | cb::TYPE_SYSCALL32 => {
-                    Errno::EINVAL.into()
-                }
+                cb::TYPE_EVENT | cb::TYPE_FAILSAFE | cb::TYPE_SYSCALL | cb::TYPE_SYSCALL32 => Errno::EINVAL.into(),
                 // What has been registered once stays, as with the others; AMD-type CPUs never enter there.
                 cb::TYPE_SYSENTER => Errno::EINVAL.into(),
                 cb::TYPE_NMI => set_nmi_handler(cx, 0),
@@ -122,12 +115,7 @@ fn set_nmi_handler(cx: &mut Cx, address: u64) -> Outcome {
     let t = if address == 0 {
         TrapInfo::default()
     } else {
-        TrapInfo {
-            vector: 2,
-            flags: 4,
-            address,
-            ..TrapInfo::default()
-        }
+        TrapInfo { vector: 2, flags: 4, address, ..TrapInfo::default() }
     };
     cx.arch.traps.set(2, t).map_err(Errno::from).into()
 }
@@ -136,8 +124,7 @@ fn set_nmi_handler(cx: &mut Cx, address: u64) -> Outcome {
 pub fn nmi_op(cx: &mut Cx, a: Args) -> Outcome {
     match a.int(0) {
         cb::NMI_OP_REGISTER => {
-            let Ok(nmi) = guest::copy_from_guest(GuestHandle::<cb::NmiCallback>::new(a.a2()))
-            else {
+            let Ok(nmi) = guest::copy_from_guest(GuestHandle::<cb::NmiCallback>::new(a.a2())) else {
                 return Errno::EFAULT.into();
             };
             if !is_canonical(nmi.address) {
@@ -184,11 +171,7 @@ pub fn set_segment_base(cx: &mut Cx, a: Args) -> Outcome {
             _ => false,
         };
         let _ = &cx;
-        if ok {
-            Outcome::Return(0)
-        } else {
-            Errno::EINVAL.into()
-        }
+        if ok { Outcome::Return(0) } else { Errno::EINVAL.into() }
     }
     #[cfg(not(target_os = "none"))]
     {
@@ -207,11 +190,7 @@ pub fn read_debugreg(cx: &Cx, n: u64) -> Result<u64, Errno> {
         5 => 7,
         n => n,
     };
-    usize::try_from(n)
-        .ok()
-        .and_then(|n| cx.arch.debugreg.get(n))
-        .copied()
-        .ok_or(Errno::ENODEV)
+    usize::try_from(n).ok().and_then(|n| cx.arch.debugreg.get(n)).copied().ok_or(Errno::ENODEV)
 }
 
 /// Sets a debug register.
@@ -254,10 +233,7 @@ pub fn set_gdt(cx: &mut Cx, a: Args) -> Outcome {
         }
     }
     let mem = &cx.domain().mem;
-    let r = cx
-        .arch
-        .tables
-        .set_gdt(mem, cx.vcpu.id, frames.get(..n).unwrap_or(&[]), entries);
+    let r = cx.arch.tables.set_gdt(mem, cx.vcpu.id, frames.get(..n).unwrap_or(&[]), entries);
     reload_descriptors(cx);
     r.into()
 }
@@ -279,13 +255,8 @@ pub fn update_descriptor(cx: &mut Cx, a: Args) -> Outcome {
         Ok(d) => d,
         Err(e) => return e.into(),
     };
-    crate::mm::update::write_descriptor(
-        &cx.domain().mem,
-        Mfn(address >> 12),
-        (address as usize & 0xfff) / 8,
-        desc,
-    )
-    .into()
+    crate::mm::update::write_descriptor(&cx.domain().mem, Mfn(address >> 12), (address as usize & 0xfff) / 8, desc)
+        .into()
 }
 
 /// vm_assist(cmd, type).
@@ -306,10 +277,7 @@ pub fn vm_assist(cx: &mut Cx, a: Args) -> Outcome {
     }
     match a.int(0) {
         m::VMASST_CMD_ENABLE => cx.domain().vm_assist.fetch_or(1 << kind, Ordering::AcqRel),
-        m::VMASST_CMD_DISABLE => cx
-            .domain()
-            .vm_assist
-            .fetch_and(!(1 << kind), Ordering::AcqRel),
+        m::VMASST_CMD_DISABLE => cx.domain().vm_assist.fetch_and(!(1 << kind), Ordering::AcqRel),
         _ => return Errno::ENOSYS.into(),
     };
     Outcome::Return(0)

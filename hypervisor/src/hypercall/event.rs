@@ -17,10 +17,7 @@ fn find(cx: &Cx, id: u16) -> Result<DomainRef, Errno> {
 }
 
 /// Copies the argument in, runs `f` on it and copies it back.
-fn with<T: FromBytes + IntoBytes + Immutable>(
-    arg: u64,
-    f: impl FnOnce(&mut T) -> Result<(), Errno>,
-) -> Outcome {
+fn with<T: FromBytes + IntoBytes + Immutable>(arg: u64, f: impl FnOnce(&mut T) -> Result<(), Errno>) -> Outcome {
     let h = GuestHandle::<T>::new(arg);
     let Ok(mut v) = guest::copy_from_guest(h) else {
         return Errno::EFAULT.into();
@@ -58,20 +55,11 @@ pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
     match a.int(0) {
         e::OP_SEND => read(arg, |s: e::Send| events::send(d, s.port)),
         // Port 0 is there, and never bound.
-        e::OP_UNMASK => read(arg, |u: e::Unmask| {
-            if u.port == 0 {
-                Ok(())
-            } else {
-                events::unmask(d, u.port)
-            }
-        }),
+        e::OP_UNMASK => read(arg, |u: e::Unmask| if u.port == 0 { Ok(()) } else { events::unmask(d, u.port) }),
         e::OP_CLOSE => read(arg, |c: e::Close| events::close(d, c.port)),
         e::OP_BIND_IPI => with(arg, |b: &mut e::BindIpi| {
             d.vcpu(VcpuId(b.vcpu)).ok_or(Errno::ENOENT)?;
-            b.port = d.events.ports.lock().allocate(Channel {
-                kind: Kind::Ipi,
-                vcpu: b.vcpu,
-            })?;
+            b.port = d.events.ports.lock().allocate(Channel { kind: Kind::Ipi, vcpu: b.vcpu })?;
             Ok(())
         }),
         e::OP_BIND_VIRQ => with(arg, |b: &mut e::BindVirq| {
@@ -89,10 +77,7 @@ pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
             if ports.find_pirq(b.pirq).is_some() {
                 return Err(Errno::EEXIST);
             }
-            let port = ports.allocate(Channel {
-                kind: Kind::Pirq(b.pirq),
-                vcpu: 0,
-            })?;
+            let port = ports.allocate(Channel { kind: Kind::Pirq(b.pirq), vcpu: 0 })?;
             drop(ports);
             let share = b.flags & e::BIND_PIRQ_WILL_SHARE != 0;
             if let Err(err) = crate::platform::irq::bind(d.id, b.pirq, share) {
@@ -105,22 +90,11 @@ pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
         e::OP_ALLOC_UNBOUND => with(arg, |u: &mut e::AllocUnbound| {
             let own = DomId(u.dom) == DomId::SELF || DomId(u.dom) == d.id;
             if !own && !d.privileged {
-                return Err(if slots::find(DomId(u.dom)).is_some() {
-                    Errno::EPERM
-                } else {
-                    Errno::ESRCH
-                });
+                return Err(if slots::find(DomId(u.dom)).is_some() { Errno::EPERM } else { Errno::ESRCH });
             }
             let target = find(cx, u.dom)?;
-            let remote = if DomId(u.remote_dom) == DomId::SELF {
-                d.id
-            } else {
-                DomId(u.remote_dom)
-            };
-            u.port = target.events.ports.lock().allocate(Channel {
-                kind: Kind::Unbound { remote },
-                vcpu: 0,
-            })?;
+            let remote = if DomId(u.remote_dom) == DomId::SELF { d.id } else { DomId(u.remote_dom) };
+            u.port = target.events.ports.lock().allocate(Channel { kind: Kind::Unbound { remote }, vcpu: 0 })?;
             Ok(())
         }),
         e::OP_BIND_INTERDOMAIN => with(arg, |b: &mut e::BindInterdomain| {
@@ -186,11 +160,7 @@ pub fn event_channel_op(cx: &mut Cx, a: Args) -> Outcome {
             if !own && !d.privileged {
                 return Err(Errno::EPERM);
             }
-            if events::close_all(&target) {
-                Ok(())
-            } else {
-                Err(Errno::EAGAIN)
-            }
+            if events::close_all(&target) { Ok(()) } else { Err(Errno::EAGAIN) }
         }) {
             Outcome::Return(v) if v == Errno::EAGAIN.as_ret() => Outcome::Restart(a),
             done => done,

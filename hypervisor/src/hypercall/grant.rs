@@ -7,9 +7,7 @@ use super::{Args, Outcome};
 use crate::arch::layout::is_guest_range;
 use crate::domain::{Cx, DomainRef, slots};
 use crate::grants::{self, Unmapped};
-use crate::mm::guest::{
-    copy_element_from_guest, copy_element_to_guest, copy_from_guest, copy_to_guest,
-};
+use crate::mm::guest::{copy_element_from_guest, copy_element_to_guest, copy_from_guest, copy_to_guest};
 use arrayvec::ArrayVec;
 use pv_abi::errno::Errno;
 use pv_abi::grant::*;
@@ -71,9 +69,7 @@ pub fn grant_table_op(cx: &mut Cx, a: Args) -> Outcome {
         OP_GET_STATUS_FRAMES if count != 1 => Errno::EINVAL.into(),
         OP_UNMAP_AND_REPLACE | OP_GET_STATUS_FRAMES | OP_SWAP_GRANT_REF | OP_CACHE_FLUSH => {
             // Not offered; a list that is none is told first, as elsewhere.
-            each(cx, a, list, count.min(1), |_, _: &mut u64| {
-                Err(Errno::EOPNOTSUPP)
-            })
+            each(cx, a, list, count.min(1), |_, _: &mut u64| Err(Errno::EOPNOTSUPP))
         }
         _ => Errno::ENOSYS.into(),
     }
@@ -86,24 +82,14 @@ const CMD_MASK: u32 = 0xfff;
 fn is_list(cmd: u64) -> bool {
     matches!(
         cmd,
-        OP_MAP_GRANT_REF
-            | OP_UNMAP_GRANT_REF
-            | OP_TRANSFER
-            | OP_COPY
-            | OP_UNMAP_AND_REPLACE
-            | OP_SWAP_GRANT_REF
+        OP_MAP_GRANT_REF | OP_UNMAP_GRANT_REF | OP_TRANSFER | OP_COPY | OP_UNMAP_AND_REPLACE | OP_SWAP_GRANT_REF
     )
 }
 
 /// Arguments to go on behind the first `done` elements of size `size`.
 fn behind(a: Args, done: u32, size: usize) -> Outcome {
-    let list = a
-        .a2()
-        .wrapping_add(u64::from(done).wrapping_mul(size as u64));
-    Outcome::Restart(
-        a.with(1, list)
-            .with(2, u64::from((a.a3() as u32).saturating_sub(done))),
-    )
+    let list = a.a2().wrapping_add(u64::from(done).wrapping_mul(size as u64));
+    Outcome::Restart(a.with(1, list).with(2, u64::from((a.a3() as u32).saturating_sub(done))))
 }
 
 /// Copies each element in, lets `f` work on it, and copies it back.
@@ -150,12 +136,7 @@ fn unmap(cx: &mut Cx, a: Args, list: u64, count: u32) -> Outcome {
 }
 
 /// Elements from `first` on, at most [`BATCH`]: unmap, flush, tell the granters.
-fn unmap_batch(
-    cx: &mut Cx,
-    list: GuestHandle<UnmapGrantRef>,
-    first: u32,
-    count: u32,
-) -> (u32, Result<(), Errno>) {
+fn unmap_batch(cx: &mut Cx, list: GuestHandle<UnmapGrantRef>, first: u32, count: u32) -> (u32, Result<(), Errno>) {
     let l4 = cx.arch.tables.kernel_base();
     let mut down: ArrayVec<Unmapped, BATCH> = ArrayVec::new();
     let mut result = Ok(());
@@ -195,11 +176,7 @@ fn target(cx: &Cx, dom: u16) -> Result<DomainRef, i16> {
         return Ok(me.clone());
     }
     let d = slots::find(DomId(dom)).ok_or(ST_BAD_DOMAIN)?;
-    if me.privileged {
-        Ok(d)
-    } else {
-        Err(ST_PERMISSION_DENIED)
-    }
+    if me.privileged { Ok(d) } else { Err(ST_PERMISSION_DENIED) }
 }
 
 fn setup_table(cx: &Cx, arg: GuestHandle<SetupTable>) -> Result<i64, Errno> {
@@ -211,11 +188,7 @@ fn setup_table(cx: &Cx, arg: GuestHandle<SetupTable>) -> Result<i64, Errno> {
                 let mfn = d.grants.frame(i).ok_or(Errno::EINVAL)?;
                 copy_element_to_guest(list, u64::from(i), &mfn.0)
             });
-            if listed.is_ok() {
-                ST_OKAY
-            } else {
-                ST_BAD_VIRT_ADDR
-            }
+            if listed.is_ok() { ST_OKAY } else { ST_BAD_VIRT_ADDR }
         }
         Ok(_) => ST_GENERAL_ERROR,
         Err(status) => status,
@@ -236,13 +209,7 @@ fn set_version(arg: GuestHandle<SetVersion>) -> Result<i64, Errno> {
 
 fn get_version(cx: &Cx, arg: GuestHandle<GetVersion>) -> Result<i64, Errno> {
     let mut op = copy_from_guest(arg)?;
-    target(cx, op.dom).map_err(|s| {
-        if s == ST_BAD_DOMAIN {
-            Errno::ESRCH
-        } else {
-            Errno::EPERM
-        }
-    })?;
+    target(cx, op.dom).map_err(|s| if s == ST_BAD_DOMAIN { Errno::ESRCH } else { Errno::EPERM })?;
     op.version = 1;
     copy_to_guest(arg, &op).map(|()| 0)
 }

@@ -8,9 +8,7 @@ use super::{Args, Outcome};
 use crate::domain::current::should_preempt;
 use crate::domain::{Cx, DomainRef, slots};
 use crate::fallible::try_push;
-use crate::mm::guest::{
-    copy_element_from_guest, copy_element_to_guest, copy_from_guest, copy_to_guest, write_bytes,
-};
+use crate::mm::guest::{copy_element_from_guest, copy_element_to_guest, copy_from_guest, copy_to_guest, write_bytes};
 use crate::mm::page_type::Refused;
 use crate::mm::{alloc, exchange, init, m2p};
 use ::alloc::vec::Vec;
@@ -39,26 +37,12 @@ pub fn memory_op(cx: &mut Cx, a: Args) -> Outcome {
         OP_EXCHANGE => exchange_op(cx, a, start, GuestHandle::new(arg)),
         OP_MAXIMUM_RAM_PAGE => Outcome::Return(m2p::entries().saturating_sub(1) as i64),
         OP_CURRENT_RESERVATION => of_domain(cx, arg, |d| d.mem.pages() as i64).into(),
-        OP_MAXIMUM_RESERVATION => of_domain(cx, arg, |d| {
-            i64::try_from(d.mem.max_pages()).unwrap_or(i64::MAX)
-        })
-        .into(),
-        OP_MAXIMUM_GPFN => of_domain(cx, arg, |d| {
-            (d.shared.load_u64(ARCH) as i64).wrapping_sub(1)
-        })
-        .into(),
+        OP_MAXIMUM_RESERVATION => of_domain(cx, arg, |d| i64::try_from(d.mem.max_pages()).unwrap_or(i64::MAX)).into(),
+        OP_MAXIMUM_GPFN => of_domain(cx, arg, |d| (d.shared.load_u64(ARCH) as i64).wrapping_sub(1)).into(),
         OP_MACHPHYS_MAPPING => {
             let (v_start, v_end) = m2p::guest_window();
             let max_mfn = (v_end.wrapping_sub(v_start) / 8).wrapping_sub(1);
-            copy_to_guest(
-                GuestHandle::new(arg),
-                &MachphysMapping {
-                    v_start,
-                    v_end,
-                    max_mfn,
-                },
-            )
-            .into()
+            copy_to_guest(GuestHandle::new(arg), &MachphysMapping { v_start, v_end, max_mfn }).into()
         }
         OP_MACHPHYS_MFN_LIST => machphys_mfn_list(GuestHandle::new(arg)).into(),
         OP_MEMORY_MAP => memory_map(cx, GuestHandle::new(arg)).into(),
@@ -66,9 +50,7 @@ pub fn memory_op(cx: &mut Cx, a: Args) -> Outcome {
         OP_MACHINE_MEMORY_MAP => machine_memory_map(cx, GuestHandle::new(arg)).into(),
         OP_ACQUIRE_RESOURCE => acquire_resource(cx, GuestHandle::new(arg)).into(),
         // A PV domain lays out its own pseudo-physical space.
-        OP_ADD_TO_PHYSMAP | OP_ADD_TO_PHYSMAP_BATCH | OP_REMOVE_FROM_PHYSMAP => {
-            refused(arg, Errno::EACCES)
-        }
+        OP_ADD_TO_PHYSMAP | OP_ADD_TO_PHYSMAP_BATCH | OP_REMOVE_FROM_PHYSMAP => refused(arg, Errno::EACCES),
         OP_SET_POD_TARGET | OP_GET_POD_TARGET | OP_GET_VNUMAINFO => refused(arg, Errno::EOPNOTSUPP),
         // No page is shared.
         OP_GET_SHARING_FREED_PAGES | OP_GET_SHARING_SHARED_PAGES => Outcome::Return(0),
@@ -90,11 +72,7 @@ fn target(cx: &Cx, id: DomId) -> Result<DomainRef, Errno> {
         return Ok(me.clone());
     }
     let d = slots::find(id).ok_or(Errno::ESRCH)?;
-    if me.privileged {
-        Ok(d)
-    } else {
-        Err(Errno::EPERM)
-    }
+    if me.privileged { Ok(d) } else { Err(Errno::EPERM) }
 }
 
 fn of_domain(cx: &Cx, arg: u64, f: impl FnOnce(&DomainRef) -> i64) -> Result<i64, Errno> {
@@ -107,46 +85,27 @@ fn limit(flags: u32) -> u64 {
     match flags & MEMF_ADDRESS_BITS_MASK {
         0 => u64::MAX,
         bits if bits <= PAGE_SHIFT => 0,
-        bits => 1u64
-            .checked_shl(bits.saturating_sub(PAGE_SHIFT))
-            .unwrap_or(u64::MAX),
+        bits => 1u64.checked_shl(bits.saturating_sub(PAGE_SHIFT)).unwrap_or(u64::MAX),
     }
 }
 
 /// Which order a caller may ask for at most.
 fn max_order(cx: &Cx) -> u32 {
-    if cx.domain().privileged {
-        alloc::MAX_ORDER
-    } else {
-        MAX_GUEST_ORDER
-    }
+    if cx.domain().privileged { alloc::MAX_ORDER } else { MAX_GUEST_ORDER }
 }
 
-fn reservation(
-    cx: &mut Cx,
-    a: Args,
-    command: u64,
-    start: u64,
-    arg: GuestHandle<Reservation>,
-) -> Outcome {
+fn reservation(cx: &mut Cx, a: Args, command: u64, start: u64, arg: GuestHandle<Reservation>) -> Outcome {
     let none = Outcome::Return(start as i64);
     // (In the way of no extent's number: their count is limited below.)
     let inside = command == OP_DECREASE_RESERVATION && a.a1() & INSIDE != 0;
-    let start = if inside {
-        start & !(INSIDE >> CMD_BITS)
-    } else {
-        start
-    };
+    let start = if inside { start & !(INSIDE >> CMD_BITS) } else { start };
     let Ok(r) = copy_from_guest(arg) else {
         return none;
     };
     let Ok(d) = target(cx, DomId(r.domid)) else {
         return none;
     };
-    if r.extent_order > max_order(cx)
-        || r.nr_extents >= 1 << (63 - CMD_BITS)
-        || start > r.nr_extents
-    {
+    if r.extent_order > max_order(cx) || r.nr_extents >= 1 << (63 - CMD_BITS) || start > r.nr_extents {
         return none;
     }
     let list = GuestHandle::<u64>::new(r.extent_start);
@@ -157,16 +116,12 @@ fn reservation(
             return Outcome::Restart(a.with(0, command | i << CMD_BITS));
         }
         let done = match command {
-            OP_DECREASE_RESERVATION => {
-                match decrease(&d, list, i, r.extent_order, core::mem::take(&mut within)) {
-                    Ok(n) if n >> r.extent_order == 0 => {
-                        return Outcome::Restart(
-                            a.with(0, command | i << CMD_BITS | INSIDE).with(2, n),
-                        );
-                    }
-                    done => done.map(drop).map_err(Refused::Error),
+            OP_DECREASE_RESERVATION => match decrease(&d, list, i, r.extent_order, core::mem::take(&mut within)) {
+                Ok(n) if n >> r.extent_order == 0 => {
+                    return Outcome::Restart(a.with(0, command | i << CMD_BITS | INSIDE).with(2, n));
                 }
-            }
+                done => done.map(drop).map_err(Refused::Error),
+            },
             OP_POPULATE_PHYSMAP => populate(&d, list, i, &r),
             _ => increase(&d, list, i, &r),
         };
@@ -192,21 +147,11 @@ fn populate(d: &DomainRef, list: GuestHandle<u64>, i: u64, r: &Reservation) -> R
 /// A block without page numbers; its frame number goes to `list[i]`, if there is a list.
 fn increase(d: &DomainRef, list: GuestHandle<u64>, i: u64, r: &Reservation) -> Result<(), Refused> {
     let mfn = d.mem.allocate_or_stop(r.extent_order, limit(r.flags))?;
-    if list.is_null() {
-        Ok(())
-    } else {
-        Ok(hand_out(d, list, i, mfn, r.extent_order)?)
-    }
+    if list.is_null() { Ok(()) } else { Ok(hand_out(d, list, i, mfn, r.extent_order)?) }
 }
 
 /// Tells the guest which block it got; a block it cannot be told of goes back.
-fn hand_out(
-    d: &DomainRef,
-    list: GuestHandle<u64>,
-    i: u64,
-    mfn: Mfn,
-    order: u32,
-) -> Result<(), Errno> {
+fn hand_out(d: &DomainRef, list: GuestHandle<u64>, i: u64, mfn: Mfn, order: u32) -> Result<(), Errno> {
     copy_element_to_guest(list, i, &mfn.0).inspect_err(|_| {
         for n in 0..1u64 << order {
             let _ = d.mem.give_back(Mfn(mfn.0.wrapping_add(n)));
@@ -215,13 +160,7 @@ fn hand_out(
 }
 
 /// Gives back the pages of an extent, from the `from`th on; returns behind which page it stopped.
-fn decrease(
-    d: &DomainRef,
-    list: GuestHandle<u64>,
-    i: u64,
-    order: u32,
-    from: u64,
-) -> Result<u64, Errno> {
+fn decrease(d: &DomainRef, list: GuestHandle<u64>, i: u64, order: u32, from: u64) -> Result<u64, Errno> {
     let first: u64 = copy_element_from_guest(list, i)?;
     for n in from..1u64 << order {
         if n != from && n % 16 == 0 && should_preempt() {
@@ -270,18 +209,10 @@ fn exchange_op(cx: &mut Cx, a: Args, start: u64, arg: GuestHandle<Exchange>) -> 
 fn exchange_target(cx: &Cx, x: &Exchange, start: u64) -> Result<DomainRef, Errno> {
     let (i, o) = (&x.input, &x.output);
     let highest = max_order(cx);
-    if x.nr_exchanged != 0
-        || i.extent_order > highest
-        || o.extent_order > highest
-        || i.domid != o.domid
-    {
+    if x.nr_exchanged != 0 || i.extent_order > highest || o.extent_order > highest || i.domid != o.domid {
         return Err(Errno::EINVAL);
     }
-    let pages = |r: &Reservation| {
-        r.nr_extents
-            .checked_mul(1 << r.extent_order)
-            .filter(|n| *n < 1 << 40)
-    };
+    let pages = |r: &Reservation| r.nr_extents.checked_mul(1 << r.extent_order).filter(|n| *n < 1 << 40);
     let even = pages(i).is_some() && pages(i) == pages(o);
     let whole = pages(i).is_some_and(|n| n % (1 << i.extent_order.max(o.extent_order)) == 0);
     if !even || !whole || start > i.nr_extents {
@@ -289,27 +220,18 @@ fn exchange_target(cx: &Cx, x: &Exchange, start: u64) -> Result<DomainRef, Errno
     }
     let d = target(cx, DomId(i.domid))?;
     // Another domain's pages are its own business while it runs.
-    if DomainRef::ptr_eq(&d, cx.domain()) {
-        Ok(d)
-    } else {
-        Err(Errno::EINVAL)
-    }
+    if DomainRef::ptr_eq(&d, cx.domain()) { Ok(d) } else { Err(Errno::EINVAL) }
 }
 
 fn exchange_chunk(d: &DomainRef, x: &Exchange, chunk: u64) -> Result<(), Refused> {
     let (from, to) = (x.input.extent_order, x.output.extent_order);
     let larger = from.max(to);
-    let (ins, outs) = (
-        1u64 << larger.saturating_sub(from),
-        1u64 << larger.saturating_sub(to),
-    );
+    let (ins, outs) = (1u64 << larger.saturating_sub(from), 1u64 << larger.saturating_sub(to));
     let mut old = Vec::new();
-    old.try_reserve_exact(1 << larger)
-        .map_err(|_| Errno::ENOMEM)?;
+    old.try_reserve_exact(1 << larger).map_err(|_| Errno::ENOMEM)?;
     let list = GuestHandle::<u64>::new(x.input.extent_start);
     for j in 0..ins {
-        let first: u64 =
-            copy_element_from_guest(list, chunk.saturating_mul(ins).saturating_add(j))?;
+        let first: u64 = copy_element_from_guest(list, chunk.saturating_mul(ins).saturating_add(j))?;
         for n in 0..1u64 << from {
             try_push(&mut old, Mfn(first.wrapping_add(n)))?;
         }
@@ -318,9 +240,7 @@ fn exchange_chunk(d: &DomainRef, x: &Exchange, chunk: u64) -> Result<(), Refused
     let list = GuestHandle::<u64>::new(x.output.extent_start);
     let first_out = chunk.saturating_mul(outs);
     let mut numbers = Vec::new();
-    numbers
-        .try_reserve_exact(outs as usize)
-        .map_err(|_| Errno::ENOMEM)?;
+    numbers.try_reserve_exact(outs as usize).map_err(|_| Errno::ENOMEM)?;
     for j in 0..outs {
         let pfn: u64 = copy_element_from_guest(list, first_out.saturating_add(j))?;
         try_push(&mut numbers, pfn)?;
@@ -333,10 +253,7 @@ fn exchange_chunk(d: &DomainRef, x: &Exchange, chunk: u64) -> Result<(), Refused
         }
         *place = mfn.0;
     }
-    Ok(write_bytes(
-        list.offset(first_out).addr(),
-        numbers.as_bytes(),
-    )?)
+    Ok(write_bytes(list.offset(first_out).addr(), numbers.as_bytes())?)
 }
 
 /// Frames of the M2P itself, in blocks of 2 MiB, for tools that map it under `DOMID_XEN`.
@@ -383,8 +300,7 @@ fn set_memory_map(cx: &Cx, arg: GuestHandle<ForeignMemoryMap>) -> Result<i64, Er
     let d = target(cx, DomId(f.domid))?;
     let list = GuestHandle::<E820Entry>::new(f.map.buffer);
     let mut map = Vec::new();
-    map.try_reserve_exact(f.map.nr_entries as usize)
-        .map_err(|_| Errno::ENOMEM)?;
+    map.try_reserve_exact(f.map.nr_entries as usize).map_err(|_| Errno::ENOMEM)?;
     for i in 0..f.map.nr_entries {
         try_push(&mut map, copy_element_from_guest(list, u64::from(i))?)?;
     }
@@ -438,10 +354,7 @@ fn acquire_resource(cx: &Cx, arg: GuestHandle<AcquireResource>) -> Result<i64, E
     let end = first.checked_add(r.nr_frames).ok_or(Errno::EINVAL)?;
     d.grants.grow(d.id, end)?;
     for i in 0..r.nr_frames {
-        let mfn = d
-            .grants
-            .frame(first.saturating_add(i))
-            .ok_or(Errno::EINVAL)?;
+        let mfn = d.grants.frame(first.saturating_add(i)).ok_or(Errno::EINVAL)?;
         copy_element_to_guest(list, u64::from(i), &mfn.0)?;
     }
     Ok(0)

@@ -34,11 +34,7 @@ impl Frames {
             DomId::XEN if cx.domain().privileged => Ok(Frames::Io),
             id => {
                 let d = slots::find(id).ok_or(Errno::ESRCH)?;
-                if cx.domain().privileged {
-                    Ok(Frames::Other(d))
-                } else {
-                    Err(Errno::EPERM)
-                }
+                if cx.domain().privileged { Ok(Frames::Other(d)) } else { Err(Errno::EPERM) }
             }
         }
     }
@@ -62,21 +58,14 @@ fn refused(e: Refused) -> Errno {
 /// mmu_update(list, count, done, foreign domain).
 pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
     let list = GuestHandle::<m::MmuUpdate>::new(a.a1());
-    let (mut count, resumed) = (
-        (a.a2() & 0xffff_ffff) as u32,
-        a.a2() as u32 & m::UPDATE_PREEMPTED != 0,
-    );
+    let (mut count, resumed) = ((a.a2() & 0xffff_ffff) as u32, a.a2() as u32 & m::UPDATE_PREEMPTED != 0);
     count &= !m::UPDATE_PREEMPTED;
     if !is_guest_range(a.a1(), 0) {
         return Errno::EFAULT.into();
     }
     let done_at = GuestHandle::<u32>::new(a.a3());
     // A continued call goes on counting where it stopped.
-    let before = if resumed {
-        guest::copy_from_guest(done_at).unwrap_or(0)
-    } else {
-        0
-    };
+    let before = if resumed { guest::copy_from_guest(done_at).unwrap_or(0) } else { 0 };
     let finish = |done: u32, r: Result<(), Errno>| -> Outcome {
         if !done_at.is_null() {
             let _ = guest::copy_to_guest(done_at, &before.wrapping_add(done));
@@ -102,13 +91,7 @@ pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
     let mut table: Option<Table> = None;
     for i in 0..count {
         if i != 0 && i % 32 == 0 && cx.should_preempt() {
-            return preempted(
-                a,
-                list.offset(u64::from(i)).addr(),
-                count - i,
-                done_at,
-                before.wrapping_add(i),
-            );
+            return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
         }
         let Ok(req) = guest::copy_element_from_guest(list, u64::from(i)) else {
             return finish(i, Err(Errno::EFAULT));
@@ -122,18 +105,9 @@ pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
                         Err(e) => return finish(i, Err(e)),
                     }
                 }
-                let store = if cmd == m::PT_UPDATE_PRESERVE_AD {
-                    Store::PreserveAd
-                } else {
-                    Store::Plain
-                };
+                let store = if cmd == m::PT_UPDATE_PRESERVE_AD { Store::PreserveAd } else { Store::Plain };
                 match &table {
-                    Some(t) => t.update(
-                        (req.ptr as usize & 0xfff) / 8,
-                        Pte(req.val),
-                        frames_of,
-                        store,
-                    ),
+                    Some(t) => t.update((req.ptr as usize & 0xfff) / 8, Pte(req.val), frames_of, store),
                     None => Err(Errno::EINVAL.into()),
                 }
             }
@@ -150,13 +124,7 @@ pub fn mmu_update(cx: &mut Cx, a: Args) -> Outcome {
         match result {
             Ok(()) => {}
             Err(Refused::Preempted) => {
-                return preempted(
-                    a,
-                    list.offset(u64::from(i)).addr(),
-                    count - i,
-                    done_at,
-                    before.wrapping_add(i),
-                );
+                return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
             }
             Err(Refused::Error(e)) => return finish(i, Err(e)),
         }
@@ -263,20 +231,13 @@ pub fn new_baseptr(cx: &mut Cx, mfn: Mfn) -> Result<(), Errno> {
 /// mmuext_op(list, count, done, foreign domain).
 pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
     let list = GuestHandle::<m::MmuextOp>::new(a.a1());
-    let (mut count, resumed) = (
-        (a.a2() & 0xffff_ffff) as u32,
-        a.a2() as u32 & m::UPDATE_PREEMPTED != 0,
-    );
+    let (mut count, resumed) = ((a.a2() & 0xffff_ffff) as u32, a.a2() as u32 & m::UPDATE_PREEMPTED != 0);
     count &= !m::UPDATE_PREEMPTED;
     if !is_guest_range(a.a1(), 0) {
         return Errno::EFAULT.into();
     }
     let done_at = GuestHandle::<u32>::new(a.a3());
-    let before = if resumed {
-        guest::copy_from_guest(done_at).unwrap_or(0)
-    } else {
-        0
-    };
+    let before = if resumed { guest::copy_from_guest(done_at).unwrap_or(0) } else { 0 };
     let finish = |done: u32, r: Result<(), Errno>| -> Outcome {
         if !done_at.is_null() {
             let _ = guest::copy_to_guest(done_at, &before.wrapping_add(done));
@@ -293,22 +254,10 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
     };
     for i in 0..count {
         if tables_of.mem.unfinished.any() && unfinished::finish(&tables_of.mem).is_err() {
-            return preempted(
-                a,
-                list.offset(u64::from(i)).addr(),
-                count - i,
-                done_at,
-                before.wrapping_add(i),
-            );
+            return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
         }
         if i != 0 && cx.should_preempt() {
-            return preempted(
-                a,
-                list.offset(u64::from(i)).addr(),
-                count - i,
-                done_at,
-                before.wrapping_add(i),
-            );
+            return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
         }
         let Ok(op) = guest::copy_element_from_guest(list, u64::from(i)) else {
             return finish(i, Err(Errno::EFAULT));
@@ -316,13 +265,7 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
         match extended(cx, &frames, &tables_of, &op) {
             Ok(()) => {}
             Err(Refused::Preempted | Refused::Error(Errno::EAGAIN)) => {
-                return preempted(
-                    a,
-                    list.offset(u64::from(i)).addr(),
-                    count - i,
-                    done_at,
-                    before.wrapping_add(i),
-                );
+                return preempted(a, list.offset(u64::from(i)).addr(), count - i, done_at, before.wrapping_add(i));
             }
             Err(Refused::Error(e)) => return finish(i, Err(e)),
         }
@@ -330,21 +273,11 @@ pub fn mmuext_op(cx: &mut Cx, a: Args) -> Outcome {
     finish(count, Ok(()))
 }
 
-fn extended(
-    cx: &mut Cx,
-    frames: &Frames,
-    owner: &DomainRef,
-    op: &m::MmuextOp,
-) -> Result<(), Refused> {
+fn extended(cx: &mut Cx, frames: &Frames, owner: &DomainRef, op: &m::MmuextOp) -> Result<(), Refused> {
     let mfn = Mfn(op.arg1);
     // Device memory has no tables.
     if let Frames::Io = frames {
-        return Err(if op.cmd <= m::EXT_UNPIN_TABLE {
-            Errno::EINVAL
-        } else {
-            Errno::EPERM
-        }
-        .into());
+        return Err(if op.cmd <= m::EXT_UNPIN_TABLE { Errno::EINVAL } else { Errno::EPERM }.into());
     }
     match op.cmd {
         m::EXT_PIN_L1_TABLE => pin::pin(&owner.mem, mfn, Kind::L1),
@@ -399,10 +332,7 @@ fn extended(
         }
         m::EXT_SET_LDT => {
             let (base, entries) = (op.arg1, op.arg2);
-            if entries > 8192
-                || (entries != 0
-                    && (base & 0xfff != 0 || !is_canonical(base) || is_hypervisor(base)))
-            {
+            if entries > 8192 || (entries != 0 && (base & 0xfff != 0 || !is_canonical(base) || is_hypervisor(base))) {
                 return Err(Errno::EINVAL.into());
             }
             let (old, old_entries) = (cx.arch.tables.ldt_base, cx.arch.tables.ldt_entries);

@@ -167,10 +167,7 @@ static TABLE: [Handler; NR_ENTRIES] = {
 /// Calls hypercall `number`.
 #[inline(always)]
 pub fn call(cx: &mut Cx, number: u64, args: Args) -> Outcome {
-    match usize::try_from(number)
-        .ok()
-        .and_then(|n| nospec::get(&TABLE, n))
-    {
+    match usize::try_from(number).ok().and_then(|n| nospec::get(&TABLE, n)) {
         Some(handler) => handler(cx, args),
         // In the ABI's table, but behind its last entry here.
         None => Errno::ENOSYS.into(),
@@ -220,11 +217,7 @@ pub fn apply(cx: &mut Cx, outcome: Outcome) {
 /// The running vCPU's domain cannot go on: says why, with registers, and stops it.
 #[cold]
 pub fn crash(cx: &mut Cx, why: &str) {
-    log::error!(
-        "domain {} vCPU {} crashed: {why}",
-        cx.domain().id,
-        cx.vcpu.id
-    );
+    log::error!("domain {} vCPU {} crashed: {why}", cx.domain().id, cx.vcpu.id);
     log_registers(cx);
     crate::domain::lifecycle::shutdown(cx.domain(), crate::domain::ShutdownReason::Crash);
     this_cpu().raise(crate::arch::percpu::pending::RESCHED);
@@ -254,15 +247,9 @@ pub fn log_registers(cx: &Cx) {
     for row in 0..4u64 {
         let mut words = [0u64; 4];
         let at = cx.regs.rsp.wrapping_add(row * 32);
-        if crate::mm::guest::read_bytes(at, zerocopy::IntoBytes::as_mut_bytes(&mut words)).is_err()
-        {
+        if crate::mm::guest::read_bytes(at, zerocopy::IntoBytes::as_mut_bytes(&mut words)).is_err() {
             break;
         }
-        log::error!(
-            "d{}v{} stack +{:#04x}: {words:016x?}",
-            name.0,
-            name.1,
-            row * 32
-        );
+        log::error!("d{}v{} stack +{:#04x}: {words:016x?}", name.0, name.1, row * 32);
     }
 }

@@ -46,21 +46,12 @@ pub fn multicall(cx: &mut Cx, a: Args) -> Outcome {
             }
             other @ (Outcome::Resume | Outcome::CrashDomain(_)) => return other,
         };
-        let result_at = GuestHandle::<i64>::new(
-            at.addr()
-                .wrapping_add(offset_of!(MulticallEntry, result) as u64),
-        );
+        let result_at = GuestHandle::<i64>::new(at.addr().wrapping_add(offset_of!(MulticallEntry, result) as u64));
         if guest::copy_to_guest(result_at, &result).is_err() {
             return Errno::EFAULT.into();
         }
         if i + 1 < count && cx.should_preempt() {
-            return Outcome::Restart(Args([
-                list.offset(i + 1).addr(),
-                count - i - 1,
-                a.a3(),
-                a.a4(),
-                a.a5(),
-            ]));
+            return Outcome::Restart(Args([list.offset(i + 1).addr(), count - i - 1, a.a3(), a.a4(), a.a5()]));
         }
     }
     Outcome::Return(0)

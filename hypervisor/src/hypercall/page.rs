@@ -9,12 +9,7 @@ pub fn fill(d: &DomainRef, mfn: Mfn) -> bool {
     let Ok(frame) = SharedFrame::of_guest(&d.mem, mfn) else {
         return false;
     };
-    for (i, w) in boot::hypercall_page::contents()
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .enumerate()
-    {
+    for (i, w) in boot::hypercall_page::contents().as_chunks::<8>().0.iter().enumerate() {
         frame.store_u64(i * 8, u64::from_le_bytes(*w));
     }
     true

@@ -18,10 +18,7 @@ use pv_abi::physdev as p;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Reads the argument for `f`.
-fn read<T: FromBytes + IntoBytes>(
-    arg: u64,
-    f: impl FnOnce(T) -> Result<(), Errno>,
-) -> Result<(), Errno> {
+fn read<T: FromBytes + IntoBytes>(arg: u64, f: impl FnOnce(T) -> Result<(), Errno>) -> Result<(), Errno> {
     f(copy_from_guest(GuestHandle::<T>::new(arg))?)
 }
 
@@ -103,16 +100,8 @@ fn hardware(d: &DomainRef, cmd: u64, arg: u64) -> Result<(), Errno> {
         }),
         p::OP_SETUP_GSI => read(arg, |s: p::SetupGsi| {
             let gsi = u32::try_from(s.gsi).map_err(|_| Errno::EINVAL)?;
-            let trigger = if s.triggering != 0 {
-                Trigger::Level
-            } else {
-                Trigger::Edge
-            };
-            let polarity = if s.polarity != 0 {
-                Polarity::Low
-            } else {
-                Polarity::High
-            };
+            let trigger = if s.triggering != 0 { Trigger::Level } else { Trigger::Edge };
+            let polarity = if s.polarity != 0 { Polarity::Low } else { Polarity::High };
             irq::setup_gsi(gsi, trigger, polarity)?;
             d.pirqs.refresh(d.id, gsi);
             Ok(())
@@ -121,42 +110,25 @@ fn hardware(d: &DomainRef, cmd: u64, arg: u64) -> Result<(), Errno> {
             g.pirq = irq::free_pirq(d.id)?;
             Ok(())
         }),
-        p::OP_MANAGE_PCI_ADD | p::OP_MANAGE_PCI_ADD_EXT => read(arg, |m: p::ManagePci| {
-            irq::device_added(Function {
-                segment: 0,
-                bus: m.bus,
-                devfn: m.devfn,
-            })
-        }),
+        p::OP_MANAGE_PCI_ADD | p::OP_MANAGE_PCI_ADD_EXT => {
+            read(arg, |m: p::ManagePci| irq::device_added(Function { segment: 0, bus: m.bus, devfn: m.devfn }))
+        }
         p::OP_PCI_DEVICE_ADD => read(arg, |m: p::PciDevice| irq::device_added(function(&m))),
         // Interrupts of a device that goes are unmapped by dom0.
-        p::OP_MANAGE_PCI_REMOVE => read(arg, |m: p::ManagePci| {
-            irq::device_removed(Function {
-                segment: 0,
-                bus: m.bus,
-                devfn: m.devfn,
-            })
-        }),
-        p::OP_PCI_DEVICE_REMOVE => read(arg, |m: p::PciDevice| irq::device_removed(function(&m))),
-        p::OP_PREPARE_MSIX | p::OP_RELEASE_MSIX => {
-            read(arg, |m: p::PciDevice| irq::device_known(function(&m)))
+        p::OP_MANAGE_PCI_REMOVE => {
+            read(arg, |m: p::ManagePci| irq::device_removed(Function { segment: 0, bus: m.bus, devfn: m.devfn }))
         }
-        p::OP_RESTORE_MSI => read(arg, |m: p::ManagePci| {
-            irq::restore_msi(Function {
-                segment: 0,
-                bus: m.bus,
-                devfn: m.devfn,
-            })
-        }),
+        p::OP_PCI_DEVICE_REMOVE => read(arg, |m: p::PciDevice| irq::device_removed(function(&m))),
+        p::OP_PREPARE_MSIX | p::OP_RELEASE_MSIX => read(arg, |m: p::PciDevice| irq::device_known(function(&m))),
+        p::OP_RESTORE_MSI => {
+            read(arg, |m: p::ManagePci| irq::restore_msi(Function { segment: 0, bus: m.bus, devfn: m.devfn }))
+        }
         p::OP_RESTORE_MSI_EXT => read(arg, |m: p::PciDevice| irq::restore_msi(function(&m))),
         p::OP_PCI_MMCFG_RESERVED => read(arg, |m: p::PciMmcfgReserved| {
             if m.start_bus > m.end_bus {
                 return Err(Errno::EINVAL);
             }
-            let known = acpi::tables()
-                .ecam
-                .iter()
-                .any(|e| e.base == m.address && e.segment == m.segment);
+            let known = acpi::tables().ecam.iter().any(|e| e.base == m.address && e.segment == m.segment);
             if known { Ok(()) } else { Err(Errno::ENODEV) }
         }),
         // No debug port is in use here.
@@ -174,9 +146,7 @@ fn set_iopl(cx: &mut Cx, iopl: u32) -> Result<(), Errno> {
 }
 
 fn set_iobitmap(cx: &mut Cx, s: &p::SetIobitmap) -> Result<(), Errno> {
-    if s.nr_ports > 65536
-        || !crate::arch::layout::is_guest_range(s.bitmap, u64::from(s.nr_ports.div_ceil(8)))
-    {
+    if s.nr_ports > 65536 || !crate::arch::layout::is_guest_range(s.bitmap, u64::from(s.nr_ports.div_ceil(8))) {
         return Err(Errno::EINVAL);
     }
     cx.arch.iobitmap = (s.nr_ports != 0).then_some((GuestVirt(s.bitmap), s.nr_ports));
@@ -200,31 +170,19 @@ fn register_page(d: &DomainRef, gmfn: u64, unmasks: bool) -> Result<(), Errno> {
 }
 
 fn function(m: &p::PciDevice) -> Function {
-    Function {
-        segment: m.seg,
-        bus: m.bus,
-        devfn: m.devfn,
-    }
+    Function { segment: m.seg, bus: m.bus, devfn: m.devfn }
 }
 
 fn target(d: &DomainRef, id: u16) -> Result<DomainRef, Errno> {
     let id = DomId(id);
-    if id == DomId::SELF || id == d.id {
-        Ok(d.clone())
-    } else {
-        slots::find(id).ok_or(Errno::ESRCH)
-    }
+    if id == DomId::SELF || id == d.id { Ok(d.clone()) } else { slots::find(id).ok_or(Errno::ESRCH) }
 }
 
 fn map_pirq(d: &DomainRef, m: &mut p::MapPirq) -> Result<(), Errno> {
     let target = target(d, m.domid)?;
     let asked = u32::try_from(m.pirq).ok();
     let pirq = match m.kind {
-        p::MAP_PIRQ_TYPE_GSI => irq::map_gsi(
-            target.id,
-            u32::try_from(m.index).map_err(|_| Errno::EINVAL)?,
-            asked,
-        )?,
+        p::MAP_PIRQ_TYPE_GSI => irq::map_gsi(target.id, u32::try_from(m.index).map_err(|_| Errno::EINVAL)?, asked)?,
         p::MAP_PIRQ_TYPE_MSI | p::MAP_PIRQ_TYPE_MSI_SEG | p::MAP_PIRQ_TYPE_MULTI_MSI => {
             // A message's vector is ours to choose (-1); a number is looked at, and means nothing.
             let plain = m.kind != p::MAP_PIRQ_TYPE_MULTI_MSI;
@@ -241,17 +199,9 @@ fn map_pirq(d: &DomainRef, m: &mut p::MapPirq) -> Result<(), Errno> {
                     _ => return Err(Errno::EOPNOTSUPP),
                 }
             }
-            let segment = if m.kind == p::MAP_PIRQ_TYPE_MSI {
-                0
-            } else {
-                (m.bus >> 16) as u16
-            };
+            let segment = if m.kind == p::MAP_PIRQ_TYPE_MSI { 0 } else { (m.bus >> 16) as u16 };
             let request = Request {
-                function: Function {
-                    segment,
-                    bus: m.bus as u8,
-                    devfn: m.devfn as u8,
-                },
+                function: Function { segment, bus: m.bus as u8, devfn: m.devfn as u8 },
                 entry: u16::try_from(m.entry_nr).map_err(|_| Errno::ENODEV)?,
                 table_base: m.table_base,
             };

@@ -82,11 +82,7 @@ fn run(cx: &Cx, op: &mut x::PlatformOp) -> Result<Answer, Errno> {
             let c: x::CpuOl = get(op)?;
             machine::apic_id(CpuId(c.cpuid)).ok_or(Errno::EINVAL)?;
             // Those that are up stay up.
-            if op.cmd == x::OP_CPU_ONLINE {
-                Ok(Answer::Nothing)
-            } else {
-                Err(Errno::EOPNOTSUPP)
-            }
+            if op.cmd == x::OP_CPU_ONLINE { Ok(Answer::Nothing) } else { Err(Errno::EOPNOTSUPP) }
         }
         x::OP_CORE_PARKING => {
             let mut c: x::CoreParking = get(op)?;
@@ -104,10 +100,7 @@ fn get<T: zerocopy::FromBytes>(op: &x::PlatformOp) -> Result<T, Errno> {
     op.payload().ok_or(Errno::EINVAL)
 }
 
-fn put<T: zerocopy::IntoBytes + zerocopy::Immutable>(
-    op: &mut x::PlatformOp,
-    v: &T,
-) -> Result<Answer, Errno> {
+fn put<T: zerocopy::IntoBytes + zerocopy::Immutable>(op: &mut x::PlatformOp, v: &T) -> Result<Answer, Errno> {
     op.set_payload(v);
     Ok(Answer::Data)
 }
@@ -122,11 +115,7 @@ fn set_time(secs: u64, nsecs: u32, system_time: u64) -> Result<Answer, Errno> {
 
 /// Processor UID of the CPU with this APIC id.
 pub(super) fn acpi_id(apic: u32) -> u32 {
-    acpi::tables()
-        .cpus
-        .iter()
-        .find(|c| c.apic_id == apic)
-        .map_or(apic, |c| c.acpi_id)
+    acpi::tables().cpus.iter().find(|c| c.apic_id == apic).map_or(apic, |c| c.acpi_id)
 }
 
 /// dom0 has prepared the devices and gives the values for the power registers. Only S5 ends well: nobody would bring
@@ -172,27 +161,16 @@ fn efi_info(op: &mut x::PlatformOp, f: &mut x::FirmwareInfo) -> Result<Answer, E
     match f.index {
         x::FW_EFI_VERSION => set_union(f, &table.revision),
         x::FW_EFI_RT_VERSION => set_union(f, &table.runtime_revision),
-        x::FW_EFI_CONFIG_TABLE => set_union(
-            f,
-            &x::FwEfiConfigTable {
-                addr: table.tables,
-                nent: table.table_count,
-                pad: 0,
-            },
-        ),
+        x::FW_EFI_CONFIG_TABLE => {
+            set_union(f, &x::FwEfiConfigTable { addr: table.tables, nent: table.table_count, pad: 0 })
+        }
         x::FW_EFI_VENDOR => {
             let mut v: x::FwEfiVendor = get_union(f)?;
             // As much as fits with a NUL behind it.
             let room = (v.bufsz / 2).checked_sub(1).ok_or(Errno::EINVAL)? as usize;
-            let name = table
-                .vendor
-                .get(..room.min(table.vendor.len()))
-                .unwrap_or_default();
+            let name = table.vendor.get(..room.min(table.vendor.len())).unwrap_or_default();
             for (n, unit) in name.iter().chain([&0]).enumerate() {
-                copy_to_guest(
-                    GuestHandle::<u16>::new(v.name.wrapping_add(2 * n as u64)),
-                    unit,
-                )?;
+                copy_to_guest(GuestHandle::<u16>::new(v.name.wrapping_add(2 * n as u64)), unit)?;
             }
             v.revision = table.vendor_revision;
             set_union(f, &v);
@@ -200,9 +178,7 @@ fn efi_info(op: &mut x::PlatformOp, f: &mut x::FirmwareInfo) -> Result<Answer, E
         x::FW_EFI_MEM_INFO => {
             let mut m: x::FwEfiMem = get_union(f)?;
             let range = efi::range_of(m.addr).ok_or(Errno::ESRCH)?;
-            m.size = m
-                .size
-                .min(range.base.saturating_add(range.len).saturating_sub(m.addr));
+            m.size = m.size.min(range.base.saturating_add(range.len).saturating_sub(m.addr));
             (m.attr, m.kind) = (range.attributes, range.kind);
             set_union(f, &m);
         }
@@ -213,9 +189,7 @@ fn efi_info(op: &mut x::PlatformOp, f: &mut x::FirmwareInfo) -> Result<Answer, E
 
 /// The start of a firmware union as the structure its kind and index call for.
 fn get_union<T: zerocopy::FromBytes>(f: &x::FirmwareInfo) -> Result<T, Errno> {
-    T::read_from_prefix(f.u.as_bytes())
-        .map(|(t, _)| t)
-        .map_err(|_| Errno::EINVAL)
+    T::read_from_prefix(f.u.as_bytes()).map(|(t, _)| t).map_err(|_| Errno::EINVAL)
 }
 
 fn set_union<T: zerocopy::IntoBytes + zerocopy::Immutable>(f: &mut x::FirmwareInfo, v: &T) {

@@ -28,22 +28,19 @@ pub fn sched_op(cx: &mut Cx, a: Args) -> Outcome {
             };
             shutdown(cx, r.reason)
         }
-        s::OP_SHUTDOWN_CODE => {
-            match guest::copy_from_guest(GuestHandle::<s::Shutdown>::new(a.a2())) {
-                Ok(r) => {
-                    cx.domain().shutdown_code.store(r.reason, Ordering::Release);
-                    Outcome::Return(0)
-                }
-                Err(e) => e.into(),
+        s::OP_SHUTDOWN_CODE => match guest::copy_from_guest(GuestHandle::<s::Shutdown>::new(a.a2())) {
+            Ok(r) => {
+                cx.domain().shutdown_code.store(r.reason, Ordering::Release);
+                Outcome::Return(0)
             }
-        }
+            Err(e) => e.into(),
+        },
         s::OP_POLL => match guest::copy_from_guest(GuestHandle::<s::Poll>::new(a.a2())) {
             Ok(p) => poll(cx, p),
             Err(e) => e.into(),
         },
         s::OP_REMOTE_SHUTDOWN => {
-            let Ok(r) = guest::copy_from_guest(GuestHandle::<s::RemoteShutdown>::new(a.a2()))
-            else {
+            let Ok(r) = guest::copy_from_guest(GuestHandle::<s::RemoteShutdown>::new(a.a2())) else {
                 return Errno::EFAULT.into();
             };
             if !cx.domain().privileged {
@@ -66,12 +63,10 @@ pub fn sched_op(cx: &mut Cx, a: Args) -> Outcome {
             Err(e) => e.into(),
         },
         s::OP_PIN_OVERRIDE if !cx.domain().privileged => Errno::EPERM.into(),
-        s::OP_PIN_OVERRIDE => {
-            match guest::copy_from_guest(GuestHandle::<s::PinOverride>::new(a.a2())) {
-                Ok(p) => pin_override(cx, p.pcpu),
-                Err(e) => e.into(),
-            }
-        }
+        s::OP_PIN_OVERRIDE => match guest::copy_from_guest(GuestHandle::<s::PinOverride>::new(a.a2())) {
+            Ok(p) => pin_override(cx, p.pcpu),
+            Err(e) => e.into(),
+        },
         _ => Errno::ENOSYS.into(),
     }
 }
@@ -122,9 +117,7 @@ fn pin_override(cx: &mut Cx, pcpu: i32) -> Outcome {
         Ok(cpu) if cpu >= percpu::online() => Errno::EINVAL.into(),
         Ok(_) if pinned => Errno::EBUSY.into(),
         Ok(cpu) => {
-            v.sched
-                .pin_override
-                .store(cpu.saturating_add(1), Ordering::Relaxed);
+            v.sched.pin_override.store(cpu.saturating_add(1), Ordering::Relaxed);
             // If it is on another CPU, it moves on the way out.
             Outcome::Deschedule(0)
         }
@@ -181,16 +174,10 @@ fn poll(cx: &mut Cx, p: s::Poll) -> Outcome {
     // From here on events end the poll; then look whether one is there already.
     events::begin_poll(v, if p.nr_ports == 1 { first } else { 0 });
     let pending = |port: u32| {
-        let w = cx
-            .domain()
-            .shared
-            .load_u64(EVTCHN_PENDING + (port / 64) as usize * 8);
+        let w = cx.domain().shared.load_u64(EVTCHN_PENDING + (port / 64) as usize * 8);
         w >> (port % 64) & 1 != 0
     };
-    let any = ports
-        .iter()
-        .take(p.nr_ports as usize)
-        .any(|&port| pending(port));
+    let any = ports.iter().take(p.nr_ports as usize).any(|&port| pending(port));
     let late = p.timeout != 0 && p.timeout <= now();
     if any || late || (v.info.pending() && !v.info.masked()) {
         events::end_poll(v);

@@ -39,24 +39,18 @@ pub fn sysctl(cx: &mut Cx, a: Args) -> Outcome {
         return Errno::EACCES.into();
     }
     if op.cmd == pv_abi::hospes::SYSCTL_AUDIT {
-        return recount(cx, &mut op)
-            .and_then(|()| guest::copy_to_guest(at, &op))
-            .into();
+        return recount(cx, &mut op).and_then(|()| guest::copy_to_guest(at, &op)).into();
     }
     #[cfg(all(target_os = "none", debug_assertions))]
     if op.cmd == pv_abi::hospes::SYSCTL_BREAK {
-        return payload::<pv_abi::hospes::Break>(&op)
-            .map(|b| crate::arch::sabotage::run(b.what, b.at))
-            .into();
+        return payload::<pv_abi::hospes::Break>(&op).map(|b| crate::arch::sabotage::run(b.what, b.at)).into();
     }
     #[cfg(all(debug_assertions, target_os = "none"))]
     if let Some(r) = instruments(&mut op) {
         return r.and_then(|()| guest::copy_to_guest(at, &op)).into();
     }
     // Every operation tells something, so the structure always goes back.
-    run(&mut op)
-        .and_then(|()| guest::copy_to_guest(at, &op))
-        .into()
+    run(&mut op).and_then(|()| guest::copy_to_guest(at, &op)).into()
 }
 
 /// Ours: what steers and reads [`crate::arch::instruments`].
@@ -65,10 +59,7 @@ fn instruments(op: &mut Sysctl) -> Option<Result<(), Errno>> {
     use crate::arch::instruments;
     match op.cmd {
         pv_abi::hospes::SYSCTL_FAULT => Some(payload::<pv_abi::hospes::Fault>(op).map(|f| {
-            op.set_payload(&pv_abi::hospes::Fault {
-                failed: instruments::fail_in(f.nth),
-                ..f
-            });
+            op.set_payload(&pv_abi::hospes::Fault { failed: instruments::fail_in(f.nth), ..f });
         })),
         pv_abi::hospes::SYSCTL_STRETCH => {
             let l = instruments::longest();
@@ -109,9 +100,7 @@ fn run(op: &mut Sysctl) -> Result<(), Errno> {
             Ok(())
         }
         sc::OP_SCHED_ID => {
-            op.set_payload(&sc::SchedId {
-                sched_id: SCHEDULER,
-            });
+            op.set_payload(&sc::SchedId { sched_id: SCHEDULER });
             Ok(())
         }
         sc::OP_PERFC_OP => counters(op),
@@ -138,10 +127,7 @@ fn run(op: &mut Sysctl) -> Result<(), Errno> {
                 },
                 _ => return Err(Errno::EINVAL),
             }
-            op.set_payload(&sc::SchedulerOp {
-                u: [u64::from(sched::ratelimit_us()), 0],
-                ..s
-            });
+            op.set_payload(&sc::SchedulerOp { u: [u64::from(sched::ratelimit_us()), 0], ..s });
             Ok(())
         }
         sc::OP_PCITOPOINFO => {
@@ -160,11 +146,7 @@ fn run(op: &mut Sysctl) -> Result<(), Errno> {
 /// S1. Positions are counted in 32 bits, as the tools do: a log of more than 4 GiB starts over.
 fn read_console(op: &mut Sysctl) -> Result<(), Errno> {
     let mut r = payload::<sc::Readconsole>(op)?;
-    let mut from = if r.incremental != 0 {
-        u64::from(r.index)
-    } else {
-        0
-    };
+    let mut from = if r.incremental != 0 { u64::from(r.index) } else { 0 };
     let mut done = 0u32;
     let mut chunk = [0u8; 256];
     while done < r.count {
@@ -173,10 +155,7 @@ fn read_console(op: &mut Sysctl) -> Result<(), Errno> {
         if n == 0 {
             break;
         }
-        guest::write_bytes(
-            r.buffer.wrapping_add(u64::from(done)),
-            chunk.get(..n).unwrap_or(&[]),
-        )?;
+        guest::write_bytes(r.buffer.wrapping_add(u64::from(done)), chunk.get(..n).unwrap_or(&[]))?;
         done += n as u32;
         from = next;
     }
@@ -224,20 +203,14 @@ fn counters(op: &mut Sysctl) -> Result<(), Errno> {
     }
     for (i, h) in (0u64..).zip(LIST) {
         if p.desc != 0 {
-            let mut d = sc::PerfcDesc {
-                name: [0; 80],
-                nr_vals: 1,
-            };
+            let mut d = sc::PerfcDesc { name: [0; 80], nr_vals: 1 };
             for (to, from) in d.name.iter_mut().take(79).zip(h.name.bytes()) {
                 *to = from;
             }
             guest::copy_element_to_guest(GuestHandle::new(p.desc), i, &d)?;
         }
         if p.val != 0 {
-            let n: u64 = cpus()
-                .filter_map(|c| c.get(h.number))
-                .map(|n| n.load(Ordering::Relaxed))
-                .sum();
+            let n: u64 = cpus().filter_map(|c| c.get(h.number)).map(|n| n.load(Ordering::Relaxed)).sum();
             guest::copy_element_to_guest(GuestHandle::new(p.val), i, &(n as u32))?;
         }
     }
@@ -274,11 +247,7 @@ fn topology(op: &mut Sysctl) -> Result<(), Errno> {
             return Err(Errno::ENOBUFS);
         }
         for i in 0..there {
-            let line = sc::Cputopo {
-                core: i,
-                socket: 0,
-                node: 0,
-            };
+            let line = sc::Cputopo { core: i, socket: 0, node: 0 };
             guest::copy_element_to_guest(GuestHandle::new(t.cputopo), u64::from(i), &line)?;
         }
     }
@@ -291,10 +260,7 @@ fn topology(op: &mut Sysctl) -> Result<(), Errno> {
 fn numa(op: &mut Sysctl) -> Result<(), Errno> {
     let mut n = payload::<sc::Numainfo>(op)?;
     if n.num_nodes != 0 && n.meminfo != 0 {
-        let m = sc::Meminfo {
-            memsize: alloc::total_pages() << 12,
-            memfree: alloc::free_pages() << 12,
-        };
+        let m = sc::Meminfo { memsize: alloc::total_pages() << 12, memfree: alloc::free_pages() << 12 };
         guest::copy_to_guest(GuestHandle::new(n.meminfo), &m)?;
     }
     if n.num_nodes != 0 && n.distance != 0 {

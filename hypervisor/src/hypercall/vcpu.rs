@@ -32,9 +32,7 @@ pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {
         v::OP_UP => up(&target),
         v::OP_DOWN => down(cx, &target, own),
         v::OP_IS_UP => Outcome::Return(i64::from(!target.down.load(Ordering::SeqCst))),
-        v::OP_GET_RUNSTATE_INFO => {
-            guest::copy_to_guest(GuestHandle::new(arg), &runstate::info(&target)).into()
-        }
+        v::OP_GET_RUNSTATE_INFO => guest::copy_to_guest(GuestHandle::new(arg), &runstate::info(&target)).into(),
         v::OP_REGISTER_RUNSTATE_MEMORY_AREA => {
             let Ok(area) = guest::copy_from_guest(GuestHandle::<v::MemoryArea>::new(arg)) else {
                 return Errno::EFAULT.into();
@@ -66,9 +64,7 @@ pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {
                 return Errno::EINVAL.into();
             }
             target.periodic.store(p.period_ns, Ordering::Relaxed);
-            target
-                .periodic_next
-                .store(now().saturating_add(p.period_ns), Ordering::Relaxed);
+            target.periodic_next.store(now().saturating_add(p.period_ns), Ordering::Relaxed);
             if own {
                 timers::changed(cx.vcpu);
             } else {
@@ -87,14 +83,11 @@ pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {
             if !own {
                 return Errno::EINVAL.into();
             }
-            let Ok(t) = guest::copy_from_guest(GuestHandle::<v::SetSingleshotTimer>::new(arg))
-            else {
+            let Ok(t) = guest::copy_from_guest(GuestHandle::<v::SetSingleshotTimer>::new(arg)) else {
                 return Errno::EFAULT.into();
             };
             // A past time fires at once, and the guest's "future" flag changes nothing.
-            target
-                .singleshot
-                .store(t.timeout_abs_ns.max(1), Ordering::Relaxed);
+            target.singleshot.store(t.timeout_abs_ns.max(1), Ordering::Relaxed);
             timers::changed(cx.vcpu);
             Outcome::Return(0)
         }
@@ -141,9 +134,7 @@ pub fn vcpu_op(cx: &mut Cx, a: Args) -> Outcome {
             }
             Outcome::Return(0)
         }
-        v::OP_GET_PHYSID => physid(&target)
-            .and_then(|id| guest::copy_to_guest(GuestHandle::new(arg), &id))
-            .into(),
+        v::OP_GET_PHYSID => physid(&target).and_then(|id| guest::copy_to_guest(GuestHandle::new(arg), &id)).into(),
         _ => Errno::ENOSYS.into(),
     }
 }
@@ -167,16 +158,10 @@ fn initialise(cx: &mut Cx, target: &VcpuRef, arg: u64) -> Outcome {
     };
     // Asked again now that nobody else can give it one.
     let again = target.initialised.load(Ordering::SeqCst);
-    let r = if again {
-        Err(Errno::EEXIST)
-    } else {
-        setup::apply(cx.domain(), target, &mut arch, &context)
-    };
+    let r = if again { Err(Errno::EEXIST) } else { setup::apply(cx.domain(), target, &mut arch, &context) };
     *target.parked.lock() = Some(arch);
     match r {
-        Err(Errno::EAGAIN) => {
-            Outcome::Restart(Args([v::OP_INITIALISE, u64::from(target.id.0), arg, 0, 0]))
-        }
+        Err(Errno::EAGAIN) => Outcome::Restart(Args([v::OP_INITIALISE, u64::from(target.id.0), arg, 0, 0])),
         r => r.into(),
     }
 }
@@ -197,11 +182,7 @@ fn physid(target: &VcpuRef) -> Result<u64, Errno> {
 /// Takes a vCPU down. Another one that runs leaves its CPU soon; waiting for that here would let two that take each
 /// other down wait for ever. The last one to go stops the domain.
 fn down(cx: &mut Cx, target: &VcpuRef, own: bool) -> Outcome {
-    let others = cx
-        .domain()
-        .vcpus()
-        .iter()
-        .any(|v| v.id != target.id && !v.down.load(Ordering::SeqCst));
+    let others = cx.domain().vcpus().iter().any(|v| v.id != target.id && !v.down.load(Ordering::SeqCst));
     if !others {
         lifecycle::shutdown(cx.domain(), ShutdownReason::PowerOff);
         return Outcome::Deschedule(0);

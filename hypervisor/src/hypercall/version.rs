@@ -43,8 +43,7 @@ pub fn features(dom0: bool) -> u32 {
         feat::MEMORY_OP_VNODE_SUPPORTED,
         feat::DIRECT_MAPPED,
     ];
-    bits.iter()
-        .fold(if dom0 { 1 << feat::DOM0 } else { 0 }, |m, b| m | 1 << b)
+    bits.iter().fold(if dom0 { 1 << feat::DOM0 } else { 0 }, |m, b| m | 1 << b)
 }
 
 /// A fixed-size string: copied with its NUL and zeroes behind.

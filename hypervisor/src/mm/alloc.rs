@@ -26,10 +26,7 @@ struct Lists {
 }
 
 impl Lists {
-    const EMPTY: Lists = Lists {
-        head: [[NIL; WIDTHS]; MAX_ORDER as usize + 1],
-        some: [0; MAX_ORDER as usize + 1],
-    };
+    const EMPTY: Lists = Lists { head: [[NIL; WIDTHS]; MAX_ORDER as usize + 1], some: [0; MAX_ORDER as usize + 1] };
 }
 
 static LISTS: Lock<Lists> = Lock::new(Rank::Allocator, Lists::EMPTY);
@@ -67,21 +64,14 @@ const fn width(mfn: Mfn) -> usize {
 /// The widths of which all frames are below `below`.
 const fn widths_below(below: u64) -> u64 {
     let bits = below.ilog2();
-    if bits >= WIDTHS as u32 {
-        u64::MAX
-    } else {
-        (1 << (bits + 1)) - 1
-    }
+    if bits >= WIDTHS as u32 { u64::MAX } else { (1 << (bits + 1)) - 1 }
 }
 
 impl Lists {
     fn set_head(&mut self, order: u32, width: usize, mfn: u32) {
-        let (Some(head), Some(some)) = (
-            self.head
-                .get_mut(order as usize)
-                .and_then(|h| h.get_mut(width)),
-            self.some.get_mut(order as usize),
-        ) else {
+        let (Some(head), Some(some)) =
+            (self.head.get_mut(order as usize).and_then(|h| h.get_mut(width)), self.some.get_mut(order as usize))
+        else {
             return;
         };
         *head = mfn;
@@ -93,11 +83,7 @@ impl Lists {
     }
 
     fn head(&self, order: u32, width: usize) -> u32 {
-        self.head
-            .get(order as usize)
-            .and_then(|h| h.get(width))
-            .copied()
-            .unwrap_or(NIL)
+        self.head.get(order as usize).and_then(|h| h.get(width)).copied().unwrap_or(NIL)
     }
 
     fn push(&mut self, mfn: Mfn, order: u32) {
@@ -114,10 +100,7 @@ impl Lists {
     }
 
     fn unlink(&mut self, f: &Frame, order: u32) {
-        let (next, prev) = (
-            f.next.load(Ordering::Relaxed),
-            f.prev.load(Ordering::Relaxed),
-        );
+        let (next, prev) = (f.next.load(Ordering::Relaxed), f.prev.load(Ordering::Relaxed));
         if let Some(n) = frame::get(Mfn(u64::from(next))) {
             n.prev.store(prev, Ordering::Relaxed);
         }
@@ -204,10 +187,7 @@ pub(super) fn take_unzeroed(order: u32, below: u64) -> Option<Mfn> {
     let mfn = LISTS.lock().take(order, below)?;
     FREE.fetch_sub(1 << order, Ordering::Relaxed);
     let frames = || (0..1u64 << order).filter_map(|i| frame::get(Mfn(mfn.0 + i)));
-    let stamp = frames()
-        .map(|f| f.stamp.load(Ordering::Acquire))
-        .max()
-        .unwrap_or(0);
+    let stamp = frames().map(|f| f.stamp.load(Ordering::Acquire)).max().unwrap_or(0);
     if stamp != 0 {
         let stale = tlb::needs_flush(tlb::online(), stamp);
         if !stale.is_empty() {
@@ -271,10 +251,7 @@ mod tests {
         let free = take(0, u64::MAX).unwrap();
         assert!(free.0 >= 128, "{free:?}");
         let limited = take(2, 100).unwrap();
-        assert!(
-            limited.0 + 4 <= 64 && limited.0.is_multiple_of(4),
-            "a limit is rounded down: {limited:?}"
-        );
+        assert!(limited.0 + 4 <= 64 && limited.0.is_multiple_of(4), "a limit is rounded down: {limited:?}");
         let mut got = std::vec::Vec::new();
         while let Some(m) = take(0, 16) {
             assert!(m.0 < 16);

@@ -56,16 +56,8 @@ impl fmt::Display for Difference {
         let (e, n) = (self.expected, self.found);
         match self.wrong {
             Wrong::Pages(d) => return write!(f, "domain {d}: {n} pages counted, {e} in its list"),
-            Wrong::References => write!(
-                f,
-                "frame {:#x}: {n} references, {e} owners of one",
-                self.mfn
-            )?,
-            Wrong::TypeReferences => write!(
-                f,
-                "frame {:#x}: {n} type references, {e} owners of one",
-                self.mfn
-            )?,
+            Wrong::References => write!(f, "frame {:#x}: {n} references, {e} owners of one", self.mfn)?,
+            Wrong::TypeReferences => write!(f, "frame {:#x}: {n} type references, {e} owners of one", self.mfn)?,
             Wrong::Kind(k) => write!(f, "frame {:#x}: used as {k:?}", self.mfn)?,
             Wrong::Owner(d) => write!(f, "frame {:#x}: in the list of domain {d}", self.mfn)?,
         }
@@ -134,14 +126,9 @@ impl Recount {
     /// # Errors
     /// `ENOMEM`: it takes a page for each 512 frames.
     pub fn try_new() -> Result<Recount, Errno> {
-        let mut r = Recount {
-            pages: ::alloc::vec::Vec::new(),
-            report: Report::default(),
-        };
+        let mut r = Recount { pages: ::alloc::vec::Vec::new(), report: Report::default() };
         let n = frame::count().div_ceil(PER_PAGE);
-        r.pages
-            .try_reserve_exact(n as usize)
-            .map_err(|_| Errno::ENOMEM)?;
+        r.pages.try_reserve_exact(n as usize).map_err(|_| Errno::ENOMEM)?;
         for _ in 0..n {
             try_push(&mut r.pages, alloc::page().ok_or(Errno::ENOMEM)?)?;
         }
@@ -157,10 +144,7 @@ impl Recount {
     fn add(&mut self, mfn: Mfn, what: u64) {
         self.report.references = self.report.references.saturating_add(1);
         if let Some(s) = self.sum(mfn) {
-            s.store(
-                s.load(Ordering::Relaxed).wrapping_add(what),
-                Ordering::Relaxed,
-            );
+            s.store(s.load(Ordering::Relaxed).wrapping_add(what), Ordering::Relaxed);
         }
     }
 
@@ -175,12 +159,7 @@ impl Recount {
         let is = frame::get(mfn).map_or(Kind::None, Frame::kind);
         if is != kind {
             let (expected, found) = (kind as u64, is as u64);
-            self.report.differ(Difference {
-                mfn,
-                wrong: Wrong::Kind(kind),
-                expected,
-                found,
-            });
+            self.report.differ(Difference { mfn, wrong: Wrong::Kind(kind), expected, found });
         }
     }
 
@@ -193,12 +172,7 @@ impl Recount {
         });
         if listed != mem.pages() {
             let wrong = Wrong::Pages(mem.id);
-            self.report.differ(Difference {
-                mfn: Mfn(0),
-                wrong,
-                expected: listed,
-                found: mem.pages(),
-            });
+            self.report.differ(Difference { mfn: Mfn(0), wrong, expected: listed, found: mem.pages() });
         }
     }
 
@@ -207,12 +181,7 @@ impl Recount {
         if f.owner() != Some(owner) || f.class() != Class::Domain {
             let found = f.owner().map_or(u64::MAX, |d| u64::from(d.0));
             let wrong = Wrong::Owner(owner);
-            self.report.differ(Difference {
-                mfn,
-                wrong,
-                expected: u64::from(owner.0),
-                found,
-            });
+            self.report.differ(Difference { mfn, wrong, expected: u64::from(owner.0), found });
         }
         if f.allocated() {
             self.reference(mfn);
@@ -273,21 +242,11 @@ impl Recount {
             let types = if used { u64::from(f.type_count()) } else { 0 };
             let (expected, found) = (sum & (TYPED - 1), u64::from(f.references()));
             if expected != found {
-                self.report.differ(Difference {
-                    mfn,
-                    wrong: Wrong::References,
-                    expected,
-                    found,
-                });
+                self.report.differ(Difference { mfn, wrong: Wrong::References, expected, found });
             }
             if sum >> 32 != types {
                 let wrong = Wrong::TypeReferences;
-                self.report.differ(Difference {
-                    mfn,
-                    wrong,
-                    expected: sum >> 32,
-                    found: types,
-                });
+                self.report.differ(Difference { mfn, wrong, expected: sum >> 32, found: types });
             }
         }
         // The pages of the sums are free again in a moment.

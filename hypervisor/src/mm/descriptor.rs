@@ -68,11 +68,7 @@ mod tests {
         assert_eq!(sanitise(0x00af_9b00_0000_ffff), Ok(0x00af_fb00_0000_ffff));
         assert_eq!(sanitise(0), Ok(0));
         for system in [2u64, 5, 9, 11, 14, 15] {
-            assert_eq!(
-                sanitise(PRESENT | system << 40),
-                Err(Errno::EINVAL),
-                "type {system}"
-            );
+            assert_eq!(sanitise(PRESENT | system << 40), Err(Errno::EINVAL), "type {system}");
         }
         let gate = PRESENT | 12 << 40;
         assert_eq!(sanitise(gate | 0x33 << 16), Ok(gate | 0x33 << 16));

@@ -19,13 +19,8 @@ struct Guarded {
     read_only: Vec<(u64, u64)>,
 }
 
-static GUARDED: Lock<Guarded> = Lock::new(
-    Rank::Memory,
-    Guarded {
-        hidden: ArrayVec::new_const(),
-        read_only: Vec::new(),
-    },
-);
+static GUARDED: Lock<Guarded> =
+    Lock::new(Rank::Memory, Guarded { hidden: ArrayVec::new_const(), read_only: Vec::new() });
 /// End of the machine's E820 RAM, in frames: what is beyond is a device's.
 static RAM_END: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
 
@@ -48,10 +43,7 @@ pub fn read_only(first: Mfn, last: Mfn) -> Result<(), OutOfMemory> {
 }
 
 /// Adds a range to a sorted list of ranges that do not touch.
-fn insert(
-    list: &mut Vec<(u64, u64)>,
-    (mut first, mut last): (u64, u64),
-) -> Result<(), OutOfMemory> {
+fn insert(list: &mut Vec<(u64, u64)>, (mut first, mut last): (u64, u64)) -> Result<(), OutOfMemory> {
     list.try_reserve(1).map_err(|_| OutOfMemory)?;
     let from = list.partition_point(|r| r.1 < first);
     let to = list.partition_point(|r| r.0 <= last);
@@ -69,8 +61,7 @@ pub fn is_read_only(mfn: Mfn) -> bool {
 }
 
 fn within(list: &[(u64, u64)], mfn: u64) -> bool {
-    list.get(list.partition_point(|r| r.1 < mfn))
-        .is_some_and(|r| r.0 <= mfn)
+    list.get(list.partition_point(|r| r.1 < mfn)).is_some_and(|r| r.0 <= mfn)
 }
 
 /// Frames at and behind this are not RAM.
@@ -137,13 +128,8 @@ mod tests {
         insert(&mut list, (15, 52)).unwrap();
         insert(&mut list, (20, 21)).unwrap();
         insert(&mut list, (2000, 2000)).unwrap();
-        assert_eq!(
-            list.get(..4),
-            Some(&[(0, 3), (10, 13), (15, 53), (60, 63)][..])
-        );
-        assert!(
-            within(&list, 2000) && !within(&list, 2001) && !within(&list, 14) && within(&list, 35)
-        );
+        assert_eq!(list.get(..4), Some(&[(0, 3), (10, 13), (15, 53), (60, 63)][..]));
+        assert!(within(&list, 2000) && !within(&list, 2001) && !within(&list, 14) && within(&list, 35));
         assert!(list.is_sorted());
     }
 }

@@ -62,10 +62,7 @@ impl List {
     }
 
     fn unlink(&mut self, f: &Frame) {
-        let (next, prev) = (
-            f.next.load(Ordering::Relaxed),
-            f.prev.load(Ordering::Relaxed),
-        );
+        let (next, prev) = (f.next.load(Ordering::Relaxed), f.prev.load(Ordering::Relaxed));
         match linked(next) {
             Some(n) => n.prev.store(prev, Ordering::Relaxed),
             None => self.tail = prev,
@@ -154,10 +151,7 @@ fn free(f: &Frame) {
         with(owner, |m| m.unlink(f));
         m2p::clear(mfn);
     }
-    f.stamp.store(
-        crate::platform::tlb::clock().max(f.stamp.load(Ordering::Relaxed)),
-        Ordering::Release,
-    );
+    f.stamp.store(crate::platform::tlb::clock().max(f.stamp.load(Ordering::Relaxed)), Ordering::Release);
     // SAFETY: the last reference is gone; stale translations are covered by the stamp.
     unsafe { alloc::give_back(mfn, 0) };
 }
@@ -168,13 +162,7 @@ impl DomainMemory {
         DomainMemory {
             id,
             hardware: AtomicBool::new(hardware),
-            list: Lock::new(
-                Rank::Memory,
-                List {
-                    head: NIL,
-                    tail: NIL,
-                },
-            ),
+            list: Lock::new(Rank::Memory, List { head: NIL, tail: NIL }),
             pages: AtomicU64::new(0),
             max: AtomicU64::new(max),
             dirty_cpus: AtomicCpuMask::empty(),
@@ -195,34 +183,21 @@ impl DomainMemory {
     pub fn register(&self) -> Result<(), Errno> {
         let slot = OWNERS.get(self.id.0 as usize).ok_or(Errno::EINVAL)?;
         let me = core::ptr::from_ref(self).cast_mut();
-        slot.compare_exchange(
-            core::ptr::null_mut(),
-            me,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        )
-        .map_or(Err(Errno::EEXIST), |_| Ok(()))
+        slot.compare_exchange(core::ptr::null_mut(), me, Ordering::AcqRel, Ordering::Relaxed)
+            .map_or(Err(Errno::EEXIST), |_| Ok(()))
     }
 
     fn unregister(&self) {
         if let Some(slot) = OWNERS.get(self.id.0 as usize) {
             let me = core::ptr::from_ref(self).cast_mut();
-            let _ = slot.compare_exchange(
-                me,
-                core::ptr::null_mut(),
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
+            let _ = slot.compare_exchange(me, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
     /// On whose behalf its tables are validated.
     #[inline(always)]
     pub fn owner(&self) -> Owner {
-        Owner {
-            id: self.id,
-            hardware: self.hardware.load(Ordering::Relaxed),
-        }
+        Owner { id: self.id, hardware: self.hardware.load(Ordering::Relaxed) }
     }
 
     /// Pages it has.
@@ -291,13 +266,7 @@ impl DomainMemory {
     ///
     /// # Errors
     /// `ENOMEM`; `Preempted` (only if `preemptible`): ask again for the same.
-    pub(super) fn prepare(
-        &self,
-        blocks: u64,
-        order: u32,
-        below: u64,
-        preemptible: bool,
-    ) -> Result<Batch, Refused> {
+    pub(super) fn prepare(&self, blocks: u64, order: u32, below: u64, preemptible: bool) -> Result<Batch, Refused> {
         self.bench.blocks(blocks, order, below, preemptible)
     }
 
@@ -305,9 +274,7 @@ impl DomainMemory {
         let mut list = self.list.lock();
         list.unlink(f);
         // It may be one of those passed, or not: then one is looked at twice.
-        let _ = self
-            .passed
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        let _ = self.passed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         self.pages.fetch_sub(1, Ordering::Relaxed);
         if self.torn_down.load(Ordering::Acquire) {
             // Others may have kept the domain waiting for just this page.
@@ -340,15 +307,11 @@ impl DomainMemory {
     /// Gives the domain blocks of the hypervisor's, `n` pages each.
     pub(super) fn attach(&self, blocks: &[Mfn], n: u64) {
         let mut list = self.list.lock();
-        for f in blocks
-            .iter()
-            .flat_map(|b| (0..n).filter_map(|i| frame::get(Mfn(b.0.wrapping_add(i)))))
-        {
+        for f in blocks.iter().flat_map(|b| (0..n).filter_map(|i| frame::get(Mfn(b.0.wrapping_add(i))))) {
             list.push_front(f);
             f.set_identity(Class::Domain, self.id, 1);
         }
-        self.pages
-            .fetch_add(n.saturating_mul(blocks.len() as u64), Ordering::Relaxed);
+        self.pages.fetch_add(n.saturating_mul(blocks.len() as u64), Ordering::Relaxed);
     }
 
     /// The domain gives page `mfn` back. Mappings that are left keep the page alive until they go.
@@ -356,9 +319,7 @@ impl DomainMemory {
     /// # Errors
     /// `EINVAL` when it does not own such a page, or gave it back before.
     pub fn give_back(&self, mfn: Mfn) -> Result<(), Errno> {
-        let f = frame::get(mfn)
-            .filter(|f| f.class() == Class::Domain && f.get_ref(self.id))
-            .ok_or(Errno::EINVAL)?;
+        let f = frame::get(mfn).filter(|f| f.class() == Class::Domain && f.get_ref(self.id)).ok_or(Errno::EINVAL)?;
         // The allocation's reference goes exactly once.
         let given = f.clear_allocated();
         if given {
@@ -399,8 +360,7 @@ impl DomainMemory {
                             return false;
                         }
                     } else if f.pinned() {
-                        if f.clear_pinned() && page_type::put_page_and_type(f, owner, true).is_err()
-                        {
+                        if f.clear_pinned() && page_type::put_page_and_type(f, owner, true).is_err() {
                             return false;
                         }
                     } else if f.clear_allocated() {
@@ -419,9 +379,7 @@ impl DomainMemory {
     fn next_victim(&self) -> Next {
         let mut list = self.list.lock();
         for _ in 0..LOOK {
-            let Some(f) =
-                linked(list.head).filter(|_| self.passed.load(Ordering::Relaxed) < self.pages())
-            else {
+            let Some(f) = linked(list.head).filter(|_| self.passed.load(Ordering::Relaxed) < self.pages()) else {
                 return Next::Nothing;
             };
             if f.partial() || f.pinned() || f.allocated() {
@@ -456,11 +414,7 @@ mod tests {
         assert!(f.get_ref(mem.id), "a mapping keeps the page");
         assert_eq!(mem.give_back(mfn), Ok(()));
         assert_eq!(mem.give_back(mfn), Err(Errno::EINVAL));
-        assert_eq!(
-            (f.owner(), mem.pages()),
-            (Some(mem.id), 1),
-            "the mapping's page still"
-        );
+        assert_eq!((f.owner(), mem.pages()), (Some(mem.id), 1), "the mapping's page still");
         put_frame(f);
         assert_eq!((mem.pages(), alloc::free_pages()), (0, free));
     }
@@ -470,14 +424,8 @@ mod tests {
         testing::machine(512);
         let free = alloc::free_pages();
         let mem = testing::domain(1, 300);
-        let pages: std::vec::Vec<_> = (0..300)
-            .map(|_| mem.allocate(0, u64::MAX).unwrap())
-            .collect();
-        assert_eq!(
-            mem.allocate(0, u64::MAX),
-            Err(Errno::ENOMEM),
-            "no more than it may have"
-        );
+        let pages: std::vec::Vec<_> = (0..300).map(|_| mem.allocate(0, u64::MAX).unwrap()).collect();
+        assert_eq!(mem.allocate(0, u64::MAX), Err(Errno::ENOMEM), "no more than it may have");
         let held = || pages.iter().step_by(2).filter_map(|m| frame::get(*m));
         held().for_each(|f| assert!(f.get_ref(mem.id)));
         this_cpu().raise(pending::SOFTIRQ);
@@ -490,10 +438,7 @@ mod tests {
             }
         }
         this_cpu().pending.store(0, Ordering::Relaxed);
-        assert!(
-            (300..330).contains(&calls),
-            "a victim each, then the others 64 at a time: {calls}"
-        );
+        assert!((300..330).contains(&calls), "a victim each, then the others 64 at a time: {calls}");
         assert_eq!(mem.pages(), 149);
         assert_eq!(mem.allocate(0, u64::MAX), Err(Errno::ENOMEM), "dying");
         held().skip(1).for_each(put_frame);

@@ -21,13 +21,7 @@ use pv_abi::ids::Mfn;
 /// # Errors
 /// `EINVAL` when a page of `old` is not the domain's or is in use, `ENOMEM` when there are no such blocks;
 /// `Preempted`: ask again. Nothing has changed then.
-pub fn exchange(
-    mem: &DomainMemory,
-    old: &[Mfn],
-    count: usize,
-    order: u32,
-    below: u64,
-) -> Result<Vec<Mfn>, Refused> {
+pub fn exchange(mem: &DomainMemory, old: &[Mfn], count: usize, order: u32, below: u64) -> Result<Vec<Mfn>, Refused> {
     if order > alloc::MAX_ORDER || count.checked_shl(order) != Some(old.len()) {
         return Err(Errno::EINVAL.into());
     }
@@ -45,10 +39,7 @@ pub fn exchange(
     for &mfn in old {
         super::m2p::clear(mfn);
         if let Some(f) = frame::get(mfn) {
-            f.stamp.store(
-                tlb::clock().max(f.stamp.load(Ordering::Relaxed)),
-                Ordering::Release,
-            );
+            f.stamp.store(tlb::clock().max(f.stamp.load(Ordering::Relaxed)), Ordering::Release);
         }
     }
     // SAFETY: detached: nobody refers to them; stale translations are covered by the stamps.
@@ -86,40 +77,22 @@ mod tests {
         let free = alloc::free_pages();
         // A page in use spoils the whole chunk.
         let used = frame::get(old[5]).unwrap();
-        let held =
-            page_type::get_page_and_type(old[5], Kind::Writable, mem.owner(), false).unwrap();
-        assert_eq!(
-            exchange(mem, &old, 1, 3, u64::MAX),
-            Err(Errno::EINVAL.into())
-        );
+        let held = page_type::get_page_and_type(old[5], Kind::Writable, mem.owner(), false).unwrap();
+        assert_eq!(exchange(mem, &old, 1, 3, u64::MAX), Err(Errno::EINVAL.into()));
         assert_eq!((mem.pages(), alloc::free_pages()), (8, free));
         assert_eq!(used.owner(), Some(mem.id));
         let _ = page_type::put_page_and_type(held, mem.owner(), false);
         // Twice the same page is not two pages.
         let mut twice = old.clone();
         twice[1] = twice[0];
-        assert_eq!(
-            exchange(mem, &twice, 1, 3, u64::MAX),
-            Err(Errno::EINVAL.into())
-        );
-        assert_eq!(
-            exchange(mem, &old, 1, 3, 4),
-            Err(Errno::ENOMEM.into()),
-            "none below frame 4"
-        );
-        assert_eq!(
-            exchange(mem, &old, 1, 2, u64::MAX),
-            Err(Errno::EINVAL.into()),
-            "uneven"
-        );
+        assert_eq!(exchange(mem, &twice, 1, 3, u64::MAX), Err(Errno::EINVAL.into()));
+        assert_eq!(exchange(mem, &old, 1, 3, 4), Err(Errno::ENOMEM.into()), "none below frame 4");
+        assert_eq!(exchange(mem, &old, 1, 2, u64::MAX), Err(Errno::EINVAL.into()), "uneven");
         // A page that others had mapped stays known as such when it could not be exchanged, and can be exchanged later.
         used.mark_foreign();
         let other = frame::get(old[6]).unwrap();
         assert!(other.get_ref(mem.id));
-        assert_eq!(
-            exchange(mem, &old, 1, 3, u64::MAX),
-            Err(Errno::EINVAL.into())
-        );
+        assert_eq!(exchange(mem, &old, 1, 3, u64::MAX), Err(Errno::EINVAL.into()));
         assert!(used.foreign());
         assert!(!other.put_ref());
         let new = exchange(mem, &old, 1, 3, 128).unwrap();
@@ -142,9 +115,6 @@ mod tests {
         assert_eq!(whole_block(&block[4..6]), Some((block[4], 1)));
         assert_eq!(whole_block(&[block[1], block[0]]), None);
         let singles = exchange(mem, &block, 8, 0, u64::MAX).unwrap();
-        assert_eq!(
-            (singles.len(), mem.pages(), alloc::free_pages()),
-            (8, 8, free)
-        );
+        assert_eq!((singles.len(), mem.pages(), alloc::free_pages()), (8, 8, free));
     }
 }

@@ -42,14 +42,9 @@ impl PageUse {
     /// # Errors
     /// See [`Unusable`].
     pub fn take(owner: DomId, mfn: Mfn, writable: bool) -> Result<PageUse, Unusable> {
-        let frame = frame::get(mfn)
-            .filter(|f| f.get_ref(owner))
-            .ok_or(Unusable::NotAPage)?;
+        let frame = frame::get(mfn).filter(|f| f.get_ref(owner)).ok_or(Unusable::NotAPage)?;
         if writable {
-            let by = Owner {
-                id: owner,
-                hardware: false,
-            };
+            let by = Owner { id: owner, hardware: false };
             if page_type::get_type(frame, Kind::Writable, by, false).is_err() {
                 domain_memory::put_frame(frame);
                 return Err(Unusable::Busy);
@@ -68,17 +63,10 @@ impl PageUse {
             return Err(Unusable::Busy);
         }
         // From here the general reference is the new use's: its Drop gives it back.
-        let mut new = PageUse {
-            frame: self.frame,
-            writable: false,
-        };
+        let mut new = PageUse { frame: self.frame, writable: false };
         if writable {
-            let by = Owner {
-                id: self.owner(),
-                hardware: false,
-            };
-            if !self.writable || page_type::get_type(self.frame, Kind::Writable, by, false).is_err()
-            {
+            let by = Owner { id: self.owner(), hardware: false };
+            if !self.writable || page_type::get_type(self.frame, Kind::Writable, by, false).is_err() {
                 return Err(Unusable::Busy);
             }
             new.writable = true;
@@ -104,13 +92,7 @@ impl PageUse {
     ///
     /// # Errors
     /// `EINVAL` when a range leaves its page, `EPERM` when this use is not for writing.
-    pub fn copy_from(
-        &self,
-        offset: usize,
-        from: &PageUse,
-        from_offset: usize,
-        len: usize,
-    ) -> Result<(), Errno> {
+    pub fn copy_from(&self, offset: usize, from: &PageUse, from_offset: usize, len: usize) -> Result<(), Errno> {
         let page = PAGE_SIZE as usize;
         let fits = |o: usize| o.checked_add(len).is_some_and(|end| end <= page);
         if !fits(offset) || !fits(from_offset) {
@@ -135,14 +117,7 @@ impl Drop for PageUse {
     fn drop(&mut self) {
         if self.writable {
             // A writable type has nothing below it, so this is done at once whoever asks.
-            let _ = page_type::put_type(
-                self.frame,
-                Owner {
-                    id: self.owner(),
-                    hardware: false,
-                },
-                false,
-            );
+            let _ = page_type::put_type(self.frame, Owner { id: self.owner(), hardware: false }, false);
         }
         domain_memory::put_frame(self.frame);
     }
@@ -167,9 +142,7 @@ impl Place {
     fn find(self) -> Option<(Mfn, usize)> {
         match self {
             Place::Virtual { l4, va } => tables::walk_to_l1(l4, va),
-            Place::Entry(at) if at.0 % 8 == 0 => {
-                Some((Mfn::containing(at), (at.0 % PAGE_SIZE / 8) as usize))
-            }
+            Place::Entry(at) if at.0 % 8 == 0 => Some((Mfn::containing(at), (at.0 % PAGE_SIZE / 8) as usize)),
             Place::Entry(_) => None,
         }
     }
@@ -202,9 +175,7 @@ fn with_entry<R>(
     change: impl FnOnce(&crate::atomic::AtomicU64) -> Result<R, Errno>,
 ) -> Result<R, Errno> {
     let (l1, index) = place.find().ok_or(Errno::EINVAL)?;
-    let table = frame::get(l1)
-        .filter(|f| f.get_ref(mem.id))
-        .ok_or(Errno::EINVAL)?;
+    let table = frame::get(l1).filter(|f| f.get_ref(mem.id)).ok_or(Errno::EINVAL)?;
     let result = {
         let _lock = table.lock_table();
         if table.class() == Class::Domain && table.is_valid(Kind::L1) {
@@ -225,9 +196,7 @@ fn with_entry<R>(
 /// `EINVAL` when there is no L1 table of the domain at `place`.
 pub fn map(mem: &DomainMemory, place: Place, page: PageUse, look: Look) -> Result<(), Errno> {
     let new = entry_for(&page, look);
-    let old = with_entry(mem, place, |entry| {
-        Ok(Pte(entry.swap(new.0, Ordering::AcqRel)))
-    })?;
+    let old = with_entry(mem, place, |entry| Ok(Pte(entry.swap(new.0, Ordering::AcqRel))))?;
     page.into_entry();
     let _ = page_type::put_entry(old, Kind::L1, mem.owner(), false);
     Ok(())
@@ -260,12 +229,7 @@ mod tests {
         testing::machine(64);
         let a = testing::domain(1, 16);
         let b = testing::domain(2, 16);
-        (
-            a,
-            b,
-            a.allocate(0, u64::MAX).unwrap(),
-            b.allocate(0, u64::MAX).unwrap(),
-        )
+        (a, b, a.allocate(0, u64::MAX).unwrap(), b.allocate(0, u64::MAX).unwrap())
     }
 
     fn l1_of(mem: &DomainMemory, mfn: Mfn) {
@@ -285,26 +249,11 @@ mod tests {
         assert_eq!((f.references(), f.type_count()), (3, 2));
         // SAFETY: a page of this test.
         let pte = Pte(unsafe { phys::load(l1, 1) });
-        assert_eq!(
-            pte.0 & !bit::ADDR,
-            bit::NX | bit::P | bit::RW | bit::US | bit::A | bit::D | bit::KERNEL
-        );
+        assert_eq!(pte.0 & !bit::ADDR, bit::NX | bit::P | bit::RW | bit::US | bit::A | bit::D | bit::KERNEL);
         drop(kept);
-        assert_eq!(
-            (f.references(), f.type_count()),
-            (2, 1),
-            "the entry still maps it"
-        );
-        assert_eq!(
-            unmap(b, place, page, false),
-            Err(Errno::EINVAL),
-            "not mapped in that way"
-        );
-        assert_eq!(
-            unmap(b, place, Mfn(page.0 + 1), true),
-            Err(Errno::EINVAL),
-            "not that page"
-        );
+        assert_eq!((f.references(), f.type_count()), (2, 1), "the entry still maps it");
+        assert_eq!(unmap(b, place, page, false), Err(Errno::EINVAL), "not mapped in that way");
+        assert_eq!(unmap(b, place, Mfn(page.0 + 1), true), Err(Errno::EINVAL), "not that page");
         unmap(b, place, page, true).unwrap();
         assert_eq!((f.references(), f.type_count()), (1, 0));
         assert_eq!(unmap(b, place, page, true), Err(Errno::EINVAL), "gone");
@@ -320,11 +269,7 @@ mod tests {
         tlb::flush_local(tlb::Flush::All);
         drop(second);
         let now = tlb::clock();
-        assert_eq!(
-            f.stamp.load(Ordering::Relaxed),
-            now,
-            "though it was not the last"
-        );
+        assert_eq!(f.stamp.load(Ordering::Relaxed), now, "though it was not the last");
         tlb::flush_local(tlb::Flush::All);
         drop(first);
         assert!(f.stamp.load(Ordering::Relaxed) > now);
@@ -335,11 +280,7 @@ mod tests {
         let (a, b, page, l1) = two();
         l1_of(b, l1);
         assert_eq!(PageUse::take(b.id, l1, true).unwrap_err(), Unusable::Busy);
-        assert_eq!(
-            PageUse::take(a.id, l1, false).unwrap_err(),
-            Unusable::NotAPage,
-            "another's"
-        );
+        assert_eq!(PageUse::take(a.id, l1, false).unwrap_err(), Unusable::NotAPage, "another's");
         let read = PageUse::take(b.id, l1, false).unwrap();
         let write = PageUse::take(a.id, page, true).unwrap();
         assert_eq!(read.copy_from(0, &write, 0, 8), Err(Errno::EPERM));
@@ -352,46 +293,14 @@ mod tests {
         let (a, b, page, l1) = two();
         let place = Place::Entry(MachineAddr(l1.0 << 12));
         let u = || PageUse::take(a.id, page, false).unwrap();
-        assert_eq!(
-            map(b, place, u(), Look::default()),
-            Err(Errno::EINVAL),
-            "not a table yet"
-        );
+        assert_eq!(map(b, place, u(), Look::default()), Err(Errno::EINVAL), "not a table yet");
         l1_of(b, l1);
-        assert_eq!(
-            map(a, place, u(), Look::default()),
-            Err(Errno::EINVAL),
-            "another's table"
-        );
-        assert_eq!(
-            map(
-                b,
-                Place::Entry(MachineAddr((l1.0 << 12) + 4)),
-                u(),
-                Look::default()
-            ),
-            Err(Errno::EINVAL)
-        );
-        map(
-            b,
-            place,
-            u(),
-            Look {
-                user: true,
-                available: 5,
-            },
-        )
-        .unwrap();
+        assert_eq!(map(a, place, u(), Look::default()), Err(Errno::EINVAL), "another's table");
+        assert_eq!(map(b, Place::Entry(MachineAddr((l1.0 << 12) + 4)), u(), Look::default()), Err(Errno::EINVAL));
+        map(b, place, u(), Look { user: true, available: 5 }).unwrap();
         // SAFETY: a page of this test.
         let pte = unsafe { phys::load(l1, 0) };
-        assert_eq!(
-            pte & !bit::ADDR,
-            bit::NX | bit::P | bit::US | bit::A | bit::D | bit::G | 5 << 9
-        );
-        assert_eq!(
-            frame::get(page).unwrap().references(),
-            2,
-            "failed attempts left nothing"
-        );
+        assert_eq!(pte & !bit::ADDR, bit::NX | bit::P | bit::US | bit::A | bit::D | bit::G | 5 << 9);
+        assert_eq!(frame::get(page).unwrap().references(), 2, "failed attempts left nothing");
     }
 }

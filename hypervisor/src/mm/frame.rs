@@ -98,10 +98,7 @@ pub fn get(mfn: Mfn) -> Option<&'static Frame> {
     #[cfg(not(target_os = "none"))]
     let (base, n) = TEST_TABLE.with(|t| t.get());
     #[cfg(target_os = "none")]
-    let (base, n) = (
-        TABLE.load(Ordering::Relaxed).cast_const(),
-        COUNT.load(Ordering::Relaxed),
-    );
+    let (base, n) = (TABLE.load(Ordering::Relaxed).cast_const(), COUNT.load(Ordering::Relaxed));
     if mfn.0 >= n {
         return None;
     }
@@ -130,8 +127,7 @@ impl Frame {
     #[inline(always)]
     pub fn owner(&self) -> Option<DomId> {
         let w = self.ref_word.load(Ordering::Acquire);
-        matches!(class_of(w), Class::Domain | Class::Shared)
-            .then_some(DomId((w >> OWNER_SHIFT) as u16))
+        matches!(class_of(w), Class::Domain | Class::Shared).then_some(DomId((w >> OWNER_SHIFT) as u16))
     }
 
     /// References now.
@@ -145,19 +141,14 @@ impl Frame {
         let mut w = self.ref_word.load(Ordering::Relaxed);
         loop {
             let identity = w & (CLASS | OWNER);
-            if identity != identity_of(Class::Domain, owner)
-                && identity != identity_of(Class::Shared, owner)
-            {
+            if identity != identity_of(Class::Domain, owner) && identity != identity_of(Class::Shared, owner) {
                 return false;
             }
             // In use, and not so often that the count could run over.
             if (w & REF_MASK).wrapping_sub(1) >= REF_MAX - 1 {
                 return false;
             }
-            match self
-                .ref_word
-                .compare_exchange_weak(w, w + 1, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            match self.ref_word.compare_exchange_weak(w, w + 1, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => w = now,
             }
@@ -171,10 +162,7 @@ impl Frame {
             if w & REF_MASK == 0 || w & REF_MASK >= REF_MAX {
                 return false;
             }
-            match self
-                .ref_word
-                .compare_exchange_weak(w, w + 1, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            match self.ref_word.compare_exchange_weak(w, w + 1, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => w = now,
             }
@@ -197,14 +185,7 @@ impl Frame {
         let unused = ALLOCATED | identity_of(Class::Domain, owner) | 1;
         let taken = (Class::Hypervisor as u64) << CLASS_SHIFT;
         let swap = |more: u64| {
-            self.ref_word
-                .compare_exchange(
-                    unused | more,
-                    taken | more,
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                )
-                .is_ok()
+            self.ref_word.compare_exchange(unused | more, taken | more, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
         self.type_count() == 0 && (swap(0) || swap(FOREIGN))
     }
@@ -232,21 +213,14 @@ impl Frame {
     #[must_use]
     pub(super) fn put_ref(&self) -> bool {
         let old = self.ref_word.fetch_sub(1, Ordering::AcqRel);
-        debug_assert!(
-            old & REF_MASK != 0,
-            "reference of frame {:#x} dropped too often",
-            self.mfn()
-        );
+        debug_assert!(old & REF_MASK != 0, "reference of frame {:#x} dropped too often", self.mfn());
         old & REF_MASK == 1
     }
 
     /// Gives a frame nobody uses a new identity with `references`.
     pub(super) fn set_identity(&self, class: Class, owner: DomId, references: u32) {
         let claim = if class == Class::Domain { ALLOCATED } else { 0 };
-        self.ref_word.store(
-            claim | identity_of(class, owner) | u64::from(references),
-            Ordering::Release,
-        );
+        self.ref_word.store(claim | identity_of(class, owner) | u64::from(references), Ordering::Release);
     }
 }
 

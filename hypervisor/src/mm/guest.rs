@@ -20,15 +20,10 @@ pub fn read_bytes(addr: u64, dst: &mut [u8]) -> Result<(), Errno> {
     }
     #[cfg(target_os = "none")]
     // SAFETY: the range is outside the hypervisor, dst is ours.
-    let left =
-        unsafe { crate::arch::uaccess::copy(dst.as_mut_ptr(), addr as *const u8, dst.len()) };
+    let left = unsafe { crate::arch::uaccess::copy(dst.as_mut_ptr(), addr as *const u8, dst.len()) };
     #[cfg(not(target_os = "none"))]
     let left = dst.len();
-    if left == 0 {
-        Ok(())
-    } else {
-        Err(Errno::EFAULT)
-    }
+    if left == 0 { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// Copies bytes out.
@@ -45,11 +40,7 @@ pub fn write_bytes(addr: u64, src: &[u8]) -> Result<(), Errno> {
     let left = unsafe { crate::arch::uaccess::copy(addr as *mut u8, src.as_ptr(), src.len()) };
     #[cfg(not(target_os = "none"))]
     let left = src.len();
-    if left == 0 {
-        Ok(())
-    } else {
-        Err(Errno::EFAULT)
-    }
+    if left == 0 { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// Copies a value in.
@@ -64,13 +55,7 @@ pub fn copy_from_guest<T: FromBytes + IntoBytes>(from: GuestHandle<T>) -> Result
     }
     #[cfg(target_os = "none")]
     // SAFETY: the range is outside the hypervisor, `v` is ours.
-    let left = unsafe {
-        crate::arch::uaccess::copy(
-            v.as_mut_ptr().cast(),
-            from.addr() as *const u8,
-            size_of::<T>(),
-        )
-    };
+    let left = unsafe { crate::arch::uaccess::copy(v.as_mut_ptr().cast(), from.addr() as *const u8, size_of::<T>()) };
     #[cfg(not(target_os = "none"))]
     let left = size_of::<T>();
     if left != 0 {
@@ -94,10 +79,7 @@ pub fn copy_to_guest<T: IntoBytes + Immutable>(to: GuestHandle<T>, v: &T) -> Res
 /// # Errors
 /// `EFAULT`.
 #[inline(always)]
-pub fn copy_element_from_guest<T: FromBytes + IntoBytes>(
-    from: GuestHandle<T>,
-    i: u64,
-) -> Result<T, Errno> {
+pub fn copy_element_from_guest<T: FromBytes + IntoBytes>(from: GuestHandle<T>, i: u64) -> Result<T, Errno> {
     copy_from_guest(from.offset(i))
 }
 
@@ -106,10 +88,6 @@ pub fn copy_element_from_guest<T: FromBytes + IntoBytes>(
 /// # Errors
 /// `EFAULT`.
 #[inline(always)]
-pub fn copy_element_to_guest<T: IntoBytes + Immutable>(
-    to: GuestHandle<T>,
-    i: u64,
-    v: &T,
-) -> Result<(), Errno> {
+pub fn copy_element_to_guest<T: IntoBytes + Immutable>(to: GuestHandle<T>, i: u64, v: &T) -> Result<(), Errno> {
     copy_to_guest(to.offset(i), v)
 }

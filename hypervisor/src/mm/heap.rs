@@ -25,13 +25,7 @@ struct Inner {
 impl HypervisorHeap {
     /// An empty heap.
     pub const fn new() -> Self {
-        HypervisorHeap(Lock::new(
-            Rank::Heap,
-            Inner {
-                heap: Heap::empty(),
-                end: HEAP,
-            },
-        ))
+        HypervisorHeap(Lock::new(Rank::Heap, Inner { heap: Heap::empty(), end: HEAP }))
     }
 }
 
@@ -43,17 +37,9 @@ impl Inner {
             let Some(mfn) = alloc::page() else { break };
             // SAFETY: the window behind `end` is the heap's and unused.
             let mapped = unsafe {
-                crate::arch::paging::map(
-                    self.end,
-                    mfn.0 << 12,
-                    4096,
-                    crate::arch::paging::flag::DATA,
-                    || {
-                        alloc::page()
-                            .and_then(|m| m.to_addr())
-                            .map(|a| MachineAddr(a.0))
-                    },
-                )
+                crate::arch::paging::map(self.end, mfn.0 << 12, 4096, crate::arch::paging::flag::DATA, || {
+                    alloc::page().and_then(|m| m.to_addr()).map(|a| MachineAddr(a.0))
+                })
             };
             if mapped.is_err() {
                 // SAFETY: it never was mapped.

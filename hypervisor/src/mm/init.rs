@@ -29,9 +29,7 @@ pub fn memory_map() -> &'static [Range] {
 /// Whether `mfn` is neither RAM nor firmware tables: device registers, mapped uncached.
 pub(super) fn is_device(mfn: Mfn) -> bool {
     let a = mfn.0 << 12;
-    !memory_map()
-        .iter()
-        .any(|r| a >= r.start && a < r.end && r.kind != 2)
+    !memory_map().iter().any(|r| a >= r.start && a < r.end && r.kind != 2)
 }
 
 /// Sets everything up. `map` is the E820 map; `free` the ranges nobody uses; everything else in RAM is the
@@ -46,33 +44,19 @@ pub fn init(map: &[Range], free: &[(u64, u64)]) {
         let _ = stored.try_push(*r);
     }
     MAP.call_once(|| stored);
-    let ram_end = map
-        .iter()
-        .filter(|r| r.kind == 1)
-        .map(|r| r.end)
-        .max()
-        .unwrap_or(0);
+    let ram_end = map.iter().filter(|r| r.kind == 1).map(|r| r.end).max().unwrap_or(0);
     let frames = ram_end >> 12;
     // What stands for chunks without RAM.
     let mut nothing = None;
     for chunk in 0..frames.div_ceil(CHUNK) {
         let (start, end) = ((chunk * CHUNK) << 12, ((chunk + 1) * CHUNK) << 12);
-        if !map
-            .iter()
-            .any(|r| r.kind == 1 && r.start < end && r.end > start)
-        {
+        if !map.iter().any(|r| r.kind == 1 && r.start < end && r.end > start) {
             let zeroes = nothing.get_or_insert_with(|| early::aligned_2m(2 << 20)).0;
             // SAFETY: zero-filled memory nobody writes, into the window that is only for this table: frames of class
             // None, without references, which is what no RAM is.
             unsafe {
-                paging::map(
-                    FRAME_TABLE + chunk * (2 << 20),
-                    zeroes,
-                    2 << 20,
-                    flag::RODATA,
-                    || Some(early::page()),
-                )
-                .ok();
+                paging::map(FRAME_TABLE + chunk * (2 << 20), zeroes, 2 << 20, flag::RODATA, || Some(early::page()))
+                    .ok();
             }
             continue;
         }
@@ -80,28 +64,11 @@ pub fn init(map: &[Range], free: &[(u64, u64)]) {
         let m2p = early::pages(CHUNK * 8 / 4096);
         // SAFETY: fresh memory into windows that are only for these tables. An M2P of all ones means "nobody's".
         unsafe {
-            paging::map(
-                FRAME_TABLE + chunk * (2 << 20),
-                table.0,
-                2 << 20,
-                flag::DATA,
-                || Some(early::page()),
-            )
-            .ok();
+            paging::map(FRAME_TABLE + chunk * (2 << 20), table.0, 2 << 20, flag::DATA, || Some(early::page())).ok();
             core::ptr::write_bytes(paging::direct(m2p) as *mut u8, 0xff, (CHUNK * 8) as usize);
-            paging::map(
-                M2P_RW + chunk * CHUNK * 8,
-                m2p.0,
-                CHUNK * 8,
-                flag::DATA,
-                || Some(early::page()),
-            )
-            .ok();
+            paging::map(M2P_RW + chunk * CHUNK * 8, m2p.0, CHUNK * 8, flag::DATA, || Some(early::page())).ok();
             let ro = flag::P | flag::US | flag::A | flag::NX;
-            paging::map(M2P_RO + chunk * CHUNK * 8, m2p.0, CHUNK * 8, ro, || {
-                Some(early::page())
-            })
-            .ok();
+            paging::map(M2P_RO + chunk * CHUNK * 8, m2p.0, CHUNK * 8, ro, || Some(early::page())).ok();
         }
     }
     // SAFETY: all of it was mapped above, zero-filled by the early allocator.

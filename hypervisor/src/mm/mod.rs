@@ -40,12 +40,7 @@ use pv_abi::ids::Mfn;
 ///
 /// # Errors
 /// `EINVAL` when the page is not the domain's, or is a page table already.
-pub fn write_domain_page(
-    mem: &domain_memory::DomainMemory,
-    mfn: Mfn,
-    offset: usize,
-    data: &[u8],
-) -> Result<(), Errno> {
+pub fn write_domain_page(mem: &domain_memory::DomainMemory, mfn: Mfn, offset: usize, data: &[u8]) -> Result<(), Errno> {
     on_data_page(mem, mfn, || {
         // SAFETY: the domain's data page, held writable by `on_data_page`; clipped to the page.
         unsafe { phys::write(mfn, offset, data) }
@@ -63,13 +58,9 @@ pub fn zero_domain_page(mem: &domain_memory::DomainMemory, mfn: Mfn) -> Result<(
     })
 }
 
-fn on_data_page(
-    mem: &domain_memory::DomainMemory,
-    mfn: Mfn,
-    f: impl FnOnce(),
-) -> Result<(), Errno> {
-    let frame = page_type::get_page_and_type(mfn, page_type::Kind::Writable, mem.owner(), false)
-        .map_err(|_| Errno::EINVAL)?;
+fn on_data_page(mem: &domain_memory::DomainMemory, mfn: Mfn, f: impl FnOnce()) -> Result<(), Errno> {
+    let frame =
+        page_type::get_page_and_type(mfn, page_type::Kind::Writable, mem.owner(), false).map_err(|_| Errno::EINVAL)?;
     f();
     let _ = page_type::put_page_and_type(frame, mem.owner(), false);
     Ok(())

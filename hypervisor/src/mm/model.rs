@@ -109,11 +109,7 @@ fn entries() -> impl Strategy<Value = Entry> {
         1 => Just(bit::P | bit::PSE),
         1 => Just(bit::RW | bit::US),
     ];
-    (0..PAGES, prop::bool::weighted(0.1), flags).prop_map(|(page, other, flags)| Entry {
-        page,
-        other,
-        flags,
-    })
+    (0..PAGES, prop::bool::weighted(0.1), flags).prop_map(|(page, other, flags)| Entry { page, other, flags })
 }
 
 fn ops() -> impl Strategy<Value = Op> {
@@ -150,11 +146,7 @@ struct World {
 }
 
 /// Repeats `f` while it is preempted, at most `tries` times: then the guest went elsewhere.
-fn repeat<R>(
-    mem: &DomainMemory,
-    tries: u32,
-    mut f: impl FnMut() -> Result<R, Refused>,
-) -> Result<R, Refused> {
+fn repeat<R>(mem: &DomainMemory, tries: u32, mut f: impl FnMut() -> Result<R, Refused>) -> Result<R, Refused> {
     for _ in 0..tries {
         if mem.unfinished.any() && unfinished::finish(mem).is_err() {
             continue;
@@ -170,21 +162,9 @@ fn repeat<R>(
 impl World {
     fn new() -> World {
         testing::machine(128);
-        let mem = [
-            testing::domain(1, PAGES as u64),
-            testing::domain(2, PAGES as u64),
-        ];
-        let pages = mem.map(|m| {
-            (0..PAGES)
-                .map(|_| m.allocate(0, u64::MAX).unwrap())
-                .collect()
-        });
-        World {
-            mem,
-            pages,
-            tables: [VcpuTables::new(), VcpuTables::new()],
-            uses: [Vec::new(), Vec::new()],
-        }
+        let mem = [testing::domain(1, PAGES as u64), testing::domain(2, PAGES as u64)];
+        let pages = mem.map(|m| (0..PAGES).map(|_| m.allocate(0, u64::MAX).unwrap()).collect());
+        World { mem, pages, tables: [VcpuTables::new(), VcpuTables::new()], uses: [Vec::new(), Vec::new()] }
     }
 
     fn apply(&mut self, d: usize, op: &Op, tries: u32) {
@@ -203,20 +183,8 @@ impl World {
             Op::Plant { page, index, write } => {
                 for n in 0..4 {
                     let flags = bit::P | bit::US | if n < 3 || write { bit::RW } else { 0 };
-                    let entry = Entry {
-                        page: (page + n + 1) % PAGES,
-                        other: false,
-                        flags,
-                    };
-                    self.apply(
-                        d,
-                        &Op::Poke {
-                            page: (page + n) % PAGES,
-                            index,
-                            entry,
-                        },
-                        1,
-                    );
+                    let entry = Entry { page: (page + n + 1) % PAGES, other: false, flags };
+                    self.apply(d, &Op::Poke { page: (page + n) % PAGES, index, entry }, 1);
                 }
             }
             Op::Pin { page, kind } => {
@@ -226,13 +194,7 @@ impl World {
             Op::Unpin { page } => {
                 let _ = repeat(mem, tries, || pin::unpin(mem, mfn(self, page)));
             }
-            Op::Update {
-                page,
-                index,
-                entry,
-                store,
-                foreign,
-            } => {
+            Op::Update { page, index, entry, store, foreign } => {
                 let Ok(table) = Table::open(mem, mfn(self, page)) else {
                     return;
                 };
@@ -310,9 +272,7 @@ impl World {
                 }
             }
             Op::Finish => {
-                let _ = repeat(mem, tries, || {
-                    unfinished::finish(mem).map_err(|_| Refused::Preempted)
-                });
+                let _ = repeat(mem, tries, || unfinished::finish(mem).map_err(|_| Refused::Preempted));
             }
         }
     }
@@ -322,23 +282,13 @@ impl World {
         let mut r = Recount::try_new().unwrap();
         for d in 0..2 {
             r.domain(self.mem[d]);
-            self.tables[d]
-                .references()
-                .for_each(|(mfn, kind)| r.typed(mfn, kind));
+            self.tables[d].references().for_each(|(mfn, kind)| r.typed(mfn, kind));
             for u in &self.uses[d] {
-                if u.writable() {
-                    r.typed(u.mfn(), Kind::Writable)
-                } else {
-                    r.reference(u.mfn())
-                }
+                if u.writable() { r.typed(u.mfn(), Kind::Writable) } else { r.reference(u.mfn()) }
             }
         }
         let report = r.compare();
-        let lines: Vec<std::string::String> = report
-            .differences
-            .iter()
-            .map(std::string::ToString::to_string)
-            .collect();
+        let lines: Vec<std::string::String> = report.differences.iter().map(std::string::ToString::to_string).collect();
         assert!(report.clean(), "{lines:#?}");
         for mem in self.mem {
             mem.for_each_frame(no_table_is_writable);
@@ -356,13 +306,7 @@ fn no_table_is_writable(f: &frame::Frame) {
         let pte = Pte(unsafe { phys::load(f.mfn(), i) });
         if pte.present() && pte.writable() {
             let to = frame::get(pte.mfn()).unwrap();
-            assert_eq!(
-                to.kind(),
-                Kind::Writable,
-                "{:#x} maps {:#x} writable",
-                f.mfn(),
-                pte.mfn()
-            );
+            assert_eq!(to.kind(), Kind::Writable, "{:#x} maps {:#x} writable", f.mfn(), pte.mfn());
             assert!(matches!(to.class(), Class::Domain | Class::Shared));
         }
     }
@@ -415,10 +359,7 @@ fn tree(w: &World) -> [Mfn; 5] {
     let p = &w.pages[0];
     for level in 0..4 {
         // SAFETY: data pages of this test.
-        unsafe { phys::entry(p[level], 1) }.store(
-            p[level + 1].0 << 12 | bit::P | bit::RW | bit::US,
-            Ordering::Relaxed,
-        );
+        unsafe { phys::entry(p[level], 1) }.store(p[level + 1].0 << 12 | bit::P | bit::RW | bit::US, Ordering::Relaxed);
     }
     [p[0], p[1], p[2], p[3], p[4]]
 }
@@ -430,56 +371,25 @@ fn a_pin_types_the_whole_tree_and_an_unpin_frees_it() {
     let t = tree(&w);
     pin::pin(mem, t[0], Kind::L4).unwrap();
     let kinds = t.map(|m| frame::get(m).unwrap().kind());
-    assert_eq!(
-        kinds,
-        [Kind::L4, Kind::L3, Kind::L2, Kind::L1, Kind::Writable]
-    );
-    assert_eq!(
-        pin::pin(mem, t[0], Kind::L4),
-        Err(Errno::EINVAL.into()),
-        "twice"
-    );
-    assert_eq!(
-        pin::pin(mem, t[4], Kind::L1),
-        Err(Errno::EINVAL.into()),
-        "mapped writable"
-    );
-    assert_eq!(
-        pin::pin(mem, w.pages[1][0], Kind::L1),
-        Err(Errno::EINVAL.into()),
-        "another's"
-    );
-    assert_eq!(
-        pin::unpin(mem, t[1]),
-        Err(Errno::EINVAL.into()),
-        "not pinned itself"
-    );
+    assert_eq!(kinds, [Kind::L4, Kind::L3, Kind::L2, Kind::L1, Kind::Writable]);
+    assert_eq!(pin::pin(mem, t[0], Kind::L4), Err(Errno::EINVAL.into()), "twice");
+    assert_eq!(pin::pin(mem, t[4], Kind::L1), Err(Errno::EINVAL.into()), "mapped writable");
+    assert_eq!(pin::pin(mem, w.pages[1][0], Kind::L1), Err(Errno::EINVAL.into()), "another's");
+    assert_eq!(pin::unpin(mem, t[1]), Err(Errno::EINVAL.into()), "not pinned itself");
     w.check();
     // Mapping a table writable is refused as on Xen.
     let l1 = Table::open(mem, t[3]).unwrap();
     let to_table = Pte(t[2].0 << 12 | bit::P | bit::RW);
-    assert_eq!(
-        l1.update(7, to_table, mem.id, Store::Plain),
-        Err(Errno::EBUSY.into())
-    );
-    assert_eq!(
-        l1.update(7, Pte(to_table.0 & !bit::RW), mem.id, Store::Plain),
-        Ok(())
-    );
+    assert_eq!(l1.update(7, to_table, mem.id, Store::Plain), Err(Errno::EBUSY.into()));
+    assert_eq!(l1.update(7, Pte(to_table.0 & !bit::RW), mem.id, Store::Plain), Ok(()));
     // The hypervisor's slots are closed, even for what they hold.
     let l4 = Table::open(mem, t[0]).unwrap();
-    assert_eq!(
-        l4.update(256, Pte(0), mem.id, Store::Plain),
-        Err(Errno::EINVAL.into())
-    );
+    assert_eq!(l4.update(256, Pte(0), mem.id, Store::Plain), Err(Errno::EINVAL.into()));
     assert_eq!(l4.update(272, Pte(0), mem.id, Store::Plain), Ok(()));
     drop((l1, l4));
     w.check();
     pin::unpin(mem, t[0]).unwrap();
-    assert!(
-        t.iter()
-            .all(|m| frame::get(*m).unwrap().kind() == Kind::None)
-    );
+    assert!(t.iter().all(|m| frame::get(*m).unwrap().kind() == Kind::None));
     w.check();
 }
 
@@ -490,25 +400,17 @@ fn replacing_a_large_subtree_is_finished_by_the_next_operation() {
     let t = tree(&w);
     // A second entry, so that the release has a point to stop at.
     // SAFETY: a data page of this test.
-    unsafe { phys::entry(t[1], 5) }
-        .store(w.pages[0][6].0 << 12 | bit::P | bit::US, Ordering::Relaxed);
+    unsafe { phys::entry(t[1], 5) }.store(w.pages[0][6].0 << 12 | bit::P | bit::US, Ordering::Relaxed);
     pin::pin(mem, t[0], Kind::L4).unwrap();
     preempt(true);
-    Table::open(mem, t[0])
-        .unwrap()
-        .update(1, Pte(0), mem.id, Store::Plain)
-        .unwrap();
+    Table::open(mem, t[0]).unwrap().update(1, Pte(0), mem.id, Store::Plain).unwrap();
     assert!(mem.unfinished.any() && frame::get(t[1]).unwrap().partial());
     w.check();
     while unfinished::finish(mem).is_err() {
         w.check();
     }
     preempt(false);
-    assert!(
-        t[1..]
-            .iter()
-            .all(|m| frame::get(*m).unwrap().kind() == Kind::None)
-    );
+    assert!(t[1..].iter().all(|m| frame::get(*m).unwrap().kind() == Kind::None));
     w.check();
 }
 

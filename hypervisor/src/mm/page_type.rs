@@ -135,8 +135,7 @@ pub struct Owner {
 /// Whether type word `w` is that of a frame fully validated as `kind`.
 #[inline(always)]
 const fn is_valid(w: u64, kind: Kind) -> bool {
-    w & COUNT != 0
-        && w & (KIND | STATE) == (kind as u64) << KIND_SHIFT | (State::Valid as u64) << STATE_SHIFT
+    w & COUNT != 0 && w & (KIND | STATE) == (kind as u64) << KIND_SHIFT | (State::Valid as u64) << STATE_SHIFT
 }
 
 impl Frame {
@@ -154,11 +153,7 @@ impl Frame {
     #[inline(always)]
     pub fn kind(&self) -> Kind {
         let w = self.type_word.load(Ordering::Acquire);
-        if w & COUNT == 0 {
-            Kind::None
-        } else {
-            Kind::from_word(w)
-        }
+        if w & COUNT == 0 { Kind::None } else { Kind::from_word(w) }
     }
 
     /// Whether it is fully validated as `kind`.
@@ -213,16 +208,11 @@ impl Frame {
     fn finish(&self, state: State, progress: usize) {
         let mut w = self.type_word.load(Ordering::Relaxed);
         loop {
-            let mut new = w & !(STATE | PROGRESS)
-                | (state as u64) << STATE_SHIFT
-                | (progress as u64) << PROGRESS_SHIFT;
+            let mut new = w & !(STATE | PROGRESS) | (state as u64) << STATE_SHIFT | (progress as u64) << PROGRESS_SHIFT;
             if state == State::None {
                 new &= !COUNT;
             }
-            match self
-                .type_word
-                .compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            match self.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => w = now,
             }
@@ -271,22 +261,13 @@ impl Drop for TableLock<'_> {
 ///
 /// # Errors
 /// `EBUSY` when the frame is used as something else, the error of the entry that is not allowed, or `Preempted`.
-pub(super) fn get_type(
-    f: &Frame,
-    kind: Kind,
-    owner: Owner,
-    preemptible: bool,
-) -> Result<(), Refused> {
+pub(super) fn get_type(f: &Frame, kind: Kind, owner: Owner, preemptible: bool) -> Result<(), Refused> {
     let mut w = f.type_word.load(Ordering::Acquire);
     loop {
         let (state, new, fresh) = if w & COUNT == 0 {
             // Data of another kind before is nobody's to use until the flush is done.
             let at_once = kind == Kind::Writable && Kind::from_word(w) == kind;
-            let state = if at_once {
-                State::Valid
-            } else {
-                State::Validating
-            };
+            let state = if at_once { State::Valid } else { State::Validating };
             let new = w & LOCK | 1 | (kind as u64) << KIND_SHIFT | (state as u64) << STATE_SHIFT;
             (state, new, true)
         } else if Kind::from_word(w) != kind {
@@ -295,11 +276,7 @@ pub(super) fn get_type(
             match Frame::state(w) {
                 State::Valid if w & COUNT < COUNT_MAX => (State::Valid, w + 1, false),
                 State::Valid => return Err(Errno::EBUSY.into()),
-                State::Partial => (
-                    State::Validating,
-                    w & !STATE | (State::Validating as u64) << STATE_SHIFT,
-                    false,
-                ),
+                State::Partial => (State::Validating, w & !STATE | (State::Validating as u64) << STATE_SHIFT, false),
                 // Another CPU is at it, perhaps with a large tree and nothing more urgent to do: whoever has something
                 // does not wait for that.
                 State::Validating | State::Releasing | State::None => {
@@ -314,10 +291,7 @@ pub(super) fn get_type(
                 }
             }
         };
-        if let Err(now) =
-            f.type_word
-                .compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire)
-        {
+        if let Err(now) = f.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire) {
             w = now;
             continue;
         }
@@ -351,11 +325,7 @@ pub(super) fn get_type(
 pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
     let mut w = f.type_word.load(Ordering::Acquire);
     loop {
-        debug_assert!(
-            w & COUNT != 0,
-            "type reference of frame {:#x} dropped too often",
-            f.mfn()
-        );
+        debug_assert!(w & COUNT != 0, "type reference of frame {:#x} dropped too often", f.mfn());
         let kind = Kind::from_word(w);
         if !kind.is_table() {
             // Each drop stamps, not only the last: another CPU may drop to zero with a clock it read before we came and
@@ -364,10 +334,7 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
         }
         let (new, releasing) = match Frame::state(w) {
             _ if w & COUNT > 1 => (w - 1, None),
-            State::Valid if kind.is_table() => (
-                w & !STATE | (State::Releasing as u64) << STATE_SHIFT,
-                Some(ENTRIES),
-            ),
+            State::Valid if kind.is_table() => (w & !STATE | (State::Releasing as u64) << STATE_SHIFT, Some(ENTRIES)),
             State::Partial => (
                 w & !STATE | (State::Releasing as u64) << STATE_SHIFT,
                 Some(((w & PROGRESS) >> PROGRESS_SHIFT) as usize),
@@ -390,10 +357,7 @@ pub(super) fn put_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(),
             w = f.type_word.load(Ordering::Acquire);
             continue;
         }
-        if let Err(now) =
-            f.type_word
-                .compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire)
-        {
+        if let Err(now) = f.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire) {
             w = now;
             continue;
         }
@@ -410,9 +374,7 @@ fn get_writable(f: &Frame, owner: Owner) -> Result<(), Refused> {
     let w = f.type_word.load(Ordering::Acquire);
     if w & (KIND | STATE) == DATA
         && (w & COUNT).wrapping_sub(1) < COUNT_MAX - 1
-        && f.type_word
-            .compare_exchange(w, w + 1, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+        && f.type_word.compare_exchange(w, w + 1, Ordering::AcqRel, Ordering::Acquire).is_ok()
     {
         return Ok(());
     }
@@ -425,10 +387,7 @@ fn put_writable(f: &Frame, owner: Owner) {
     let w = f.type_word.load(Ordering::Acquire);
     if w & (KIND | STATE) == DATA && w & COUNT > 1 {
         f.stamp_now();
-        if f.type_word
-            .compare_exchange(w, w - 1, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
-        {
+        if f.type_word.compare_exchange(w, w - 1, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             return;
         }
     }
@@ -449,10 +408,7 @@ pub(super) fn resume_release(f: &Frame, owner: Owner, preemptible: bool) -> Resu
             return Ok(());
         }
         let new = w & !STATE | (State::Releasing as u64) << STATE_SHIFT;
-        match f
-            .type_word
-            .compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire)
-        {
+        match f.type_word.compare_exchange_weak(w, new, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => break ((w & PROGRESS) >> PROGRESS_SHIFT) as usize,
             Err(now) => w = now,
         }
@@ -462,13 +418,7 @@ pub(super) fn resume_release(f: &Frame, owner: Owner, preemptible: bool) -> Resu
     Ok(())
 }
 
-fn validate(
-    f: &Frame,
-    kind: Kind,
-    from: usize,
-    owner: Owner,
-    preemptible: bool,
-) -> Result<(), Refused> {
+fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool) -> Result<(), Refused> {
     let mfn = f.mfn();
     // Shared frames (grant tables, shared_info) are the hypervisor's to write, without a type reference: neither page
     // tables nor descriptors may be there.
@@ -479,11 +429,7 @@ fn validate(
     if kind == Kind::SegDesc {
         let ok = super::descriptor::validate_page(mfn);
         f.finish(if ok { State::Valid } else { State::None }, 0);
-        return if ok {
-            Ok(())
-        } else {
-            Err(Errno::EINVAL.into())
-        };
+        return if ok { Ok(()) } else { Err(Errno::EINVAL.into()) };
     }
     if kind == Kind::L1 {
         return validate_l1(f, owner);
@@ -568,10 +514,8 @@ fn validate_l1(f: &Frame, owner: Owner) -> Result<(), Refused> {
 #[inline(always)]
 fn any_present(four: &[AtomicU64; 4]) -> bool {
     let [a, b, c, d] = four;
-    let all = a.load(Ordering::Relaxed)
-        | b.load(Ordering::Relaxed)
-        | c.load(Ordering::Relaxed)
-        | d.load(Ordering::Relaxed);
+    let all =
+        a.load(Ordering::Relaxed) | b.load(Ordering::Relaxed) | c.load(Ordering::Relaxed) | d.load(Ordering::Relaxed);
     all & bit::P != 0
 }
 
@@ -579,13 +523,7 @@ fn any_present(four: &[AtomicU64; 4]) -> bool {
 fn release_l1(f: &Frame, n: usize, owner: Owner) {
     // SAFETY: as in `release`.
     let table = unsafe { phys::table(f.mfn()) };
-    for (chunk, four) in table
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .enumerate()
-        .take(n.div_ceil(4))
-    {
+    for (chunk, four) in table.as_chunks::<4>().0.iter().enumerate().take(n.div_ceil(4)) {
         if !any_present(four) {
             continue;
         }
@@ -603,13 +541,7 @@ fn release_l1(f: &Frame, n: usize, owner: Owner) {
     f.finish(State::None, 0);
 }
 
-fn release(
-    f: &Frame,
-    kind: Kind,
-    from: usize,
-    owner: Owner,
-    preemptible: bool,
-) -> Result<(), Preempted> {
+fn release(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
     if kind == Kind::L1 {
         release_l1(f, from, owner);
         return Ok(());
@@ -632,8 +564,7 @@ fn release(
             return Err(Preempted);
         }
     }
-    f.stamp
-        .store(crate::platform::tlb::clock(), Ordering::Release);
+    f.stamp.store(crate::platform::tlb::clock(), Ordering::Release);
     f.finish(State::None, 0);
     Ok(())
 }
@@ -659,9 +590,7 @@ pub(super) fn get_entry(
         return get_l1_entry(pte, owner, frames_of);
     };
     pte.check_upper()?;
-    let f = frame::get(pte.mfn())
-        .filter(|f| f.get_ref(owner.id))
-        .ok_or(Errno::EINVAL)?;
+    let f = frame::get(pte.mfn()).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
     match get_type(f, child, owner, preemptible) {
         Ok(()) => Ok(pte.adjust_upper()),
         Err(Refused::Preempted) => Err(Refused::Preempted),
@@ -689,13 +618,7 @@ pub(super) fn get_l1_entry(pte: Pte, owner: Owner, frames_of: DomId) -> Result<P
 #[inline(always)]
 fn take_l1_entry(pte: Pte, f: &Frame, owner: Owner, frames_of: DomId) -> Result<Pte, Refused> {
     if pte.writable() {
-        if let Err(e) = get_writable(
-            f,
-            Owner {
-                id: frames_of,
-                hardware: false,
-            },
-        ) {
+        if let Err(e) = get_writable(f, Owner { id: frames_of, hardware: false }) {
             domain_memory::put_frame(f);
             return Err(e);
         }
@@ -708,12 +631,7 @@ fn take_l1_entry(pte: Pte, f: &Frame, owner: Owner, frames_of: DomId) -> Result<
 
 /// Device memory, cache attributes, and what is wrong with an entry that may not be.
 #[cold]
-fn get_unusual_l1_entry(
-    pte: Pte,
-    f: &Frame,
-    owner: Owner,
-    frames_of: DomId,
-) -> Result<Pte, Refused> {
+fn get_unusual_l1_entry(pte: Pte, f: &Frame, owner: Owner, frames_of: DomId) -> Result<Pte, Refused> {
     if f.class() == Class::None {
         return super::device::map_entry(pte, owner);
     }
@@ -728,12 +646,7 @@ fn get_unusual_l1_entry(
 }
 
 /// Drops the references a stored entry stands for.
-pub(super) fn put_entry(
-    pte: Pte,
-    kind: Kind,
-    owner: Owner,
-    preemptible: bool,
-) -> Result<(), Preempted> {
+pub(super) fn put_entry(pte: Pte, kind: Kind, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
     if !pte.present() {
         return Ok(());
     }
@@ -797,9 +710,7 @@ pub(super) fn get_page_and_type(
     owner: Owner,
     preemptible: bool,
 ) -> Result<&'static Frame, Refused> {
-    let f = frame::get(mfn)
-        .filter(|f| f.get_ref(owner.id))
-        .ok_or(Errno::EINVAL)?;
+    let f = frame::get(mfn).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
     match get_type(f, kind, owner, preemptible) {
         Ok(()) => Ok(f),
         Err(Refused::Preempted) => Err(Refused::Preempted),
@@ -811,11 +722,7 @@ pub(super) fn get_page_and_type(
 }
 
 /// Drops both. On `Preempted` the partial frame has kept them.
-pub(super) fn put_page_and_type(
-    f: &Frame,
-    owner: Owner,
-    preemptible: bool,
-) -> Result<(), Preempted> {
+pub(super) fn put_page_and_type(f: &Frame, owner: Owner, preemptible: bool) -> Result<(), Preempted> {
     put_type(f, owner, preemptible)?;
     domain_memory::put_frame(f);
     Ok(())
@@ -837,8 +744,7 @@ mod tests {
         let get = || get_type(f, Kind::Writable, mem.owner(), false);
         get().unwrap();
         let word = f.type_word.load(Ordering::Relaxed);
-        f.type_word
-            .store((word & !COUNT) | COUNT_MAX, Ordering::Relaxed);
+        f.type_word.store((word & !COUNT) | COUNT_MAX, Ordering::Relaxed);
         assert_eq!(get(), Err(Errno::EBUSY.into()));
         assert_eq!(f.type_count(), COUNT_MAX as u32, "nothing was counted");
         f.type_word.store(word, Ordering::Relaxed);
@@ -846,10 +752,7 @@ mod tests {
         assert!(f.get_ref(mem.id));
         assert!(!f.get_ref(mem.id) && !f.get_another(), "the limit");
         let pte = Pte(f.mfn().0 << 12 | bit::P);
-        assert_eq!(
-            get_entry(pte, Kind::L1, mem.owner(), mem.id, false),
-            Err(Errno::EBUSY.into())
-        );
+        assert_eq!(get_entry(pte, Kind::L1, mem.owner(), mem.id, false), Err(Errno::EBUSY.into()));
         f.set_identity(Class::Domain, mem.id, 2);
         put_page_and_type(f, mem.owner(), false).unwrap();
     }

@@ -80,17 +80,9 @@ pub(crate) unsafe fn read(mfn: Mfn, offset: usize, dst: &mut [u8]) {
 /// As [`read`] for the source and [`write`] for the destination.
 pub(crate) unsafe fn copy(dst: Mfn, dst_offset: usize, src: Mfn, src_offset: usize, len: usize) {
     let page = PAGE_SIZE as usize;
-    let len = len
-        .min(page - dst_offset.min(page))
-        .min(page - src_offset.min(page));
+    let len = len.min(page - dst_offset.min(page)).min(page - src_offset.min(page));
     // SAFETY: the caller's, clipped; `copy` allows overlap.
-    unsafe {
-        core::ptr::copy(
-            ptr(src).add(src_offset.min(page)),
-            ptr(dst).add(dst_offset.min(page)),
-            len,
-        )
-    };
+    unsafe { core::ptr::copy(ptr(src).add(src_offset.min(page)), ptr(dst).add(dst_offset.min(page)), len) };
 }
 
 /// Reads an aligned word of a frame.

@@ -17,9 +17,7 @@ pub fn pin(mem: &DomainMemory, mfn: Mfn, kind: Kind) -> Result<(), Refused> {
     let f = page_type::get_page_and_type(mfn, kind, mem.owner(), true).map_err(|e| match e {
         Refused::Preempted => Refused::Preempted,
         // What is wrong with an entry of an L1 is told as it is.
-        Refused::Error(e) if kind == Kind::L1 && matches!(used, Kind::None | Kind::L1) => {
-            Refused::Error(e)
-        }
+        Refused::Error(e) if kind == Kind::L1 && matches!(used, Kind::None | Kind::L1) => Refused::Error(e),
         Refused::Error(_) => Refused::Error(Errno::EINVAL),
     })?;
     // The one who takes a dying domain apart may have passed this frame already: nobody would unpin it.
@@ -38,9 +36,7 @@ pub fn pin(mem: &DomainMemory, mfn: Mfn, kind: Kind) -> Result<(), Refused> {
 /// `EINVAL` when it was not pinned. `Preempted`: repeat (the frame is partial then, and the repetition finishes it).
 pub fn unpin(mem: &DomainMemory, mfn: Mfn) -> Result<(), Refused> {
     let owner = mem.owner();
-    let f = frame::get(mfn)
-        .filter(|f| f.get_ref(owner.id))
-        .ok_or(Errno::EINVAL)?;
+    let f = frame::get(mfn).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
     let r = if f.clear_pinned() {
         page_type::put_page_and_type(f, owner, true)
     } else if f.partial() {
@@ -58,9 +54,7 @@ pub fn unpin(mem: &DomainMemory, mfn: Mfn) -> Result<(), Refused> {
 /// # Errors
 /// `EINVAL` when the domain does not own it.
 pub fn set_m2p(mem: &DomainMemory, mfn: Mfn, pfn: Pfn) -> Result<(), Errno> {
-    let f = frame::get(mfn)
-        .filter(|f| f.get_ref(mem.id))
-        .ok_or(Errno::EINVAL)?;
+    let f = frame::get(mfn).filter(|f| f.get_ref(mem.id)).ok_or(Errno::EINVAL)?;
     m2p::set(mfn, pfn);
     domain_memory::put_frame(f);
     Ok(())
@@ -71,8 +65,7 @@ pub fn set_m2p(mem: &DomainMemory, mfn: Mfn, pfn: Pfn) -> Result<(), Errno> {
 /// # Errors
 /// `EINVAL` when it is not a data page of the domain.
 pub fn clear_page(mem: &DomainMemory, mfn: Mfn) -> Result<(), Errno> {
-    let f = page_type::get_page_and_type(mfn, Kind::Writable, mem.owner(), false)
-        .map_err(|_| Errno::EINVAL)?;
+    let f = page_type::get_page_and_type(mfn, Kind::Writable, mem.owner(), false).map_err(|_| Errno::EINVAL)?;
     // SAFETY: a data page of the domain, held writable.
     unsafe { phys::zero(mfn) };
     let _ = page_type::put_page_and_type(f, mem.owner(), false);
@@ -85,9 +78,7 @@ pub fn clear_page(mem: &DomainMemory, mfn: Mfn) -> Result<(), Errno> {
 /// `EINVAL` when one is not the domain's or `dst` is no data page.
 pub fn copy_page(mem: &DomainMemory, dst: Mfn, src: Mfn) -> Result<(), Errno> {
     let owner = mem.owner();
-    let s = frame::get(src)
-        .filter(|f| f.get_ref(owner.id))
-        .ok_or(Errno::EINVAL)?;
+    let s = frame::get(src).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
     let d = page_type::get_page_and_type(dst, Kind::Writable, owner, false);
     if d.is_ok() {
         // SAFETY: both are the domain's and held; the destination is data.

@@ -74,25 +74,9 @@ impl Workbench {
     ///
     /// # Errors
     /// `ENOMEM`; `Preempted` (only if `preemptible`): ask again for the same.
-    pub(super) fn blocks(
-        &self,
-        blocks: u64,
-        order: u32,
-        below: u64,
-        preemptible: bool,
-    ) -> Result<Batch, Refused> {
-        let kept = self
-            .0
-            .lock()
-            .take()
-            .filter(|b| b.order == order && b.below == below && b.blocks <= blocks);
-        let mut batch = kept.unwrap_or(Batch {
-            order,
-            below,
-            head: NIL,
-            blocks: 0,
-            zeroed: 0,
-        });
+    pub(super) fn blocks(&self, blocks: u64, order: u32, below: u64, preemptible: bool) -> Result<Batch, Refused> {
+        let kept = self.0.lock().take().filter(|b| b.order == order && b.below == below && b.blocks <= blocks);
+        let mut batch = kept.unwrap_or(Batch { order, below, head: NIL, blocks: 0, zeroed: 0 });
         loop {
             while batch.blocks != 0 && batch.zeroed < 1 << order {
                 // SAFETY: a page of our own block.
@@ -163,37 +147,15 @@ mod tests {
         testing::machine(256);
         let (bench, free) = (Workbench::new(), alloc::free_pages());
         this_cpu().raise(pending::SOFTIRQ);
-        assert_eq!(
-            bench.blocks(2, 3, u64::MAX, true).err(),
-            Some(Refused::Preempted)
-        );
+        assert_eq!(bench.blocks(2, 3, u64::MAX, true).err(), Some(Refused::Preempted));
         assert_eq!(alloc::free_pages(), free - 8);
-        assert_eq!(
-            bench.blocks(1, 1, u64::MAX, true).err(),
-            Some(Refused::Preempted),
-            "another kind"
-        );
+        assert_eq!(bench.blocks(1, 1, u64::MAX, true).err(), Some(Refused::Preempted), "another kind");
         assert_eq!(alloc::free_pages(), free - 2);
         this_cpu().pending.store(0, Ordering::Relaxed);
-        assert_eq!(
-            bench
-                .blocks(1, 1, u64::MAX, true)
-                .unwrap()
-                .pop()
-                .map(|m| m.0 % 2),
-            Some(0),
-            "the stopped one"
-        );
+        assert_eq!(bench.blocks(1, 1, u64::MAX, true).unwrap().pop().map(|m| m.0 % 2), Some(0), "the stopped one");
         assert_eq!(alloc::free_pages(), free - 2);
-        assert_eq!(
-            bench.blocks(100, 3, u64::MAX, true).err(),
-            Some(Refused::Error(Errno::ENOMEM))
-        );
-        assert_eq!(
-            alloc::free_pages(),
-            free - 2,
-            "nothing kept of what cannot be had"
-        );
+        assert_eq!(bench.blocks(100, 3, u64::MAX, true).err(), Some(Refused::Error(Errno::ENOMEM)));
+        assert_eq!(alloc::free_pages(), free - 2, "nothing kept of what cannot be had");
         this_cpu().raise(pending::SOFTIRQ);
         let _ = bench.blocks(1, 4, u64::MAX, true);
         this_cpu().pending.store(0, Ordering::Relaxed);

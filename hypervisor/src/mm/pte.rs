@@ -61,21 +61,13 @@ impl Pte {
         if self.0 & bit::US == 0 {
             return Pte(self.0 | bit::US | bit::KERNEL);
         }
-        if self.0 & bit::KERNEL != 0 {
-            self
-        } else {
-            Pte(self.0 | bit::G)
-        }
+        if self.0 & bit::KERNEL != 0 { self } else { Pte(self.0 | bit::G) }
     }
 
     /// An L2, L3 or L4 entry as it is stored.
     #[inline(always)]
     pub const fn adjust_upper(self) -> Pte {
-        if self.present() {
-            Pte(self.0 | bit::US)
-        } else {
-            self
-        }
+        if self.present() { Pte(self.0 | bit::US) } else { self }
     }
 
     /// Refuses the bits an upper entry may not have.
@@ -95,29 +87,11 @@ mod tests {
     fn rewrites_of_l1_are_the_measured_ones() {
         let kernel = Pte(bit::P | bit::RW).adjust_l1();
         assert_eq!(kernel.0, bit::P | bit::RW | bit::US | bit::KERNEL);
-        assert_eq!(
-            kernel.adjust_l1(),
-            kernel,
-            "what was read back may be written again"
-        );
-        assert_eq!(
-            Pte(bit::P | bit::US).adjust_l1().0,
-            bit::P | bit::US | bit::G
-        );
-        assert_eq!(
-            Pte(bit::P | bit::US | bit::KERNEL).adjust_l1().0,
-            bit::P | bit::US | bit::KERNEL
-        );
-        assert_eq!(
-            Pte(bit::P | bit::G).adjust_l1().0,
-            bit::P | bit::G | bit::US | bit::KERNEL,
-            "a guest's G stays"
-        );
-        assert_eq!(
-            Pte(0xdead_0000).adjust_l1().0,
-            0xdead_0000,
-            "a non-present entry is the guest's own"
-        );
+        assert_eq!(kernel.adjust_l1(), kernel, "what was read back may be written again");
+        assert_eq!(Pte(bit::P | bit::US).adjust_l1().0, bit::P | bit::US | bit::G);
+        assert_eq!(Pte(bit::P | bit::US | bit::KERNEL).adjust_l1().0, bit::P | bit::US | bit::KERNEL);
+        assert_eq!(Pte(bit::P | bit::G).adjust_l1().0, bit::P | bit::G | bit::US | bit::KERNEL, "a guest's G stays");
+        assert_eq!(Pte(0xdead_0000).adjust_l1().0, 0xdead_0000, "a non-present entry is the guest's own");
     }
 
     #[test]
@@ -126,9 +100,6 @@ mod tests {
             assert_eq!(Pte(bit::P | bad).check_upper(), Err(Errno::EINVAL));
             assert_eq!(Pte(bad).check_upper(), Ok(()));
         }
-        assert_eq!(
-            Pte(bit::P | bit::RW | bit::US | bit::NX | 0xe00 | 1 << 55).check_upper(),
-            Ok(())
-        );
+        assert_eq!(Pte(bit::P | bit::RW | bit::US | bit::NX | 0xe00 | 1 << 55).check_upper(), Ok(()));
     }
 }

@@ -105,50 +105,27 @@ fn unused(page: Mfn) {
 #[test]
 fn data_and_table_exclude_each_other() {
     testing::machine(PAGES);
-    explore_both(
-        "page types: one maps writable, one makes a table",
-        60,
-        100_000,
-        || {
-            crate::arch::percpu::host::bring_up(2);
-            let mem = domain();
-            let page = mem.allocate(0, u64::MAX).unwrap();
-            let uses = Arc::new(Uses {
-                left: AtomicU32::new(2),
-                ..Uses::default()
-            });
-            run(vec![
-                writer(mem, page, uses.clone(), 3),
-                promoter(mem, page, uses, 2),
-            ]);
-            unused(page);
-        },
-    );
+    explore_both("page types: one maps writable, one makes a table", 60, 100_000, || {
+        crate::arch::percpu::host::bring_up(2);
+        let mem = domain();
+        let page = mem.allocate(0, u64::MAX).unwrap();
+        let uses = Arc::new(Uses { left: AtomicU32::new(2), ..Uses::default() });
+        run(vec![writer(mem, page, uses.clone(), 3), promoter(mem, page, uses, 2)]);
+        unused(page);
+    });
 }
 
 #[test]
 fn two_writers_and_a_table() {
     testing::machine(PAGES);
-    explore_both(
-        "page types: two map writable, one makes a table",
-        80,
-        100_000,
-        || {
-            crate::arch::percpu::host::bring_up(3);
-            let mem = domain();
-            let page = mem.allocate(0, u64::MAX).unwrap();
-            let uses = Arc::new(Uses {
-                left: AtomicU32::new(3),
-                ..Uses::default()
-            });
-            run(vec![
-                writer(mem, page, uses.clone(), 2),
-                writer(mem, page, uses.clone(), 2),
-                promoter(mem, page, uses, 2),
-            ]);
-            unused(page);
-        },
-    );
+    explore_both("page types: two map writable, one makes a table", 80, 100_000, || {
+        crate::arch::percpu::host::bring_up(3);
+        let mem = domain();
+        let page = mem.allocate(0, u64::MAX).unwrap();
+        let uses = Arc::new(Uses { left: AtomicU32::new(3), ..Uses::default() });
+        run(vec![writer(mem, page, uses.clone(), 2), writer(mem, page, uses.clone(), 2), promoter(mem, page, uses, 2)]);
+        unused(page);
+    });
 }
 
 /// A CPU makes a page a table and gives it up, again and again, while another updates an entry of it: each entry holds one
@@ -156,72 +133,55 @@ fn two_writers_and_a_table() {
 #[test]
 fn updates_and_releases_of_one_table() {
     testing::machine(PAGES);
-    explore_both(
-        "page types: a table is updated, pinned and unpinned",
-        40,
-        200_000,
-        || {
-            crate::arch::percpu::host::bring_up(2);
-            let mem = domain();
-            let (table, data) = (
-                mem.allocate(0, u64::MAX).unwrap(),
-                mem.allocate(0, u64::MAX).unwrap(),
-            );
-            let left = Arc::new(Uses {
-                left: AtomicU32::new(2),
-                ..Uses::default()
-            });
-            let pinner = || -> Work {
-                let left = left.clone();
-                Box::new(move || {
-                    mem.dirty_cpus.insert(this_cpu().id);
-                    for _ in 0..2 {
-                        let pinned = pin::pin(mem, table, Kind::L1);
-                        assert!(
-                            matches!(
-                                pinned,
-                                Ok(()) | Err(Refused::Error(Errno::EINVAL | Errno::EBUSY))
-                            ),
-                            "{pinned:?}"
-                        );
-                        if pinned.is_ok() {
-                            pin::unpin(mem, table).unwrap();
-                        }
-                        serve_requests();
+    explore_both("page types: a table is updated, pinned and unpinned", 40, 200_000, || {
+        crate::arch::percpu::host::bring_up(2);
+        let mem = domain();
+        let (table, data) = (mem.allocate(0, u64::MAX).unwrap(), mem.allocate(0, u64::MAX).unwrap());
+        let left = Arc::new(Uses { left: AtomicU32::new(2), ..Uses::default() });
+        let pinner = || -> Work {
+            let left = left.clone();
+            Box::new(move || {
+                mem.dirty_cpus.insert(this_cpu().id);
+                for _ in 0..2 {
+                    let pinned = pin::pin(mem, table, Kind::L1);
+                    assert!(matches!(pinned, Ok(()) | Err(Refused::Error(Errno::EINVAL | Errno::EBUSY))), "{pinned:?}");
+                    if pinned.is_ok() {
+                        pin::unpin(mem, table).unwrap();
                     }
-                    leave(&left);
-                })
-            };
-            let updater: Work = {
-                let left = left.clone();
-                Box::new(move || {
-                    let kinds = [bit::P | bit::RW | bit::US, bit::P | bit::US, 0];
-                    let mut n = 0;
-                    while left.left.load(SeqCst) == 2 {
-                        // Where it is no table just then, it is refused.
-                        if let Ok(t) = Table::open(mem, table)
-                            && frame::get(table).is_some_and(|f| f.is_valid(Kind::L1))
-                        {
-                            let flags = kinds[n % kinds.len()];
-                            let new = Pte(if flags == 0 { 0 } else { data.0 << 12 | flags });
-                            n += usize::from(t.update(0, new, mem.id, Store::Plain).is_ok());
-                        }
-                        spin_loop();
-                        serve_requests();
+                    serve_requests();
+                }
+                leave(&left);
+            })
+        };
+        let updater: Work = {
+            let left = left.clone();
+            Box::new(move || {
+                let kinds = [bit::P | bit::RW | bit::US, bit::P | bit::US, 0];
+                let mut n = 0;
+                while left.left.load(SeqCst) == 2 {
+                    // Where it is no table just then, it is refused.
+                    if let Ok(t) = Table::open(mem, table)
+                        && frame::get(table).is_some_and(|f| f.is_valid(Kind::L1))
+                    {
+                        let flags = kinds[n % kinds.len()];
+                        let new = Pte(if flags == 0 { 0 } else { data.0 << 12 | flags });
+                        n += usize::from(t.update(0, new, mem.id, Store::Plain).is_ok());
                     }
-                    leave(&left);
-                })
-            };
-            run(vec![pinner(), updater]);
-            // What the entries hold is given back with the last use as a table.
-            if pin::pin(mem, table, Kind::L1).is_ok() {
-                pin::unpin(mem, table).unwrap();
-            }
-            unused(table);
-            unused(data);
-            // SAFETY: a page of the test's domain.
-            let _ = unsafe { phys::load(table, 0) };
-            let _ = domain_memory::take_emptied();
-        },
-    );
+                    spin_loop();
+                    serve_requests();
+                }
+                leave(&left);
+            })
+        };
+        run(vec![pinner(), updater]);
+        // What the entries hold is given back with the last use as a table.
+        if pin::pin(mem, table, Kind::L1).is_ok() {
+            pin::unpin(mem, table).unwrap();
+        }
+        unused(table);
+        unused(data);
+        // SAFETY: a page of the test's domain.
+        let _ = unsafe { phys::load(table, 0) };
+        let _ = domain_memory::take_emptied();
+    });
 }

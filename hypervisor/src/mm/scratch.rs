@@ -29,8 +29,7 @@ impl Scratch {
             let mfn = alloc::page()?;
             let table = || alloc::page().and_then(|m| m.to_addr());
             // SAFETY: a piece of the window that is only this buffer's.
-            let mapped =
-                unsafe { paging::map(start + i * 4096, mfn.0 << 12, 4096, flag::DATA, table) };
+            let mapped = unsafe { paging::map(start + i * 4096, mfn.0 << 12, 4096, flag::DATA, table) };
             mapped.ok()?;
             buffer.len = ((i + 1) * 4096) as usize;
         }

@@ -55,12 +55,8 @@ impl SharedFrame {
     /// `EINVAL` when it is not the domain's, or is a page table.
     pub fn of_guest(mem: &DomainMemory, mfn: Mfn) -> Result<Self, Errno> {
         let owner = mem.owner();
-        let frame = page_type::get_page_and_type(mfn, Kind::Writable, owner, false)
-            .map_err(|_| Errno::EINVAL)?;
-        Ok(SharedFrame {
-            frame,
-            typed: Some(owner),
-        })
+        let frame = page_type::get_page_and_type(mfn, Kind::Writable, owner, false).map_err(|_| Errno::EINVAL)?;
+        Ok(SharedFrame { frame, typed: Some(owner) })
     }
 
     /// Which frame.
@@ -107,9 +103,7 @@ impl SharedFrame {
             return Err(0);
         };
         // SAFETY: as in the accessors.
-        unsafe { &*p.cast::<AtomicU32>() }
-            .compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
-            .map(|_| ())
+        unsafe { &*p.cast::<AtomicU32>() }.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(|_| ())
     }
 }
 
@@ -145,21 +139,13 @@ static ABSENT: [AtomicU64; 8] = [
 impl InfoPage {
     /// `vcpu_info[index]` of the shared_info page, which outlives the vCPU (both belong to the domain).
     pub fn in_shared_info(shared: &SharedFrame, index: usize) -> Self {
-        let p = shared
-            .at(index * vcpu_info::SIZE, 8)
-            .unwrap_or(ABSENT.as_ptr().cast_mut().cast());
-        InfoPage {
-            place: AtomicPtr::new(p),
-            registered: spin::Once::new(),
-        }
+        let p = shared.at(index * vcpu_info::SIZE, 8).unwrap_or(ABSENT.as_ptr().cast_mut().cast());
+        InfoPage { place: AtomicPtr::new(p), registered: spin::Once::new() }
     }
 
     /// No place yet.
     pub fn absent() -> Self {
-        InfoPage {
-            place: AtomicPtr::new(ABSENT.as_ptr().cast_mut().cast()),
-            registered: spin::Once::new(),
-        }
+        InfoPage { place: AtomicPtr::new(ABSENT.as_ptr().cast_mut().cast()), registered: spin::Once::new() }
     }
 
     /// The guest's page it was moved to, if it was; this object holds a writable reference to it.
@@ -197,11 +183,7 @@ impl InfoPage {
     }
     /// Marks an upcall pending; whether it was already.
     pub fn set_pending(&self) -> bool {
-        !self.is_absent()
-            && self
-                .byte(vcpu_info::UPCALL_PENDING)
-                .swap(1, Ordering::SeqCst)
-                != 0
+        !self.is_absent() && self.byte(vcpu_info::UPCALL_PENDING).swap(1, Ordering::SeqCst) != 0
     }
     /// Whether the guest masks upcalls.
     pub fn masked(&self) -> bool {
@@ -216,18 +198,12 @@ impl InfoPage {
     #[inline]
     pub fn set_mask(&self, masked: bool) {
         if !self.is_absent() {
-            self.byte(vcpu_info::UPCALL_MASK)
-                .store(u8::from(masked), Ordering::Release);
+            self.byte(vcpu_info::UPCALL_MASK).store(u8::from(masked), Ordering::Release);
         }
     }
     /// Sets bits of the selector word; returns what it was.
     pub fn select(&self, bits: u64) -> u64 {
-        if self.is_absent() {
-            0
-        } else {
-            self.word(vcpu_info::PENDING_SEL)
-                .fetch_or(bits, Ordering::SeqCst)
-        }
+        if self.is_absent() { 0 } else { self.word(vcpu_info::PENDING_SEL).fetch_or(bits, Ordering::SeqCst) }
     }
     /// Stores the address of a page fault.
     pub fn set_cr2(&self, va: u64) {
@@ -250,12 +226,9 @@ impl InfoPage {
         let version = unsafe { &*self.p().add(base).cast::<AtomicU32>() };
         let v = version.load(Ordering::Relaxed) | 1;
         version.store(v, Ordering::SeqCst);
-        self.word(base + 8)
-            .store(t.tsc_timestamp, Ordering::Release);
+        self.word(base + 8).store(t.tsc_timestamp, Ordering::Release);
         self.word(base + 16).store(t.system_time, Ordering::Release);
-        let tail = u64::from(t.tsc_to_system_mul)
-            | u64::from(t.tsc_shift as u8) << 32
-            | u64::from(t.flags) << 40;
+        let tail = u64::from(t.tsc_to_system_mul) | u64::from(t.tsc_shift as u8) << 32 | u64::from(t.flags) << 40;
         self.word(base + 24).store(tail, Ordering::Release);
         version.store(v.wrapping_add(1), Ordering::SeqCst);
     }
@@ -320,34 +293,16 @@ mod tests {
         let mem = testing::domain(1, 16);
         let shared = SharedFrame::try_new(mem.id).unwrap();
         let info = InfoPage::in_shared_info(&shared, 0);
-        let (a, b) = (
-            mem.allocate(0, u64::MAX).unwrap(),
-            mem.allocate(0, u64::MAX).unwrap(),
-        );
+        let (a, b) = (mem.allocate(0, u64::MAX).unwrap(), mem.allocate(0, u64::MAX).unwrap());
         // Both have seen that it was not moved yet.
-        let (first, second) = (
-            SharedFrame::of_guest(mem, a).unwrap(),
-            SharedFrame::of_guest(mem, b).unwrap(),
-        );
+        let (first, second) = (SharedFrame::of_guest(mem, a).unwrap(), SharedFrame::of_guest(mem, b).unwrap());
         assert_eq!(info.adopt(first, 64), Ok(()));
         assert_eq!(info.adopt(second, 128), Err(Errno::EINVAL));
         assert_eq!(info.registered(), Some(a));
         info.set_cr2(0x1234);
-        assert_eq!(
-            info.registered.get().unwrap().load_u64(64 + 16),
-            0x1234,
-            "it stands in the first page"
-        );
+        assert_eq!(info.registered.get().unwrap().load_u64(64 + 16), 0x1234, "it stands in the first page");
         let late = frame::get(b).unwrap();
-        assert_eq!(
-            (late.references(), late.type_count()),
-            (1, 0),
-            "the second page is the guest's alone"
-        );
-        assert_eq!(
-            info.relocate(mem, b, 0),
-            Err(Errno::EINVAL),
-            "it moves once"
-        );
+        assert_eq!((late.references(), late.type_count()), (1, 0), "the second page is the guest's alone");
+        assert_eq!(info.relocate(mem, b, 0), Err(Errno::EINVAL), "it moves once");
     }
 }

@@ -69,17 +69,8 @@ impl VcpuTables {
 
     /// The references held, for the audit: (frame, kind).
     pub fn references(&self) -> impl Iterator<Item = (Mfn, Kind)> + '_ {
-        let bases = self
-            .kernel
-            .iter()
-            .chain(self.user.iter())
-            .map(|f| (f.mfn(), Kind::L4));
-        let pages = self
-            .gdt
-            .iter()
-            .chain(self.ldt.iter())
-            .flatten()
-            .map(|f| (f.mfn(), Kind::SegDesc));
+        let bases = self.kernel.iter().chain(self.user.iter()).map(|f| (f.mfn(), Kind::L4));
+        let pages = self.gdt.iter().chain(self.ldt.iter()).flatten().map(|f| (f.mfn(), Kind::SegDesc));
         bases.chain(pages)
     }
 
@@ -106,11 +97,7 @@ impl VcpuTables {
         if self.user.is_some_and(|f| f.mfn() == mfn) {
             return Ok(());
         }
-        let new = if mfn.0 == 0 {
-            None
-        } else {
-            Some(base_ref(mem, mfn)?)
-        };
+        let new = if mfn.0 == 0 { None } else { Some(base_ref(mem, mfn)?) };
         let old = core::mem::replace(&mut self.user, new);
         Self::drop_base(mem, old);
         Ok(())
@@ -129,13 +116,7 @@ impl VcpuTables {
     ///
     /// # Errors
     /// `EINVAL` when a frame is not the domain's, is writable somewhere, or holds a descriptor guests may not have.
-    pub fn set_gdt(
-        &mut self,
-        mem: &DomainMemory,
-        vcpu: VcpuId,
-        frames: &[Mfn],
-        entries: u32,
-    ) -> Result<(), Errno> {
+    pub fn set_gdt(&mut self, mem: &DomainMemory, vcpu: VcpuId, frames: &[Mfn], entries: u32) -> Result<(), Errno> {
         let mut new = [None; GDT_PAGES];
         for (slot, &mfn) in new.iter_mut().zip(frames) {
             match page_type::get_page_and_type(mfn, Kind::SegDesc, mem.owner(), false) {
@@ -288,11 +269,7 @@ pub(super) fn fill_hypervisor_slots(l4: Mfn, domain: DomId) {
 }
 
 fn show_m2p(l4: Mfn, show: bool) {
-    let v = if show {
-        root_entry(slot_of(M2P_RO)) & !2 | super::pte::bit::NX
-    } else {
-        0
-    };
+    let v = if show { root_entry(slot_of(M2P_RO)) & !2 | super::pte::bit::NX } else { 0 };
     // SAFETY: a validated L4; its hypervisor slots are ours.
     unsafe { phys::entry(l4, slot_of(M2P_RO)) }.store(v, Ordering::Relaxed);
 }
@@ -330,15 +307,9 @@ pub fn walk_to_l1(l4: Mfn, va: u64) -> Option<(Mfn, usize)> {
             if e & 1 == 0 {
                 return None;
             }
-            e = phys::load(
-                Mfn((e & super::pte::bit::ADDR) >> 12),
-                (va >> shift) as usize & 511,
-            );
+            e = phys::load(Mfn((e & super::pte::bit::ADDR) >> 12), (va >> shift) as usize & 511);
         }
-        (e & 1 != 0).then_some((
-            Mfn((e & super::pte::bit::ADDR) >> 12),
-            (va >> 12) as usize & 511,
-        ))
+        (e & 1 != 0).then_some((Mfn((e & super::pte::bit::ADDR) >> 12), (va >> 12) as usize & 511))
     }
 }
 
@@ -363,13 +334,7 @@ mod tests {
         let mem = testing::domain(1, 8);
         let [l4, l3, l2, l1, page] = core::array::from_fn(|_| mem.allocate(0, u64::MAX).unwrap());
         let guest = slot_of(0xffff_8880_0000_0000);
-        for slot in [
-            0,
-            FIRST_SLOT,
-            slot_of(crate::arch::layout::DIRECT_MAP),
-            LAST_SLOT,
-            guest,
-        ] {
+        for slot in [0, FIRST_SLOT, slot_of(crate::arch::layout::DIRECT_MAP), LAST_SLOT, guest] {
             for (table, index, below) in [(l4, slot, l3), (l3, 0, l2), (l2, 0, l1), (l1, 5, page)] {
                 // SAFETY: pages of this test.
                 unsafe { phys::entry(table, index) }.store(below.0 << 12 | 7, Ordering::Relaxed);

@@ -1,10 +1,5 @@
 //! Host tests: an arena of memory with a frame table and an M2P, one per test thread.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic
-)] // tests may
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // tests may
 
 use super::domain_memory::forget_domain;
 use super::frame::{self, Frame};
@@ -26,11 +21,7 @@ pub fn machine(pages: usize) {
     TURN.with(|t| {
         let mut t = t.borrow_mut();
         if t.is_none() {
-            *t = Some(
-                ONE_AT_A_TIME
-                    .lock()
-                    .unwrap_or_else(|failed| failed.into_inner()),
-            );
+            *t = Some(ONE_AT_A_TIME.lock().unwrap_or_else(|failed| failed.into_inner()));
         }
     });
     alloc::forget_everything();
@@ -71,9 +62,11 @@ pub(super) fn m2p_slot(mfn: Mfn) -> *mut u64 {
 
 /// A domain's memory that its frames can find. Leaks.
 pub fn domain(id: u16, max: u64) -> &'static super::domain_memory::DomainMemory {
-    let mem = std::boxed::Box::leak(std::boxed::Box::new(
-        super::domain_memory::DomainMemory::new(pv_abi::ids::DomId(id), max, false),
-    ));
+    let mem = std::boxed::Box::leak(std::boxed::Box::new(super::domain_memory::DomainMemory::new(
+        pv_abi::ids::DomId(id),
+        max,
+        false,
+    )));
     forget_domain(id);
     mem.register().unwrap();
     mem

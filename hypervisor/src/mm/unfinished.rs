@@ -27,10 +27,7 @@ pub struct Unfinished {
 impl Unfinished {
     /// None.
     pub const fn new() -> Self {
-        Unfinished {
-            count: AtomicU32::new(0),
-            list: Lock::new(Rank::Memory, ArrayVec::new_const()),
-        }
+        Unfinished { count: AtomicU32::new(0), list: Lock::new(Rank::Memory, ArrayVec::new_const()) }
     }
 
     /// Whether there are any.
@@ -67,11 +64,7 @@ pub fn finish(mem: &DomainMemory) -> Result<(), Preempted> {
     loop {
         let next = mem.unfinished.list.lock().pop();
         let Some(mfn) = next else {
-            return if mem.unfinished.any() {
-                Err(Preempted)
-            } else {
-                Ok(())
-            };
+            return if mem.unfinished.any() { Err(Preempted) } else { Ok(()) };
         };
         let mfn = Mfn(u64::from(mfn));
         // The page may be anything by now: finished, or taken over as a table again.

@@ -41,9 +41,7 @@ impl Table {
     #[inline(always)]
     pub fn open(mem: &DomainMemory, mfn: Mfn) -> Result<Table, Errno> {
         let owner = mem.owner();
-        let frame = frame::get(mfn)
-            .filter(|f| f.get_ref(owner.id))
-            .ok_or(Errno::EINVAL)?;
+        let frame = frame::get(mfn).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
         Ok(Table { frame, owner })
     }
 
@@ -60,13 +58,7 @@ impl Table {
     /// Of the entry's check; `EINVAL` for a descriptor page or a hypervisor slot; `EAGAIN` when the entry was not what
     /// [`Store::IfStill`] said; `Preempted`.
     #[inline(always)]
-    pub fn update(
-        &self,
-        index: usize,
-        new: Pte,
-        frames_of: DomId,
-        store: Store,
-    ) -> Result<(), Refused> {
+    pub fn update(&self, index: usize, new: Pte, frames_of: DomId, store: Store) -> Result<(), Refused> {
         if self.frame.kind() == Kind::L1 {
             let mut still = true;
             self.update_l1(index, frames_of, |old| match store {
@@ -77,11 +69,7 @@ impl Table {
                     still.then_some(new)
                 }
             })?;
-            return if still {
-                Ok(())
-            } else {
-                Err(Errno::EAGAIN.into())
-            };
+            return if still { Ok(()) } else { Err(Errno::EAGAIN.into()) };
         }
         match self.frame.kind() {
             kind @ (Kind::L2 | Kind::L3 | Kind::L4) => self.update_upper(index, kind, new, store),
@@ -115,11 +103,8 @@ impl Table {
             let adjusted = new.adjust_l1();
             // What the entry refers to stays: nothing to check or count.
             let same = old.present() && (old.0 ^ adjusted.0) & !HARMLESS == 0;
-            let stored = if same || !new.present() {
-                adjusted
-            } else {
-                page_type::get_l1_entry(new, self.owner, frames_of)?
-            };
+            let stored =
+                if same || !new.present() { adjusted } else { page_type::get_l1_entry(new, self.owner, frames_of)? };
             match slot.compare_exchange(old.0, stored.0, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     if !same {
@@ -150,13 +135,7 @@ impl Table {
 
     /// An entry of a higher table. The new subtree is validated before the lock, the old one released behind it: both
     /// may take long.
-    fn update_upper(
-        &self,
-        index: usize,
-        kind: Kind,
-        new: Pte,
-        store: Store,
-    ) -> Result<(), Refused> {
+    fn update_upper(&self, index: usize, kind: Kind, new: Pte, store: Store) -> Result<(), Refused> {
         if kind == Kind::L4 && is_hypervisor_slot(index) {
             return Err(Errno::EINVAL.into());
         }
@@ -168,11 +147,7 @@ impl Table {
             let lock = self.frame.lock_table();
             if lock.is_valid(kind) {
                 // SAFETY: as in `update_l1`.
-                swap_entry(
-                    unsafe { phys::entry(self.frame.mfn(), index) },
-                    stored,
-                    store,
-                )
+                swap_entry(unsafe { phys::entry(self.frame.mfn(), index) }, stored, store)
             } else {
                 Err(self.not_valid())
             }
@@ -199,12 +174,10 @@ impl Table {
 
     /// The page is no table (any more): what the guest writes there is data.
     fn store_data(&self, index: usize, new: Pte, store: Store) -> Result<(), Refused> {
-        page_type::get_type(self.frame, Kind::Writable, self.owner, false).map_err(
-            |e| match e {
-                Refused::Error(_) => Refused::Error(Errno::EINVAL),
-                Refused::Preempted => e,
-            },
-        )?;
+        page_type::get_type(self.frame, Kind::Writable, self.owner, false).map_err(|e| match e {
+            Refused::Error(_) => Refused::Error(Errno::EINVAL),
+            Refused::Preempted => e,
+        })?;
         // SAFETY: a page of the domain, held as writable data.
         let done = swap_entry(unsafe { phys::entry(self.frame.mfn(), index) }, new, store);
         let _ = page_type::put_type(self.frame, self.owner, false);
@@ -214,11 +187,7 @@ impl Table {
     /// Why a table that is not valid cannot be updated: somebody is at it (try again), or left it half-done.
     #[cold]
     fn not_valid(&self) -> Refused {
-        if self.frame.partial() {
-            Errno::EINVAL.into()
-        } else {
-            Refused::Preempted
-        }
+        if self.frame.partial() { Errno::EINVAL.into() } else { Refused::Preempted }
     }
 }
 
@@ -251,13 +220,7 @@ fn swap_entry(slot: &AtomicU64, new: Pte, store: Store) -> Result<Pte, Refused> 
 /// # Errors
 /// `EINVAL` when there is no L1 table for it, otherwise as [`Table::update`].
 #[inline(always)]
-pub fn update_va(
-    mem: &DomainMemory,
-    l4: Mfn,
-    va: u64,
-    new: Pte,
-    frames_of: DomId,
-) -> Result<(), Refused> {
+pub fn update_va(mem: &DomainMemory, l4: Mfn, va: u64, new: Pte, frames_of: DomId) -> Result<(), Refused> {
     let (l1, index) = tables::walk_to_l1(l4, va).ok_or(Errno::EINVAL)?;
     let table = Table::open(mem, l1)?;
     if table.frame.kind() != Kind::L1 {
@@ -296,21 +259,10 @@ pub fn emulate_store(
 ///
 /// # Errors
 /// `EINVAL` for any other page.
-pub fn write_descriptor(
-    mem: &DomainMemory,
-    mfn: Mfn,
-    index: usize,
-    desc: u64,
-) -> Result<(), Errno> {
+pub fn write_descriptor(mem: &DomainMemory, mfn: Mfn, index: usize, desc: u64) -> Result<(), Errno> {
     let owner = mem.owner();
-    let f = frame::get(mfn)
-        .filter(|f| f.get_ref(owner.id))
-        .ok_or(Errno::EINVAL)?;
-    let kind = if f.kind() == Kind::SegDesc {
-        Kind::SegDesc
-    } else {
-        Kind::Writable
-    };
+    let f = frame::get(mfn).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
+    let kind = if f.kind() == Kind::SegDesc { Kind::SegDesc } else { Kind::Writable };
     let got = page_type::get_type(f, kind, owner, false);
     if got.is_ok() {
         // SAFETY: the domain's page, held as what it is; the descriptor is one a guest may have.

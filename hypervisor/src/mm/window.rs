@@ -29,9 +29,7 @@ pub struct Window {
 impl Window {
     /// No tables yet.
     pub const fn new() -> Self {
-        Window {
-            l3: AtomicU64::new(0),
-        }
+        Window { l3: AtomicU64::new(0) }
     }
 
     /// Makes the tables for `n` vCPUs.
@@ -80,11 +78,7 @@ impl Window {
     pub(super) fn set_gdt_page(&self, vcpu: u32, page: usize, mfn: Option<Mfn>) {
         match mfn {
             Some(_) => self.set(vcpu, page, mfn),
-            None => self.store(
-                vcpu,
-                page,
-                EMPTY.get().map_or(0, |m| m.0 << 12 | FLAGS_EMPTY),
-            ),
+            None => self.store(vcpu, page, EMPTY.get().map_or(0, |m| m.0 << 12 | FLAGS_EMPTY)),
         }
     }
 
@@ -138,8 +132,7 @@ impl Drop for Window {
         let free = |mfn: Mfn| {
             if let Some(f) = frame::get(mfn) {
                 f.set_identity(Class::Hypervisor, DomId(0), 0);
-                f.stamp
-                    .store(crate::platform::tlb::clock(), Ordering::Release);
+                f.stamp.store(crate::platform::tlb::clock(), Ordering::Release);
                 let _: &Frame = f;
             }
             // SAFETY: the domain is gone, no L4 of it is loaded; stale entries are covered by the stamp.

@@ -91,8 +91,7 @@ atomic!(AtomicBool, bool, u64::from, |v: u64| v != 0);
 atomic!(AtomicU8, u8, u64::from, |v: u64| v as u8);
 atomic!(AtomicU32, u32, u64::from, |v: u64| v as u32);
 atomic!(AtomicU64, u64, |v: u64| v, |v: u64| v);
-atomic!(AtomicPtr<T>, *mut T, |v: *mut T| v as u64, |v: u64| v
-    as *mut T);
+atomic!(AtomicPtr<T>, *mut T, |v: *mut T| v as u64, |v: u64| v as *mut T);
 update!(AtomicBool, bool: fetch_or fetch_and);
 update!(AtomicU8, u8: fetch_add fetch_sub fetch_or fetch_and fetch_max);
 update!(AtomicU32, u32: fetch_add fetch_sub fetch_or fetch_and fetch_max);

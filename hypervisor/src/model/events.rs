@@ -32,10 +32,7 @@ fn domain(cpus: u32, vcpus: u32) -> DomainRef {
     testing::again(PAGES);
     host::bring_up(cpus);
     testing::forget(DOMAIN);
-    let limits = Limits {
-        max_pages: 16,
-        ..Limits::default()
-    };
+    let limits = Limits { max_pages: 16, ..Limits::default() };
     let d = Domain::try_new(DomId(DOMAIN), [0; 16], false, &limits).unwrap();
     d.create_vcpus(vcpus).unwrap();
     for v in d.vcpus() {
@@ -52,11 +49,7 @@ fn end(d: DomainRef) {
         assert!(run.is_none(), "CPU {cpu} halts with a vCPU");
     }
     for v in d.vcpus() {
-        assert_eq!(
-            v.sched.state.load(SeqCst),
-            state::IDLE,
-            "all CPUs are quiet, and a vCPU waits for one"
-        );
+        assert_eq!(v.sched.state.load(SeqCst), state::IDLE, "all CPUs are quiet, and a vCPU waits for one");
         assert!(v.parked.lock().is_some(), "a vCPU's state is nowhere");
     }
     sched::dismiss(d.vcpus().len() as u32);
@@ -78,9 +71,7 @@ fn cpu(guest: impl Fn(&mut Cx) -> Next + Send + 'static) -> Work {
         loop {
             if cpu.pending.load(Relaxed) != 0 {
                 softirq::run();
-                let bits = cpu
-                    .pending
-                    .fetch_and(!(pending::RESCHED | pending::VCPU), AcqRel);
+                let bits = cpu.pending.fetch_and(!(pending::RESCHED | pending::VCPU), AcqRel);
                 if bits & pending::RESCHED != 0 {
                     switch::schedule(&mut regs);
                 }
@@ -88,10 +79,7 @@ fn cpu(guest: impl Fn(&mut Cx) -> Next + Send + 'static) -> Work {
             }
             let outcome = with_current(&mut regs, |cx| {
                 // What runs does not sleep: it would be forgotten when it gives up its CPU.
-                assert!(
-                    !cx.vcpu.blocked.load(SeqCst),
-                    "a vCPU runs, and counts as asleep"
-                );
+                assert!(!cx.vcpu.blocked.load(SeqCst), "a vCPU runs, and counts as asleep");
                 match guest(cx) {
                     Next::Again => None,
                     Next::Block => Some(sched_op(cx, Args([OP_BLOCK, 0, 0, 0, 0]))),
@@ -114,11 +102,9 @@ fn take_events(d: &Domain, vcpu: u32, mut taken: impl FnMut(u32)) {
         d.shared.store_u8(info + vcpu_info::UPCALL_PENDING, 0);
         let selected = d.shared.fetch_and_u64(info + vcpu_info::PENDING_SEL, 0);
         for word in (0..2).filter(|w| selected >> w & 1 != 0) {
-            let ready = d.shared.load_u64(EVTCHN_PENDING + word * 8)
-                & !d.shared.load_u64(EVTCHN_MASK + word * 8);
+            let ready = d.shared.load_u64(EVTCHN_PENDING + word * 8) & !d.shared.load_u64(EVTCHN_MASK + word * 8);
             for bit in (0..64).filter(|b| ready >> b & 1 != 0) {
-                d.shared
-                    .fetch_and_u64(EVTCHN_PENDING + word * 8, !(1 << bit));
+                d.shared.fetch_and_u64(EVTCHN_PENDING + word * 8, !(1 << bit));
                 taken(word as u32 * 64 + bit);
             }
         }
@@ -141,22 +127,14 @@ fn sleeper(cx: &mut Cx, taken: impl FnMut(u32)) -> Next {
 /// All CPUs are quiet: nothing is pending and not masked.
 fn nothing_left(d: &Domain) {
     for word in 0..2 {
-        let left = d.shared.load_u64(EVTCHN_PENDING + word * 8)
-            & !d.shared.load_u64(EVTCHN_MASK + word * 8);
+        let left = d.shared.load_u64(EVTCHN_PENDING + word * 8) & !d.shared.load_u64(EVTCHN_MASK + word * 8);
         assert_eq!(left, 0, "events are pending, and everybody sleeps");
     }
 }
 
 fn allocate(d: &DomainRef, ports: u32, vcpu: u32) {
     for _ in 0..ports {
-        d.events
-            .ports
-            .lock()
-            .allocate(events::Channel {
-                kind: events::Kind::Ipi,
-                vcpu,
-            })
-            .unwrap();
+        d.events.ports.lock().allocate(events::Channel { kind: events::Kind::Ipi, vcpu }).unwrap();
     }
 }
 
@@ -164,106 +142,87 @@ fn allocate(d: &DomainRef, ports: u32, vcpu: u32) {
 #[test]
 fn no_event_is_lost() {
     testing::machine(PAGES);
-    explore_both(
-        "events: two senders, a guest that sleeps",
-        300,
-        100_000,
-        || {
-            let d = domain(3, 1);
-            let seen = Arc::new([const { AtomicU32::new(0) }; 128]);
-            let v = VcpuRef::new(&d, VcpuId(0)).unwrap();
-            let send = |ports: Vec<u32>| -> Work {
-                let d = d.clone();
-                Box::new(move || {
-                    ports
-                        .iter()
-                        .for_each(|port| events::set_pending(&d, *port, VcpuId(0)))
+    explore_both("events: two senders, a guest that sleeps", 300, 100_000, || {
+        let d = domain(3, 1);
+        let seen = Arc::new([const { AtomicU32::new(0) }; 128]);
+        let v = VcpuRef::new(&d, VcpuId(0)).unwrap();
+        let send = |ports: Vec<u32>| -> Work {
+            let d = d.clone();
+            Box::new(move || ports.iter().for_each(|port| events::set_pending(&d, *port, VcpuId(0))))
+        };
+        let first = {
+            let seen = seen.clone();
+            cpu(move |cx| {
+                sleeper(cx, |port| {
+                    seen[port as usize].fetch_add(1, SeqCst);
                 })
-            };
-            let first = {
-                let seen = seen.clone();
-                cpu(move |cx| {
-                    sleeper(cx, |port| {
-                        seen[port as usize].fetch_add(1, SeqCst);
-                    })
-                })
-            };
-            d.pause_count.store(0, SeqCst);
-            sched::wake(&v);
-            drop(v);
-            run(vec![first, send(vec![1, 70]), send(vec![2, 1])]);
-            nothing_left(&d);
-            for port in [1, 2, 70] {
-                assert_ne!(seen[port].load(SeqCst), 0, "port {port} was not seen");
-            }
-            end(d);
-        },
-    );
+            })
+        };
+        d.pause_count.store(0, SeqCst);
+        sched::wake(&v);
+        drop(v);
+        run(vec![first, send(vec![1, 70]), send(vec![2, 1])]);
+        nothing_left(&d);
+        for port in [1, 2, 70] {
+            assert_ne!(seen[port].load(SeqCst), 0, "port {port} was not seen");
+        }
+        end(d);
+    });
 }
 
 /// The same with one event and one sender: the moment of going to sleep, more often.
 #[test]
 fn no_event_is_lost_at_bedtime() {
     testing::machine(PAGES);
-    explore_both(
-        "events: one event, a guest that goes to sleep",
-        1000,
-        100_000,
-        || {
-            let d = domain(2, 1);
-            let v = VcpuRef::new(&d, VcpuId(0)).unwrap();
-            let sender: Work = {
-                let d = d.clone();
-                Box::new(move || events::set_pending(&d, 1, VcpuId(0)))
-            };
-            d.pause_count.store(0, SeqCst);
-            sched::wake(&v);
-            drop(v);
-            run(vec![cpu(|cx| sleeper(cx, |_| {})), sender]);
-            nothing_left(&d);
-            end(d);
-        },
-    );
+    explore_both("events: one event, a guest that goes to sleep", 1000, 100_000, || {
+        let d = domain(2, 1);
+        let v = VcpuRef::new(&d, VcpuId(0)).unwrap();
+        let sender: Work = {
+            let d = d.clone();
+            Box::new(move || events::set_pending(&d, 1, VcpuId(0)))
+        };
+        d.pause_count.store(0, SeqCst);
+        sched::wake(&v);
+        drop(v);
+        run(vec![cpu(|cx| sleeper(cx, |_| {})), sender]);
+        nothing_left(&d);
+        end(d);
+    });
 }
 
 /// The guest masks a port, and unmasks it by hypercall, while somebody sends.
 #[test]
 fn no_event_is_lost_behind_a_mask() {
     testing::machine(PAGES);
-    explore_both(
-        "events: a port that is masked and unmasked",
-        300,
-        100_000,
-        || {
-            let d = domain(2, 1);
-            allocate(&d, 2, 0);
-            let v = VcpuRef::new(&d, VcpuId(0)).unwrap();
-            let rounds = AtomicU32::new(0);
-            let guest = cpu(move |cx| {
-                if rounds.load(Relaxed) < 1 {
-                    rounds.fetch_add(1, Relaxed);
-                    let d = cx.domain();
-                    d.shared.fetch_or_u64(EVTCHN_MASK, 1 << 1);
-                    if cx.vcpu.info.pending() {
-                        take_events(d, 0, |port| assert_ne!(port, 1, "a masked port"));
-                    }
-                    events::unmask(d, 1).unwrap();
-                    return Next::Again;
+    explore_both("events: a port that is masked and unmasked", 300, 100_000, || {
+        let d = domain(2, 1);
+        allocate(&d, 2, 0);
+        let v = VcpuRef::new(&d, VcpuId(0)).unwrap();
+        let rounds = AtomicU32::new(0);
+        let guest = cpu(move |cx| {
+            if rounds.load(Relaxed) < 1 {
+                rounds.fetch_add(1, Relaxed);
+                let d = cx.domain();
+                d.shared.fetch_or_u64(EVTCHN_MASK, 1 << 1);
+                if cx.vcpu.info.pending() {
+                    take_events(d, 0, |port| assert_ne!(port, 1, "a masked port"));
                 }
-                sleeper(cx, |_| {})
-            });
-            let sender: Work = {
-                let d = d.clone();
-                Box::new(move || (0..2).for_each(|_| events::set_pending(&d, 1, VcpuId(0))))
-            };
-            d.pause_count.store(0, SeqCst);
-            sched::wake(&v);
-            drop(v);
-            run(vec![guest, sender]);
-            nothing_left(&d);
-            end(d);
-        },
-    );
+                events::unmask(d, 1).unwrap();
+                return Next::Again;
+            }
+            sleeper(cx, |_| {})
+        });
+        let sender: Work = {
+            let d = d.clone();
+            Box::new(move || (0..2).for_each(|_| events::set_pending(&d, 1, VcpuId(0))))
+        };
+        d.pause_count.store(0, SeqCst);
+        sched::wake(&v);
+        drop(v);
+        run(vec![guest, sender]);
+        nothing_left(&d);
+        end(d);
+    });
 }
 
 /// A vCPU polls for a port that is sent to just then.
@@ -316,59 +275,51 @@ fn no_poll_sleeps_through_its_event() {
 fn no_vcpu_is_lost() {
     const ROUNDS: u32 = 3;
     testing::machine(PAGES);
-    explore_both(
-        "scheduler: two vCPUs that wake each other, pauses",
-        150,
-        200_000,
-        || {
-            let d = domain(3, 2);
-            let rounds = Arc::new([const { AtomicU32::new(0) }; 2]);
-            let player = |rounds: Arc<[AtomicU32; 2]>| {
-                cpu(move |cx| {
-                    let me = cx.vcpu.id.0;
-                    if cx.vcpu.info.pending() {
-                        let mut came = 0;
-                        take_events(cx.domain(), me, |_| came += 1);
-                        if came != 0 && rounds[me as usize].fetch_add(1, SeqCst) + 1 < ROUNDS {
-                            let to = 1 - me;
-                            events::set_pending(cx.domain(), 1 + to, VcpuId(to));
-                            return Next::Yield;
-                        }
-                        return Next::Again;
+    explore_both("scheduler: two vCPUs that wake each other, pauses", 150, 200_000, || {
+        let d = domain(3, 2);
+        let rounds = Arc::new([const { AtomicU32::new(0) }; 2]);
+        let player = |rounds: Arc<[AtomicU32; 2]>| {
+            cpu(move |cx| {
+                let me = cx.vcpu.id.0;
+                if cx.vcpu.info.pending() {
+                    let mut came = 0;
+                    take_events(cx.domain(), me, |_| came += 1);
+                    if came != 0 && rounds[me as usize].fetch_add(1, SeqCst) + 1 < ROUNDS {
+                        let to = 1 - me;
+                        events::set_pending(cx.domain(), 1 + to, VcpuId(to));
+                        return Next::Yield;
                     }
-                    Next::Block
-                })
-            };
-            let pauser: Work = {
-                let d = d.clone();
-                Box::new(move || {
-                    for _ in 0..2 {
-                        lifecycle::pause_and_wait(&d);
-                        for v in d.vcpus() {
-                            // A CPU may still pick it out of its queue, but then looks again before it runs it.
-                            for _ in 0..3 {
-                                assert!(
-                                    v.parked.lock().is_some(),
-                                    "paused, and its state is on a CPU"
-                                );
-                            }
+                    return Next::Again;
+                }
+                Next::Block
+            })
+        };
+        let pauser: Work = {
+            let d = d.clone();
+            Box::new(move || {
+                for _ in 0..2 {
+                    lifecycle::pause_and_wait(&d);
+                    for v in d.vcpus() {
+                        // A CPU may still pick it out of its queue, but then looks again before it runs it.
+                        for _ in 0..3 {
+                            assert!(v.parked.lock().is_some(), "paused, and its state is on a CPU");
                         }
-                        lifecycle::unpause(&d);
                     }
-                })
-            };
-            d.pause_count.store(0, SeqCst);
-            for v in [0, 1] {
-                sched::wake(&VcpuRef::new(&d, VcpuId(v)).unwrap());
-            }
-            // The first serve.
-            events::set_pending(&d, 1, VcpuId(0));
-            run(vec![player(rounds.clone()), player(rounds.clone()), pauser]);
-            nothing_left(&d);
-            let played: Vec<u32> = rounds.iter().map(|r| r.load(SeqCst)).collect();
-            // The first keeps the last ball.
-            assert_eq!(played, [ROUNDS, ROUNDS - 1], "a wake-up was lost");
-            end(d);
-        },
-    );
+                    lifecycle::unpause(&d);
+                }
+            })
+        };
+        d.pause_count.store(0, SeqCst);
+        for v in [0, 1] {
+            sched::wake(&VcpuRef::new(&d, VcpuId(v)).unwrap());
+        }
+        // The first serve.
+        events::set_pending(&d, 1, VcpuId(0));
+        run(vec![player(rounds.clone()), player(rounds.clone()), pauser]);
+        nothing_left(&d);
+        let played: Vec<u32> = rounds.iter().map(|r| r.load(SeqCst)).collect();
+        // The first keeps the last ball.
+        assert_eq!(played, [ROUNDS, ROUNDS - 1], "a wake-up was lost");
+        end(d);
+    });
 }

@@ -16,42 +16,33 @@ use std::vec;
 #[test]
 fn who_waits_for_a_lock_serves_flush_requests() {
     testing::machine(16);
-    explore_both(
-        "locks: three CPUs, one of which flushes the others",
-        500,
-        50_000,
-        || {
-            let lock = Arc::new(Lock::new(Rank::Memory, 0u32));
-            // A word that only the lock protects: read, then written.
-            let word = Arc::new(crate::atomic::AtomicU32::new(0));
-            let left = Arc::new(AtomicU32::new(3));
-            let work = |flushes: bool| -> Work {
-                let (lock, word, left) = (lock.clone(), word.clone(), left.clone());
-                Box::new(move || {
-                    for _ in 0..2 {
-                        let mut guard = lock.lock();
-                        *guard += 1;
-                        let v = word.load(Relaxed);
-                        if flushes {
-                            tlb::flush_cpus(CpuMask::from_bits(7), Flush::All);
-                        }
-                        word.store(v + 1, Relaxed);
+    explore_both("locks: three CPUs, one of which flushes the others", 500, 50_000, || {
+        let lock = Arc::new(Lock::new(Rank::Memory, 0u32));
+        // A word that only the lock protects: read, then written.
+        let word = Arc::new(crate::atomic::AtomicU32::new(0));
+        let left = Arc::new(AtomicU32::new(3));
+        let work = |flushes: bool| -> Work {
+            let (lock, word, left) = (lock.clone(), word.clone(), left.clone());
+            Box::new(move || {
+                for _ in 0..2 {
+                    let mut guard = lock.lock();
+                    *guard += 1;
+                    let v = word.load(Relaxed);
+                    if flushes {
+                        tlb::flush_cpus(CpuMask::from_bits(7), Flush::All);
                     }
-                    left.fetch_sub(1, SeqCst);
-                    while left.load(SeqCst) != 0 {
-                        crate::atomic::spin_loop();
-                        crate::sync::serve_requests();
-                    }
-                })
-            };
-            run(vec![work(true), work(false), work(false)]);
-            assert_eq!(
-                (*lock.lock(), word.load(SeqCst)),
-                (6, 6),
-                "two were inside at once"
-            );
-        },
-    );
+                    word.store(v + 1, Relaxed);
+                }
+                left.fetch_sub(1, SeqCst);
+                while left.load(SeqCst) != 0 {
+                    crate::atomic::spin_loop();
+                    crate::sync::serve_requests();
+                }
+            })
+        };
+        run(vec![work(true), work(false), work(false)]);
+        assert_eq!((*lock.lock(), word.load(SeqCst)), (6, 6), "two were inside at once");
+    });
 }
 
 /// Two locks of one rank, taken in the order of their domains by both sides.
@@ -89,10 +80,6 @@ fn an_order_that_is_broken_is_noticed() {
         let _outer = outer.lock();
         let _inner = inner.lock();
     }));
-    let text = caught
-        .unwrap_err()
-        .downcast_ref::<std::string::String>()
-        .cloned()
-        .unwrap_or_default();
+    let text = caught.unwrap_err().downcast_ref::<std::string::String>().cloned().unwrap_or_default();
     assert!(text.contains("lock order: taking Grants"), "{text}");
 }

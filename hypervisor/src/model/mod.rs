@@ -68,10 +68,7 @@ pub fn point() {
         POINTS.set(POINTS.get() + 1);
         shuttle::thread::sleep(core::time::Duration::ZERO);
         host::set_me(me);
-        while LATE.get()
-            && BUFFERS.with_borrow(|b| !b[me as usize].is_empty())
-            && shuttle::rand::thread_rng().r#gen()
-        {
+        while LATE.get() && BUFFERS.with_borrow(|b| !b[me as usize].is_empty()) && shuttle::rand::thread_rng().r#gen() {
             let first = BUFFERS.with_borrow_mut(|b| b[me as usize].remove(0));
             first.write();
         }
@@ -95,15 +92,12 @@ pub fn halt() {
         return;
     }
     let me = host::me();
-    let idle =
-        |cpu: u32| host::local(cpu).pending.0.load(Ordering::SeqCst) & !pending::OF_VCPU == 0;
+    let idle = |cpu: u32| host::local(cpu).pending.0.load(Ordering::SeqCst) & !pending::OF_VCPU == 0;
     drain();
     HALTED.set(HALTED.get() | 1 << me);
     while idle(me) {
         let quiet = ENDED.get() | HALTED.get();
-        if (0..CPUS.get())
-            .all(|cpu| quiet >> cpu & 1 != 0 && (ENDED.get() >> cpu & 1 != 0 || idle(cpu)))
-        {
+        if (0..CPUS.get()).all(|cpu| quiet >> cpu & 1 != 0 && (ENDED.get() >> cpu & 1 != 0 || idle(cpu))) {
             std::panic::resume_unwind(Box::new(Finished));
         }
         wait();
@@ -133,13 +127,8 @@ fn forwarded(at: usize, size: usize) -> Option<u64> {
     if !ACTIVE.get() || !LATE.get() {
         return None;
     }
-    let found = BUFFERS.with_borrow(|b| {
-        b[me()]
-            .iter()
-            .rev()
-            .find(|s| s.at < at + size && at < s.at + s.size)
-            .copied()
-    })?;
+    let found =
+        BUFFERS.with_borrow(|b| b[me()].iter().rev().find(|s| s.at < at + size && at < s.at + s.size).copied())?;
     if (found.at, found.size) == (at, size) {
         return Some(found.value);
     }
@@ -210,9 +199,8 @@ pub fn explore(
     steps: usize,
     model: impl Fn() + Send + Sync + Clone + 'static,
 ) {
-    let orders = orders
-        * std::env::var("HOSPES_MODEL_RUNS")
-            .map_or(1, |n| n.parse().expect("HOSPES_MODEL_RUNS is a number"));
+    let orders =
+        orders * std::env::var("HOSPES_MODEL_RUNS").map_or(1, |n| n.parse().expect("HOSPES_MODEL_RUNS is a number"));
     let mut config = shuttle::Config::new();
     config.max_steps = shuttle::MaxSteps::FailAfter(steps);
     config.stack_size = 1 << 20;
@@ -239,22 +227,14 @@ pub fn explore(
     LATE.set(false);
     let done = done.load(core::sync::atomic::Ordering::Relaxed);
     let seconds = start.elapsed().as_secs_f64();
-    std::println!(
-        "{name}, stores {stores:?}: {done} orders, {} points, {seconds:.1} s",
-        POINTS.get()
-    );
+    std::println!("{name}, stores {stores:?}: {done} orders, {} points, {seconds:.1} s", POINTS.get());
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
 }
 
 /// Both kinds of stores, `orders` orders each.
-pub fn explore_both(
-    name: &str,
-    orders: usize,
-    steps: usize,
-    model: impl Fn() + Send + Sync + Clone + 'static,
-) {
+pub fn explore_both(name: &str, orders: usize, steps: usize, model: impl Fn() + Send + Sync + Clone + 'static) {
     explore(name, Stores::AtOnce, orders, steps, model.clone());
     explore(name, Stores::Late, orders, steps, model);
 }

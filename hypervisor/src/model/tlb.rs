@@ -57,10 +57,7 @@ fn a_flush_is_done_when_its_request_returns() {
                     let before: vec::Vec<u64> = (0..3).map(flushes).collect();
                     tlb::flush_cpus(CpuMask::from_bits(7), Flush::All);
                     for (cpu, before) in before.into_iter().enumerate() {
-                        assert!(
-                            flushes(cpu) > before,
-                            "CPU {me} goes on, and CPU {cpu} has not flushed"
-                        );
+                        assert!(flushes(cpu) > before, "CPU {me} goes on, and CPU {cpu} has not flushed");
                     }
                 }
                 // It leaves for a guest: what is asked of it is done on the way.
@@ -88,10 +85,7 @@ fn a_request_is_not_answered_by_an_older_flush() {
                 for _ in 0..2 {
                     let before = flushes(2);
                     tlb::flush_cpus(CpuMask::only(CpuId(2)), Flush::All);
-                    assert!(
-                        flushes(2) > before,
-                        "CPU {me} goes on, and CPU 2 has not flushed since it asked"
-                    );
+                    assert!(flushes(2) > before, "CPU {me} goes on, and CPU 2 has not flushed since it asked");
                 }
                 ENDS.with(|e| e.fetch_or(1 << me, SeqCst));
             })

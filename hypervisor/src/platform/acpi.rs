@@ -100,27 +100,19 @@ static TABLES: Once<Tables> = Once::new();
 /// What the machine's tables say; before [`init`], and on machines without ACPI, nothing.
 pub fn tables() -> &'static Tables {
     static NONE: Once<Tables> = Once::new();
-    TABLES
-        .get()
-        .unwrap_or_else(|| NONE.call_once(Tables::default))
+    TABLES.get().unwrap_or_else(|| NONE.call_once(Tables::default))
 }
 
 fn u16_at(b: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(
-        b.get(at..at.checked_add(2)?)?.try_into().ok()?,
-    ))
+    Some(u16::from_le_bytes(b.get(at..at.checked_add(2)?)?.try_into().ok()?))
 }
 
 fn u32_at(b: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(
-        b.get(at..at.checked_add(4)?)?.try_into().ok()?,
-    ))
+    Some(u32::from_le_bytes(b.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
 fn u64_at(b: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(
-        b.get(at..at.checked_add(8)?)?.try_into().ok()?,
-    ))
+    Some(u64::from_le_bytes(b.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 
 fn sums_to_zero(b: &[u8]) -> bool {
@@ -145,53 +137,32 @@ pub fn root_of(rsdp: &[u8]) -> Option<(u64, bool)> {
     {
         return Some((xsdt, true));
     }
-    u32_at(rsdp, 16)
-        .filter(|a| *a != 0)
-        .map(|a| (a.into(), false))
+    u32_at(rsdp, 16).filter(|a| *a != 0).map(|a| (a.into(), false))
 }
 
 /// Finds the RSDP in a piece of BIOS memory: it stands on a 16-byte boundary. Gives its offset.
 pub fn scan(memory: &[u8]) -> Option<usize> {
-    (0..memory.len())
-        .step_by(16)
-        .find(|at| memory.get(*at..).is_some_and(|m| root_of(m).is_some()))
+    (0..memory.len()).step_by(16).find(|at| memory.get(*at..).is_some_and(|m| root_of(m).is_some()))
 }
 
 impl Tables {
     /// Reads everything from the root table at `root` on; `wide`: it is an XSDT. `read` gives `len` bytes of machine
     /// memory.
-    pub fn read<'a>(
-        root: u64,
-        wide: bool,
-        read: impl Fn(u64, usize) -> Option<&'a [u8]>,
-    ) -> Option<Tables> {
+    pub fn read<'a>(root: u64, wide: bool, read: impl Fn(u64, usize) -> Option<&'a [u8]>) -> Option<Tables> {
         let table = |at: u64| -> Option<&'a [u8]> {
-            let len =
-                u32_at(read(at, HEADER)?, 4).filter(|l| *l >= HEADER as u32 && *l <= LONGEST)?;
+            let len = u32_at(read(at, HEADER)?, 4).filter(|l| *l >= HEADER as u32 && *l <= LONGEST)?;
             read(at, len as usize)
         };
         let mut t = Tables::default();
         let root_table = table(root).filter(|b| sums_to_zero(b))?;
         let _ = t.ranges.try_push((root, root_table.len() as u32));
-        for entry in root_table
-            .get(HEADER..)?
-            .chunks_exact(if wide { 8 } else { 4 })
-            .take(MOST_TABLES)
-        {
-            let at = if wide {
-                u64_at(entry, 0)
-            } else {
-                u32_at(entry, 0).map(u64::from)
-            }
-            .unwrap_or(0);
+        for entry in root_table.get(HEADER..)?.chunks_exact(if wide { 8 } else { 4 }).take(MOST_TABLES) {
+            let at = if wide { u64_at(entry, 0) } else { u32_at(entry, 0).map(u64::from) }.unwrap_or(0);
             let Some(b) = table(at) else { continue };
             let _ = t.ranges.try_push((at, b.len() as u32));
             let signature = b.get(..4).unwrap_or_default();
             if !sums_to_zero(b) {
-                log::warn!(
-                    "ACPI table {} at {at:#x} has a bad checksum; not used",
-                    signature.escape_ascii()
-                );
+                log::warn!("ACPI table {} at {at:#x} has a bad checksum; not used", signature.escape_ascii());
                 continue;
             }
             match signature {
@@ -224,33 +195,14 @@ impl Tables {
 
     fn madt_entry(&mut self, kind: u8, e: &[u8]) -> Option<()> {
         match kind {
-            0 => self.cpu(
-                Cpu {
-                    acpi_id: (*e.get(2)?).into(),
-                    apic_id: (*e.get(3)?).into(),
-                },
-                u32_at(e, 4)?,
-            ),
-            9 => self.cpu(
-                Cpu {
-                    apic_id: u32_at(e, 4)?,
-                    acpi_id: u32_at(e, 12)?,
-                },
-                u32_at(e, 8)?,
-            ),
+            0 => self.cpu(Cpu { acpi_id: (*e.get(2)?).into(), apic_id: (*e.get(3)?).into() }, u32_at(e, 4)?),
+            9 => self.cpu(Cpu { apic_id: u32_at(e, 4)?, acpi_id: u32_at(e, 12)? }, u32_at(e, 8)?),
             1 => {
-                let a = IoApicEntry {
-                    address: u32_at(e, 4)?.into(),
-                    gsi_base: u32_at(e, 8)?,
-                };
+                let a = IoApicEntry { address: u32_at(e, 4)?.into(), gsi_base: u32_at(e, 8)? };
                 let _ = self.ioapics.try_push(a);
             }
             2 if *e.get(2)? == 0 => {
-                let o = Override {
-                    irq: *e.get(3)?,
-                    gsi: u32_at(e, 4)?,
-                    flags: u16_at(e, 8)?,
-                };
+                let o = Override { irq: *e.get(3)?, gsi: u32_at(e, 4)?, flags: u16_at(e, 8)? };
                 let _ = self.overrides.try_push(o);
             }
             _ => {}
@@ -260,25 +212,16 @@ impl Tables {
 
     fn cpu(&mut self, c: Cpu, flags: u32) {
         // Bit 0: enabled. What is only "online capable" (bit 1) has nothing to run on yet.
-        if flags & 1 != 0
-            && !self.cpus.iter().any(|o| o.apic_id == c.apic_id)
-            && self.cpus.try_push(c).is_err()
-        {
+        if flags & 1 != 0 && !self.cpus.iter().any(|o| o.apic_id == c.apic_id) && self.cpus.try_push(c).is_err() {
             self.more_cpus += 1;
         }
     }
 
     fn mcfg(&mut self, b: &[u8]) {
         for e in b.get(HEADER + 8..).unwrap_or_default().chunks_exact(16) {
-            if let (Some(base), Some(segment), [.., first_bus, last_bus, _, _, _, _]) =
-                (u64_at(e, 0), u16_at(e, 8), e)
+            if let (Some(base), Some(segment), [.., first_bus, last_bus, _, _, _, _]) = (u64_at(e, 0), u16_at(e, 8), e)
             {
-                let _ = self.ecam.try_push(Ecam {
-                    base,
-                    segment,
-                    first_bus: *first_bus,
-                    last_bus: *last_bus,
-                });
+                let _ = self.ecam.try_push(Ecam { base, segment, first_bus: *first_bus, last_bus: *last_bus });
             }
         }
     }
@@ -301,24 +244,15 @@ fn generic(b: &[u8], at: usize) -> Option<Register> {
 
 /// FADT (ACPI 6.5 §5.2.9). Extended fields count where the table is long enough to have them.
 fn fadt(b: &[u8]) -> Option<Fadt> {
-    let port = |at| {
-        u32_at(b, at)
-            .filter(|p| *p != 0)
-            .and_then(|p| u16::try_from(p).ok())
-            .map(Register::Port)
-    };
+    let port = |at| u32_at(b, at).filter(|p| *p != 0).and_then(|p| u16::try_from(p).ok()).map(Register::Port);
     Some(Fadt {
-        dsdt: u64_at(b, 140)
-            .filter(|a| *a != 0)
-            .or(u32_at(b, 40).map(u64::from))?,
+        dsdt: u64_at(b, 140).filter(|a| *a != 0).or(u32_at(b, 40).map(u64::from))?,
         sci: u16_at(b, 46)?,
         pm1_control: [generic(b, 172).or(port(64)), generic(b, 184).or(port(68))],
         pm_timer: generic(b, 208).or(port(76)),
         century: b.get(108).copied().unwrap_or(0),
         // Flag bit 10: the reset register exists.
-        reset: u32_at(b, 112)
-            .filter(|flags| flags & 1 << 10 != 0)
-            .and_then(|_| Some((generic(b, 116)?, *b.get(128)?))),
+        reset: u32_at(b, 112).filter(|flags| flags & 1 << 10 != 0).and_then(|_| Some((generic(b, 116)?, *b.get(128)?))),
     })
 }
 
@@ -374,12 +308,7 @@ mod hardware {
             .and_then(|(at, wide)| Tables::read(at, wide, firmware_memory));
         match found {
             Some(t) => {
-                log::info!(
-                    "ACPI: {} CPUs, {} IOAPICs, {} tables",
-                    t.cpus.len(),
-                    t.ioapics.len(),
-                    t.ranges.len()
-                );
+                log::info!("ACPI: {} CPUs, {} IOAPICs, {} tables", t.cpus.len(), t.ioapics.len(), t.ranges.len());
                 TABLES.call_once(|| t);
             }
             None => log::warn!("no ACPI tables: one CPU, and no interrupts of devices"),
@@ -392,14 +321,8 @@ mod hardware {
             let area = firmware_memory(at, len)?;
             root_of(area.get(scan(area)?..)?)
         };
-        let ebda = firmware_memory(0x40e, 2)
-            .and_then(|b| u16_at(b, 0))
-            .map_or(0, |s| u64::from(s) << 4);
-        let in_ebda = if (0x8_0000..0xa_0000).contains(&ebda) {
-            in_area(ebda, 1024)
-        } else {
-            None
-        };
+        let ebda = firmware_memory(0x40e, 2).and_then(|b| u16_at(b, 0)).map_or(0, |s| u64::from(s) << 4);
+        let in_ebda = if (0x8_0000..0xa_0000).contains(&ebda) { in_area(ebda, 1024) } else { None };
         in_ebda.or_else(|| in_area(0xe_0000, 0x2_0000))
     }
 
@@ -414,10 +337,7 @@ mod hardware {
             Register::Port(p) => unsafe { Port::<u16>::new(p).read() },
             Register::Memory(at) => {
                 // SAFETY: as above.
-                unsafe {
-                    ioremap::map(at, 2, Caching::Uncached)
-                        .map_or(0, |va| (va as *const u16).read_volatile())
-                }
+                unsafe { ioremap::map(at, 2, Caching::Uncached).map_or(0, |va| (va as *const u16).read_volatile()) }
             }
         }
     }
@@ -463,9 +383,7 @@ mod hardware {
         let (Some((a, b)), Some(f)) = (t.s5, t.fadt) else {
             return;
         };
-        let value = |r: Option<Register>, kind: u8| {
-            r.map_or(0, read16) & !SLEEP_TYPE | u16::from(kind) << 10
-        };
+        let value = |r: Option<Register>, kind: u8| r.map_or(0, read16) & !SLEEP_TYPE | u16::from(kind) << 10;
         let [pm1a, pm1b] = f.pm1_control;
         enter_s5([value(pm1a, a), value(pm1b, b)]);
     }

@@ -21,28 +21,13 @@ fn madt(rng: &mut Rng) -> (Vec<u8>, Tables) {
         match rng.below(6) {
             0 | 1 => {
                 let flags = rng.below(4) as u32;
-                let (acpi_id, apic_id) = (
-                    rng.bits() as u8,
-                    if many {
-                        rng.bits() as u8
-                    } else {
-                        rng.below(12) as u8
-                    },
-                );
+                let (acpi_id, apic_id) = (rng.bits() as u8, if many { rng.bits() as u8 } else { rng.below(12) as u8 });
                 body.extend([0, 8, acpi_id, apic_id]);
                 body.extend(flags.to_le_bytes());
-                expect_cpu(
-                    &mut expected,
-                    Cpu {
-                        apic_id: apic_id.into(),
-                        acpi_id: acpi_id.into(),
-                    },
-                    flags,
-                );
+                expect_cpu(&mut expected, Cpu { apic_id: apic_id.into(), acpi_id: acpi_id.into() }, flags);
             }
             2 => {
-                let (apic_id, acpi_id, flags) =
-                    (rng.number() as u32, rng.bits() as u32, rng.below(4) as u32);
+                let (apic_id, acpi_id, flags) = (rng.number() as u32, rng.bits() as u32, rng.below(4) as u32);
                 body.extend([9, 16, 0, 0]);
                 body.extend([apic_id, flags, acpi_id].map(u32::to_le_bytes).concat());
                 expect_cpu(&mut expected, Cpu { apic_id, acpi_id }, flags);
@@ -51,18 +36,11 @@ fn madt(rng: &mut Rng) -> (Vec<u8>, Tables) {
                 let (address, gsi_base) = (rng.bits() as u32, rng.number() as u32);
                 body.extend([1, 12, 0, 0]);
                 body.extend([address, gsi_base].map(u32::to_le_bytes).concat());
-                let _ = expected.ioapics.try_push(IoApicEntry {
-                    address: address.into(),
-                    gsi_base,
-                });
+                let _ = expected.ioapics.try_push(IoApicEntry { address: address.into(), gsi_base });
             }
             4 => {
-                let (bus, irq, gsi, flags) = (
-                    rng.below(2) as u8,
-                    rng.below(16) as u8,
-                    rng.number() as u32,
-                    rng.bits() as u16,
-                );
+                let (bus, irq, gsi, flags) =
+                    (rng.below(2) as u8, rng.below(16) as u8, rng.number() as u32, rng.bits() as u16);
                 body.extend([2, 10, bus, irq]);
                 body.extend(gsi.to_le_bytes());
                 body.extend(flags.to_le_bytes());
@@ -86,10 +64,7 @@ fn madt(rng: &mut Rng) -> (Vec<u8>, Tables) {
 }
 
 fn expect_cpu(t: &mut Tables, cpu: Cpu, flags: u32) {
-    if flags & 1 != 0
-        && t.cpus.iter().all(|c| c.apic_id != cpu.apic_id)
-        && t.cpus.try_push(cpu).is_err()
-    {
+    if flags & 1 != 0 && t.cpus.iter().all(|c| c.apic_id != cpu.apic_id) && t.cpus.try_push(cpu).is_err() {
         t.more_cpus += 1;
     }
 }
@@ -98,34 +73,16 @@ fn expect_cpu(t: &mut Tables, cpu: Cpu, flags: u32) {
 fn check(t: &Tables, firmware: &Firmware) {
     let end = BASE + firmware.0.len() as u64;
     for (at, len) in &t.ranges {
-        assert!(
-            *len >= 36 && *at >= BASE && at + u64::from(*len) <= end,
-            "a range that could not be read"
-        );
+        assert!(*len >= 36 && *at >= BASE && at + u64::from(*len) <= end, "a range that could not be read");
     }
     for (n, cpu) in t.cpus.iter().enumerate() {
-        assert!(
-            t.cpus
-                .iter()
-                .skip(n + 1)
-                .all(|other| other.apic_id != cpu.apic_id),
-            "a CPU is listed twice"
-        );
+        assert!(t.cpus.iter().skip(n + 1).all(|other| other.apic_id != cpu.apic_id), "a CPU is listed twice");
     }
     assert!(t.more_cpus == 0 || t.cpus.is_full());
     assert!(t.s5.is_none_or(|(a, b)| a < 8 && b < 8));
     if let Some(f) = t.fadt {
-        let registers = f
-            .pm1_control
-            .iter()
-            .flatten()
-            .chain(&f.pm_timer)
-            .chain(f.reset.as_ref().map(|(r, _)| r));
-        assert!(
-            registers
-                .into_iter()
-                .all(|r| !matches!(r, Register::Port(0) | Register::Memory(0)))
-        );
+        let registers = f.pm1_control.iter().flatten().chain(&f.pm_timer).chain(f.reset.as_ref().map(|(r, _)| r));
+        assert!(registers.into_iter().all(|r| !matches!(r, Register::Port(0) | Register::Memory(0))));
     }
 }
 
@@ -136,11 +93,7 @@ fn read(root: u64, wide: bool, firmware: &Firmware) -> Option<Tables> {
         reads.set(reads.get() + 1);
         firmware.read(at, len)
     });
-    assert!(
-        reads.get() <= 2 * (MOST_TABLES + 2),
-        "{} reads",
-        reads.get()
-    );
+    assert!(reads.get() <= 2 * (MOST_TABLES + 2), "{} reads", reads.get());
     if let Some(t) = &tables {
         check(t, firmware);
     }
@@ -148,13 +101,7 @@ fn read(root: u64, wide: bool, firmware: &Firmware) -> Option<Tables> {
 }
 
 fn fuzzer(name: &str, cases: u64) -> Fuzzer<'_> {
-    Fuzzer {
-        name,
-        target: TARGET,
-        cases,
-        heap: 4 << 20,
-        time: Duration::from_secs(2),
-    }
+    Fuzzer { name, target: TARGET, cases, heap: 4 << 20, time: Duration::from_secs(2) }
 }
 
 #[test]
@@ -191,22 +138,12 @@ fn fuzz_acpi_tables() {
             // Tables that are there twice, not there, or far too many.
             let more = if rng.one_in(20) { 2000 } else { rng.below(4) };
             for _ in 0..more {
-                entries.push(if rng.one_in(3) {
-                    rng.number()
-                } else {
-                    *rng.pick(&entries)
-                });
+                entries.push(if rng.one_in(3) { rng.number() } else { *rng.pick(&entries) });
             }
         }
         let body: Vec<u8> = entries
             .iter()
-            .flat_map(|e| {
-                if wide {
-                    e.to_le_bytes().to_vec()
-                } else {
-                    (*e as u32).to_le_bytes().to_vec()
-                }
-            })
+            .flat_map(|e| if wide { e.to_le_bytes().to_vec() } else { (*e as u32).to_le_bytes().to_vec() })
             .collect();
         let root = f.add(if wide { b"XSDT" } else { b"RSDT" }, &body);
         let mut pointer = rsdp(root, wide);
@@ -228,17 +165,9 @@ fn fuzz_acpi_tables() {
             let t = tables.as_ref().expect("whole tables are read");
             assert_eq!(
                 (&t.cpus, t.more_cpus, &t.ioapics, &t.overrides),
-                (
-                    &expected.cpus,
-                    expected.more_cpus,
-                    &expected.ioapics,
-                    &expected.overrides
-                )
+                (&expected.cpus, expected.more_cpus, &expected.ioapics, &expected.overrides)
             );
-            assert_eq!(
-                (t.ecam.len(), t.s5, is_wide),
-                (segments.min(16), Some((values, 0)), wide)
-            );
+            assert_eq!((t.ecam.len(), t.s5, is_wide), (segments.min(16), Some((values, 0)), wide));
             assert_eq!(t.fadt.map(|f| (f.sci, f.dsdt)), Some((9, dsdt)));
         }
         tables.is_some()
@@ -263,8 +192,7 @@ fn fuzz_acpi_root_pointer() {
         if let Some(found) = found {
             assert!(found % 16 == 0 && area[found..].starts_with(b"RSD PTR "));
             assert!(
-                root_of(&area[found..])
-                    .is_some_and(|(root, wide)| root != 0 && (wide || root <= u64::from(u32::MAX)))
+                root_of(&area[found..]).is_some_and(|(root, wide)| root != 0 && (wide || root <= u64::from(u32::MAX)))
             );
         }
         found.is_some()

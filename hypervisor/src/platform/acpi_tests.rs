@@ -76,30 +76,19 @@ pub(super) fn fadt_body(dsdt: u64, long: bool) -> Vec<u8> {
 }
 
 /// `Name (_S5_, Package (4) { 5, 0, 0, 0 })`.
-pub(super) const S5: [u8; 12] = [
-    0x08, b'_', b'S', b'5', b'_', 0x12, 0x07, 0x04, 0x0a, 5, 0, 0,
-];
+pub(super) const S5: [u8; 12] = [0x08, b'_', b'S', b'5', b'_', 0x12, 0x07, 0x04, 0x0a, 5, 0, 0];
 
 fn machine(wide: bool) -> (Vec<u8>, Firmware) {
     let mut f = Firmware(Vec::new());
     let dsdt = f.add(b"DSDT", &S5);
-    let mut entries = vec![
-        f.add(b"APIC", &madt_body()),
-        f.add(b"FACP", &fadt_body(dsdt, wide)),
-    ];
+    let mut entries = vec![f.add(b"APIC", &madt_body()), f.add(b"FACP", &fadt_body(dsdt, wide))];
     let mut mcfg = vec![0u8; 8];
     mcfg.extend(0xb000_0000u64.to_le_bytes());
     mcfg.extend([0, 0, 0, 255, 0, 0, 0, 0]);
     entries.push(f.add(b"MCFG", &mcfg));
     let body: Vec<u8> = entries
         .iter()
-        .flat_map(|e| {
-            if wide {
-                e.to_le_bytes().to_vec()
-            } else {
-                (*e as u32).to_le_bytes().to_vec()
-            }
-        })
+        .flat_map(|e| if wide { e.to_le_bytes().to_vec() } else { (*e as u32).to_le_bytes().to_vec() })
         .collect();
     let root = f.add(if wide { b"XSDT" } else { b"RSDT" }, &body);
     (rsdp(root, wide), f)
@@ -114,35 +103,17 @@ fn everything_is_found() {
         let t = Tables::read(root, wide, |at, len| f.read(at, len)).unwrap();
         let ids: Vec<_> = t.cpus.iter().map(|c| (c.apic_id, c.acpi_id)).collect();
         assert_eq!(ids, [(0, 0), (2, 1), (0x100, 7)]);
-        assert_eq!(
-            t.ioapics[..],
-            [IoApicEntry {
-                address: 0xfec0_0000,
-                gsi_base: 0
-            }]
-        );
+        assert_eq!(t.ioapics[..], [IoApicEntry { address: 0xfec0_0000, gsi_base: 0 }]);
         assert_eq!(t.isa(0).unwrap().gsi, 2);
         assert_eq!(t.isa(9).unwrap().flags, 0xd);
         assert_eq!(t.isa(1), None);
-        assert_eq!(
-            t.ecam[..],
-            [Ecam {
-                base: 0xb000_0000,
-                segment: 0,
-                first_bus: 0,
-                last_bus: 255
-            }]
-        );
+        assert_eq!(t.ecam[..], [Ecam { base: 0xb000_0000, segment: 0, first_bus: 0, last_bus: 255 }]);
         assert_eq!(t.s5, Some((5, 0)));
         let f = t.fadt.unwrap();
         assert_eq!((f.sci, f.century), (9, 0x32));
         assert_eq!(f.pm1_control, [Some(Register::Port(0x604)), None]);
         assert_eq!(f.pm_timer, Some(Register::Port(0x608)));
-        assert_eq!(
-            f.reset,
-            wide.then_some((Register::Port(0xcf9), 0x0f)),
-            "a short FADT has no reset register"
-        );
+        assert_eq!(f.reset, wide.then_some((Register::Port(0xcf9), 0x0f)), "a short FADT has no reset register");
         assert_eq!(t.ranges.len(), 5);
     }
 }
@@ -185,21 +156,9 @@ fn bad_tables_are_left_out_and_nothing_panics() {
 
 #[test]
 fn s5_forms() {
-    assert_eq!(
-        s5(&[b'_', b'S', b'5', b'_', 0x12, 0x06, 0x04, 0x00, 0x00, 0, 0]),
-        Some((0, 0))
-    );
-    assert_eq!(
-        s5(&[
-            b'_', b'S', b'5', b'_', 0x12, 0x46, 0x00, 0x04, 0x0a, 7, 0x0a, 6
-        ]),
-        Some((7, 6))
-    );
+    assert_eq!(s5(&[b'_', b'S', b'5', b'_', 0x12, 0x06, 0x04, 0x00, 0x00, 0, 0]), Some((0, 0)));
+    assert_eq!(s5(&[b'_', b'S', b'5', b'_', 0x12, 0x46, 0x00, 0x04, 0x0a, 7, 0x0a, 6]), Some((7, 6)));
     assert_eq!(s5(&[b'_', b'S', b'5', b'_', 0x12]), None);
     assert_eq!(s5(&[b'_', b'S', b'5', b'_', 0x5b]), None);
-    assert_eq!(
-        s5(&[b'_', b'S', b'5', b'_', 0x12, 0x06, 0x04, 0x0a, 9, 0, 0]),
-        None,
-        "types have three bits"
-    );
+    assert_eq!(s5(&[b'_', b'S', b'5', b'_', 0x12, 0x06, 0x04, 0x0a, 9, 0, 0]), None, "types have three bits");
 }

@@ -29,11 +29,7 @@ impl End {
 }
 
 fn sample(start: End, end: End, reference: u64) -> Sample {
-    Sample {
-        tsc: end.middle().saturating_sub(start.middle()),
-        doubt: start.width() + end.width(),
-        reference,
-    }
+    Sample { tsc: end.middle().saturating_sub(start.middle()), doubt: start.width() + end.width(), reference }
 }
 
 /// Samples at most.
@@ -45,9 +41,7 @@ pub fn measure(hz: u64, mut take: impl FnMut() -> Option<Sample>) -> Option<u64>
     let mut best: Option<Sample> = None;
     for _ in 0..ROUNDS {
         let s = take()?;
-        if best.is_none_or(|b| {
-            u128::from(s.doubt) * u128::from(b.tsc) < u128::from(b.doubt) * u128::from(s.tsc)
-        }) {
+        if best.is_none_or(|b| u128::from(s.doubt) * u128::from(b.tsc) < u128::from(b.doubt) * u128::from(s.tsc)) {
             best = Some(s);
         }
         if best.is_some_and(|b| b.doubt.saturating_mul(20_000) < b.tsc) {
@@ -103,11 +97,7 @@ mod machine {
 
     /// A sample by the PIT's channel 2, which sets bit 5 of port 0x61 when it has counted down.
     fn pit_sample() -> Option<Sample> {
-        let (mut gate, mut mode, mut data) = (
-            Port::<u8>::new(0x61),
-            Port::<u8>::new(0x43),
-            Port::<u8>::new(0x42),
-        );
+        let (mut gate, mut mode, mut data) = (Port::<u8>::new(0x61), Port::<u8>::new(0x43), Port::<u8>::new(0x42));
         // SAFETY: channel 2 and its gate, which nobody else uses during boot; the speaker stays off.
         unsafe {
             let open = gate.read() & !2 | 1;
@@ -151,11 +141,7 @@ mod machine {
             // Here the APIC's ticks are what is measured, and the TSC is the known clock.
             let s = sample(start, end, 0);
             let ticks = u64::from(first.wrapping_sub(last));
-            (s.tsc != 0).then(|| Sample {
-                tsc: ticks,
-                doubt: s.doubt * ticks / s.tsc,
-                reference: s.tsc,
-            })
+            (s.tsc != 0).then(|| Sample { tsc: ticks, doubt: s.doubt * ticks / s.tsc, reference: s.tsc })
         })
     }
 }
@@ -167,17 +153,9 @@ mod tests {
     #[test]
     fn the_sharpest_sample_counts() {
         // A clock of 1 MHz, a TSC of 2 GHz; the first two samples were disturbed at their ends.
-        let mut samples = [
-            (26_000_000, 9_000_000, 10_000),
-            (20_400_000, 800_000, 10_000),
-            (20_000_100, 200, 10_000),
-        ]
-        .into_iter()
-        .map(|(tsc, doubt, reference)| Sample {
-            tsc,
-            doubt,
-            reference,
-        });
+        let mut samples = [(26_000_000, 9_000_000, 10_000), (20_400_000, 800_000, 10_000), (20_000_100, 200, 10_000)]
+            .into_iter()
+            .map(|(tsc, doubt, reference)| Sample { tsc, doubt, reference });
         assert_eq!(measure(1_000_000, || samples.next()), Some(2_000_010));
         assert_eq!(samples.next(), None, "and no more than needed were taken");
     }
@@ -187,11 +165,7 @@ mod tests {
         let mut n = 0;
         let khz = measure(1_000_000, || {
             n += 1;
-            Some(Sample {
-                tsc: 20_000_000 + n * 1000,
-                doubt: 100_000 * n,
-                reference: 10_000,
-            })
+            Some(Sample { tsc: 20_000_000 + n * 1000, doubt: 100_000 * n, reference: 10_000 })
         });
         assert_eq!((khz, n), (Some(2_000_100), 10));
     }
@@ -199,26 +173,12 @@ mod tests {
     #[test]
     fn a_stopped_clock_measures_nothing() {
         assert_eq!(measure(1_000_000, || None), None);
-        assert_eq!(
-            measure(1_000_000, || Some(Sample {
-                tsc: 5,
-                doubt: 0,
-                reference: 0
-            })),
-            None
-        );
+        assert_eq!(measure(1_000_000, || Some(Sample { tsc: 5, doubt: 0, reference: 0 })), None);
     }
 
     #[test]
     fn ends() {
         let s = sample(End(100, 110), End(1100, 1130), 7);
-        assert_eq!(
-            s,
-            Sample {
-                tsc: 1010,
-                doubt: 40,
-                reference: 7
-            }
-        );
+        assert_eq!(s, Sample { tsc: 1010, doubt: 40, reference: 7 });
     }
 }

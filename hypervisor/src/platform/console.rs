@@ -20,14 +20,7 @@ struct Ring {
     cleared: u64,
 }
 
-static OUTPUT: Lock<Ring> = Lock::new(
-    Rank::Console,
-    Ring {
-        bytes: [0; RING],
-        written: 0,
-        cleared: 0,
-    },
-);
+static OUTPUT: Lock<Ring> = Lock::new(Rank::Console, Ring { bytes: [0; RING], written: 0, cleared: 0 });
 
 struct Input {
     bytes: [u8; INPUT],
@@ -35,14 +28,7 @@ struct Input {
     len: usize,
 }
 
-static IN: Lock<Input> = Lock::new(
-    Rank::Console,
-    Input {
-        bytes: [0; INPUT],
-        head: 0,
-        len: 0,
-    },
-);
+static IN: Lock<Input> = Lock::new(Rank::Console, Input { bytes: [0; INPUT], head: 0, len: 0 });
 
 /// Prints bytes as they are.
 pub fn write(bytes: &[u8]) {
@@ -64,17 +50,10 @@ pub fn write(bytes: &[u8]) {
 /// Text that was overwritten meanwhile is skipped.
 pub fn read_log(from: u64, dst: &mut [u8]) -> (usize, u64) {
     let r = OUTPUT.lock();
-    let start = from
-        .max(r.cleared)
-        .max(r.written.saturating_sub(RING as u64))
-        .min(r.written);
+    let start = from.max(r.cleared).max(r.written.saturating_sub(RING as u64)).min(r.written);
     let n = ((r.written - start) as usize).min(dst.len());
     for (i, d) in dst.iter_mut().take(n).enumerate() {
-        *d = r
-            .bytes
-            .get(((start + i as u64) % RING as u64) as usize)
-            .copied()
-            .unwrap_or(0);
+        *d = r.bytes.get(((start + i as u64) % RING as u64) as usize).copied().unwrap_or(0);
     }
     (n, start + n as u64)
 }
@@ -145,9 +124,7 @@ impl Log for Logger {
         if !self.enabled(r.metadata()) {
             return;
         }
-        let mut line = Line {
-            buf: arrayvec::ArrayVec::new(),
-        };
+        let mut line = Line { buf: arrayvec::ArrayVec::new() };
         let _ = writeln!(line, "(HOS) {}", r.args());
         write(&line.buf);
     }

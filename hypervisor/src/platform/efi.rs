@@ -34,11 +34,7 @@ pub fn system_table() -> Option<&'static SystemTable> {
 
 /// The firmware's description of the memory at `address`.
 pub fn range_of(address: u64) -> Option<EfiRange> {
-    RANGES
-        .get()?
-        .iter()
-        .find(|r| r.base <= address && address - r.base < r.len)
-        .copied()
+    RANGES.get()?.iter().find(|r| r.base <= address && address - r.base < r.len).copied()
 }
 
 /// Bytes of the system table.
@@ -47,15 +43,11 @@ const SYSTEM_TABLE: usize = 120;
 const HEADER: usize = 24;
 
 fn u32_at(b: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(
-        b.get(at..at.checked_add(4)?)?.try_into().ok()?,
-    ))
+    Some(u32::from_le_bytes(b.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
 fn u64_at(b: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(
-        b.get(at..at.checked_add(8)?)?.try_into().ok()?,
-    ))
+    Some(u64::from_le_bytes(b.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 
 impl SystemTable {
@@ -97,9 +89,7 @@ pub fn init(at: u64, ranges: &'static [EfiRange]) {
             TABLE.call_once(|| t);
             RANGES.call_once(|| ranges);
         }
-        None => log::warn!(
-            "the UEFI system table at {at:#x} cannot be read: dom0 will find no ACPI tables"
-        ),
+        None => log::warn!("the UEFI system table at {at:#x} cannot be read: dom0 will find no ACPI tables"),
     }
 }
 
@@ -125,18 +115,13 @@ mod tests {
     }
 
     fn table(m: &[u8]) -> Option<SystemTable> {
-        SystemTable::read(0x1000, |at, len| {
-            m.get((at as usize).checked_sub(0x1000)?..)?.get(..len)
-        })
+        SystemTable::read(0x1000, |at, len| m.get((at as usize).checked_sub(0x1000)?..)?.get(..len))
     }
 
     #[test]
     fn a_table_is_read() {
         let t = table(&memory()).unwrap();
-        assert_eq!(
-            (t.revision, t.runtime_revision, t.vendor_revision),
-            (0x2_0046, 0x2_003c, 7)
-        );
+        assert_eq!((t.revision, t.runtime_revision, t.vendor_revision), (0x2_0046, 0x2_003c, 7));
         assert_eq!((t.tables, t.table_count), (0x7ff_1234, 9));
         assert_eq!(String::from_utf16(&t.vendor).unwrap(), "EDK");
     }
@@ -152,11 +137,7 @@ mod tests {
         m[0] = b'x';
         assert_eq!(table(&m), None);
         assert_eq!(table(&memory()[..119]), None);
-        let long = memory()
-            .into_iter()
-            .take(0x200)
-            .chain([b'x', 0].repeat(300))
-            .collect::<Vec<_>>();
+        let long = memory().into_iter().take(0x200).chain([b'x', 0].repeat(300)).collect::<Vec<_>>();
         assert_eq!(table(&long).unwrap().vendor.len(), 100);
     }
 }

@@ -81,12 +81,7 @@ impl IoApic {
     pub fn new(phys: u64, gsi_base: u32) -> Option<Self> {
         // SAFETY: the firmware says that an IOAPIC's registers are there.
         let va = unsafe { ioremap::map(phys, 0x20, ioremap::Caching::Uncached)? };
-        let mut me = IoApic {
-            phys,
-            gsi_base,
-            pins: 0,
-            va,
-        };
+        let mut me = IoApic { phys, gsi_base, pins: 0, va };
         let version = me.read(VERSION);
         if version == u32::MAX {
             return None;
@@ -102,12 +97,7 @@ impl IoApic {
     #[cfg(not(target_os = "none"))]
     pub fn new(phys: u64, gsi_base: u32) -> Option<Self> {
         let _ = ioremap::Caching::Uncached;
-        Some(IoApic {
-            phys,
-            gsi_base,
-            pins: 24,
-            fake: [1 << 16; 0x40],
-        })
+        Some(IoApic { phys, gsi_base, pins: 24, fake: [1 << 16; 0x40] })
     }
 
     #[cfg(target_os = "none")]
@@ -163,8 +153,7 @@ impl IoApic {
 
     /// A register as dom0 may read it (PHYSDEVOP_apic_read).
     pub fn register(&self, reg: u32) -> Option<u32> {
-        let known = matches!(reg, ID | VERSION | ARBITRATION)
-            || (TABLE..TABLE + 2 * self.pins).contains(&reg);
+        let known = matches!(reg, ID | VERSION | ARBITRATION) || (TABLE..TABLE + 2 * self.pins).contains(&reg);
         known.then(|| self.read(reg))
     }
 }
@@ -183,20 +172,9 @@ mod tests {
 
     #[test]
     fn entries_as_the_data_sheet_says() {
-        let e = Entry {
-            vector: 0x41,
-            destination: 3,
-            trigger: Trigger::Edge,
-            polarity: Polarity::High,
-            masked: false,
-        };
+        let e = Entry { vector: 0x41, destination: 3, trigger: Trigger::Edge, polarity: Polarity::High, masked: false };
         assert_eq!(e.encode(), (0x41, 0x0300_0000));
-        let e = Entry {
-            trigger: Trigger::Level,
-            polarity: Polarity::Low,
-            masked: true,
-            ..e
-        };
+        let e = Entry { trigger: Trigger::Level, polarity: Polarity::Low, masked: true, ..e };
         assert_eq!(e.encode(), (0x1_a041, 0x0300_0000));
     }
 
@@ -208,13 +186,7 @@ mod tests {
         assert!(find(&mut all, 48).is_none());
         let (a, pin) = find(&mut all, 26).unwrap();
         assert_eq!((a.phys, pin), (0xfec0_1000, 2));
-        let e = Entry {
-            vector: 0x50,
-            destination: 0,
-            trigger: Trigger::Level,
-            polarity: Polarity::Low,
-            masked: false,
-        };
+        let e = Entry { vector: 0x50, destination: 0, trigger: Trigger::Level, polarity: Polarity::Low, masked: false };
         a.set(pin, e);
         assert_eq!(a.register(0x14), Some(0xa050));
         a.set_mask(pin, e, true);

@@ -37,9 +37,7 @@ pub unsafe fn map(pa: u64, len: u64, caching: Caching) -> Option<u64> {
     let offset = first & (LARGE - 1);
     let room = offset.checked_add(size)?.checked_next_multiple_of(LARGE)?;
     let base = NEXT
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            n.checked_add(room).filter(|end| *end <= HEAP)
-        })
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(room).filter(|end| *end <= HEAP))
         .ok()?;
     let va = base + offset;
     let flags = match caching {
@@ -47,12 +45,7 @@ pub unsafe fn map(pa: u64, len: u64, caching: Caching) -> Option<u64> {
         Caching::Uncached => flag::DEVICE,
     };
     // SAFETY: a part of the window nobody else has; what is mapped is the caller's.
-    unsafe {
-        paging::map(va, first, size, flags, || {
-            crate::mm::alloc::page().and_then(|m| m.to_addr())
-        })
-    }
-    .ok()?;
+    unsafe { paging::map(va, first, size, flags, || crate::mm::alloc::page().and_then(|m| m.to_addr())) }.ok()?;
     Some(va + (pa - first))
 }
 

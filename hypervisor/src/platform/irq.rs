@@ -133,32 +133,17 @@ fn destination() -> u8 {
 fn find(dom: DomId, pirq: u32) -> Option<(u8, u64)> {
     let want = hot::of(dom.0, pirq);
     let hint = HINT.get(pirq as usize)?;
-    let word = |v: u8| {
-        HOT.get(usize::from(v))
-            .map_or(0, |w| w.load(Ordering::Acquire))
-    };
+    let word = |v: u8| HOT.get(usize::from(v)).map_or(0, |w| w.load(Ordering::Acquire));
     let guess = hint.load(Ordering::Relaxed);
-    let v = core::iter::once(guess)
-        .chain(FIRST_VECTOR..=LAST_VECTOR)
-        .find(|v| word(*v) & hot::ID == want)?;
+    let v = core::iter::once(guess).chain(FIRST_VECTOR..=LAST_VECTOR).find(|v| word(*v) & hot::ID == want)?;
     hint.store(v, Ordering::Relaxed);
     Some((v, word(v)))
 }
 
 impl State {
     fn entry(&self, gsi: u32, masked: bool) -> Entry {
-        let g = self
-            .gsis
-            .get(gsi as usize)
-            .copied()
-            .unwrap_or(default_gsi(gsi as usize));
-        Entry {
-            vector: g.vector,
-            destination: destination(),
-            trigger: g.trigger,
-            polarity: g.polarity,
-            masked,
-        }
+        let g = self.gsis.get(gsi as usize).copied().unwrap_or(default_gsi(gsi as usize));
+        Entry { vector: g.vector, destination: destination(), trigger: g.trigger, polarity: g.polarity, masked }
     }
 
     fn program(&mut self, gsi: u32, masked: bool) {
@@ -193,10 +178,7 @@ impl State {
     }
 
     fn free(&mut self, vector: u8) {
-        if let (Some(s), Some(w)) = (
-            self.sources.get_mut(usize::from(vector)),
-            HOT.get(usize::from(vector)),
-        ) {
+        if let (Some(s), Some(w)) = (self.sources.get_mut(usize::from(vector)), HOT.get(usize::from(vector))) {
             if let Source::Gsi(gsi) = *s
                 && let Some(g) = self.gsis.get_mut(gsi as usize)
             {
@@ -229,11 +211,7 @@ impl State {
             Some(p) => Ok(p),
             None => fixed
                 .filter(|p| *p < NR_PIRQS && !self.is_mapped(dom, *p))
-                .or_else(|| {
-                    (NR_GSIS as u32..NR_PIRQS)
-                        .rev()
-                        .find(|p| !self.is_mapped(dom, *p))
-                })
+                .or_else(|| (NR_GSIS as u32..NR_PIRQS).rev().find(|p| !self.is_mapped(dom, *p)))
                 .ok_or(Errno::ENOSPC),
         }
     }
@@ -250,20 +228,14 @@ pub fn init(sink: fn(DomId, u32)) {
     for a in &acpi::tables().ioapics {
         let registers = pv_abi::ids::Mfn(a.address >> 12);
         if crate::mm::device::read_only(registers, registers).is_err() {
-            log::error!(
-                "no memory to keep the IOAPIC at {:#x} from dom0: it is not used",
-                a.address
-            );
+            log::error!("no memory to keep the IOAPIC at {:#x} from dom0: it is not used", a.address);
             continue;
         }
         match IoApic::new(a.address, a.gsi_base) {
             Some(io) => {
                 let _ = s.ioapics.try_push(io);
             }
-            None => log::warn!(
-                "IOAPIC at {:#x} does not answer; its interrupts are lost",
-                a.address
-            ),
+            None => log::warn!("IOAPIC at {:#x} does not answer; its interrupts are lost", a.address),
         }
     }
     for o in &acpi::tables().overrides {
@@ -275,16 +247,8 @@ pub fn init(sink: fn(DomId, u32)) {
 
 /// MPS INTI flags of an ISA interrupt; 0 means as the bus has it.
 fn inti_flags(flags: u16) -> (Trigger, Polarity) {
-    let trigger = if flags >> 2 & 3 == 3 {
-        Trigger::Level
-    } else {
-        Trigger::Edge
-    };
-    let polarity = if flags & 3 == 3 {
-        Polarity::Low
-    } else {
-        Polarity::High
-    };
+    let trigger = if flags >> 2 & 3 == 3 { Trigger::Level } else { Trigger::Edge };
+    let polarity = if flags & 3 == 3 { Polarity::Low } else { Polarity::High };
     (trigger, polarity)
 }
 
@@ -307,11 +271,7 @@ pub fn handle(vector: u8) {
         lapic::VECTOR_SPURIOUS => {}
         lapic::VECTOR_ERROR => {
             lapic::eoi();
-            log::warn!(
-                "local APIC error {:#x} on CPU {}",
-                lapic::take_error(),
-                this_cpu().id.0
-            );
+            log::warn!("local APIC error {:#x} on CPU {}", lapic::take_error(), this_cpu().id.0);
         }
         v => device(v, lapic::eoi),
     }
@@ -363,9 +323,7 @@ pub fn nmis() -> u32 {
 /// # Errors
 /// `ENODEV` when no IOAPIC has the line, `EBUSY` when a domain has it, `ENOSPC` without a vector.
 pub fn claim_isa(irq: u8, handler: fn()) -> Result<(), Errno> {
-    let gsi = super::acpi::tables()
-        .isa(irq)
-        .map_or(u32::from(irq), |o| o.gsi);
+    let gsi = super::acpi::tables().isa(irq).map_or(u32::from(irq), |o| o.gsi);
     let mut s = STATE.lock();
     ioapic::find(&mut s.ioapics, gsi).ok_or(Errno::ENODEV)?;
     if s.gsis.get(gsi as usize).is_none_or(|g| g.vector != 0) {
@@ -401,23 +359,15 @@ pub fn map_gsi(dom: DomId, gsi: u32, asked: Option<u32>) -> Result<u32, Errno> {
                 return Ok(t.1);
             }
             let pirq = s.choose(dom, asked, Some(gsi))?;
-            s.taken
-                .try_push((dom, pirq, gsi))
-                .map_err(|_| Errno::ENOSPC)?;
+            s.taken.try_push((dom, pirq, gsi)).map_err(|_| Errno::ENOSPC)?;
             return Ok(pirq);
         }
         Some(Source::Gsi(_)) if g.vector != 0 => {
-            let w = HOT
-                .get(usize::from(g.vector))
-                .map_or(0, |w| w.load(Ordering::Acquire));
+            let w = HOT.get(usize::from(g.vector)).map_or(0, |w| w.load(Ordering::Acquire));
             if hot::dom(w) != dom.0 {
                 return Err(Errno::EBUSY);
             }
-            return if asked.is_none_or(|a| a == hot::pirq(w)) {
-                Ok(hot::pirq(w))
-            } else {
-                Err(Errno::EEXIST)
-            };
+            return if asked.is_none_or(|a| a == hot::pirq(w)) { Ok(hot::pirq(w)) } else { Err(Errno::EEXIST) };
         }
         _ => {}
     }
@@ -426,15 +376,7 @@ pub fn map_gsi(dom: DomId, gsi: u32, asked: Option<u32>) -> Result<u32, Errno> {
     if let Some(g) = s.gsis.get_mut(gsi as usize) {
         g.vector = vector;
     }
-    s.set_word(
-        vector,
-        hot::of(dom.0, pirq)
-            | if g.trigger == Trigger::Level {
-                hot::LEVEL
-            } else {
-                0
-            },
-    );
+    s.set_word(vector, hot::of(dom.0, pirq) | if g.trigger == Trigger::Level { hot::LEVEL } else { 0 });
     s.program(gsi, true);
     Ok(pirq)
 }
@@ -445,10 +387,7 @@ pub fn map_gsi(dom: DomId, gsi: u32, asked: Option<u32>) -> Result<u32, Errno> {
 /// See [`Msi::set_up`]; `EBUSY` when the message is in use; `EEXIST`, `EINVAL` for the number; `ENOSPC`.
 pub fn map_msi(dom: DomId, request: msi::Request, asked: Option<u32>) -> Result<u32, Errno> {
     let mut s = STATE.lock();
-    if s.sources
-        .iter()
-        .any(|x| matches!(x, Source::Msi(m) if m.is(&request)))
-    {
+    if s.sources.iter().any(|x| matches!(x, Source::Msi(m) if m.is(&request))) {
         return Err(Errno::EBUSY);
     }
     let pirq = s.choose(dom, asked, None)?;
@@ -488,9 +427,7 @@ pub fn release(dom: DomId) {
     let mut s = STATE.lock();
     s.taken.retain(|t| t.0 != dom);
     for v in FIRST_VECTOR..=LAST_VECTOR {
-        let w = HOT
-            .get(usize::from(v))
-            .map_or(0, |w| w.load(Ordering::Acquire));
+        let w = HOT.get(usize::from(v)).map_or(0, |w| w.load(Ordering::Acquire));
         if w & hot::GUEST != 0 && hot::dom(w) == dom.0 {
             s.set_mask(v, true);
             s.free(v);
@@ -531,9 +468,7 @@ pub fn unbind(dom: DomId, pirq: u32) {
 /// # Errors
 /// `EINVAL` when it is not bound.
 pub fn eoi(dom: DomId, pirq: u32) -> Result<(), Errno> {
-    let (vector, w) = find(dom, pirq)
-        .filter(|(_, w)| w & hot::BOUND != 0)
-        .ok_or(Errno::EINVAL)?;
+    let (vector, w) = find(dom, pirq).filter(|(_, w)| w & hot::BOUND != 0).ok_or(Errno::EINVAL)?;
     if w & hot::IN_SERVICE != 0 {
         let mut s = STATE.lock();
         let word = HOT.get(usize::from(vector)).ok_or(Errno::EINVAL)?;
@@ -565,11 +500,7 @@ pub fn setup_gsi(gsi: u32, trigger: Trigger, polarity: Polarity) -> Result<(), E
         && let Some(w) = HOT.get(usize::from(vector))
     {
         let old = w.load(Ordering::Acquire);
-        let level = if trigger == Trigger::Level {
-            hot::LEVEL
-        } else {
-            0
-        };
+        let level = if trigger == Trigger::Level { hot::LEVEL } else { 0 };
         w.store(old & !hot::LEVEL | level, Ordering::Release);
         s.program(gsi, old & hot::BOUND == 0 || old & hot::IN_SERVICE != 0);
     }
@@ -583,12 +514,7 @@ pub fn needs_eoi(dom: DomId, pirq: u32) -> bool {
 
 /// A register of the IOAPIC at machine address `phys`, as dom0 may read it.
 pub fn ioapic_register(phys: u64, reg: u32) -> Option<u32> {
-    STATE
-        .lock()
-        .ioapics
-        .iter()
-        .find(|a| a.phys == phys)?
-        .register(reg)
+    STATE.lock().ioapics.iter().find(|a| a.phys == phys)?.register(reg)
 }
 
 /// Puts a function's messages back after the device was reset.
@@ -602,9 +528,7 @@ pub fn restore_msi(f: pci::Function) -> Result<(), Errno> {
         if let Some(Source::Msi(m)) = s.sources.get(usize::from(v))
             && matches!(m, Msi::Plain { function, .. } | Msi::Table { function, .. } if *function == f)
         {
-            let bound = HOT
-                .get(usize::from(v))
-                .is_some_and(|w| w.load(Ordering::Acquire) & hot::BOUND != 0);
+            let bound = HOT.get(usize::from(v)).is_some_and(|w| w.load(Ordering::Acquire) & hot::BOUND != 0);
             m.set_message(&pci::Machine, v, destination());
             m.set_mask(&pci::Machine, !bound);
         }
@@ -626,11 +550,7 @@ fn device_key(f: pci::Function) -> u32 {
 /// # Errors
 /// `ENODEV` if not.
 pub fn device_known(f: pci::Function) -> Result<(), Errno> {
-    DEVICES
-        .lock()
-        .binary_search(&device_key(f))
-        .map(|_| ())
-        .map_err(|_| Errno::ENODEV)
+    DEVICES.lock().binary_search(&device_key(f)).map(|_| ()).map_err(|_| Errno::ENODEV)
 }
 
 /// dom0 says that a device is gone.
@@ -677,9 +597,7 @@ struct EoiPage {
 impl Pirqs {
     /// No page.
     pub const fn new() -> Self {
-        Pirqs {
-            page: Lock::new(Rank::Irq, None),
-        }
+        Pirqs { page: Lock::new(Rank::Irq, None) }
     }
 
     /// The domain registers its page: one bit a PIRQ, set where an EOI is needed.

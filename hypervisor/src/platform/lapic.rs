@@ -65,11 +65,8 @@ pub fn init() {
     } else {
         let pa = base & 0x000f_ffff_ffff_f000;
         // SAFETY: device registers into the window kept for them.
-        let mapped = unsafe {
-            paging::map(IOREMAP, pa, 4096, flag::DEVICE, || {
-                mm::alloc::page().and_then(|m| m.to_addr())
-            })
-        };
+        let mapped =
+            unsafe { paging::map(IOREMAP, pa, 4096, flag::DEVICE, || mm::alloc::page().and_then(|m| m.to_addr())) };
         assert!(mapped.is_ok(), "no memory to map the local APIC");
     }
     mm::device::hide(Mfn(base >> 12 & 0xff_ffff_ffff));
@@ -78,11 +75,7 @@ pub fn init() {
 
 /// Sets up this CPU's APIC.
 pub fn init_cpu() {
-    let id = if X2APIC.load(Ordering::Relaxed) {
-        read(ID)
-    } else {
-        read(ID) >> 24
-    };
+    let id = if X2APIC.load(Ordering::Relaxed) { read(ID) } else { read(ID) >> 24 };
     this_cpu().apic_id.set(id);
     if let Some(slot) = APIC_ID.get(this_cpu().id.0 as usize) {
         slot.store(id, Ordering::Relaxed);
@@ -155,9 +148,7 @@ pub fn send_sipi(apic: u32, page: u8) {
 
 /// This CPU's APIC id.
 pub fn id_of(cpu: CpuId) -> u32 {
-    APIC_ID
-        .get(cpu.0 as usize)
-        .map_or(0, |a| a.load(Ordering::Relaxed))
+    APIC_ID.get(cpu.0 as usize).map_or(0, |a| a.load(Ordering::Relaxed))
 }
 
 /// Reads and clears this CPU's error register.

@@ -11,10 +11,7 @@ pub fn init(bios: bool) {
     if !bios {
         return;
     }
-    KEYBOARD.store(
-        super::acpi::bios_byte(0x417).unwrap_or(0),
-        Ordering::Relaxed,
-    );
+    KEYBOARD.store(super::acpi::bios_byte(0x417).unwrap_or(0), Ordering::Relaxed);
 }
 
 /// Shift, lock and insert state of the keyboard when the loader started us (BIOS data area, 0x417).
@@ -54,20 +51,8 @@ pub fn cpu_version() -> ([u8; 12], u32, u32, u32) {
 /// Family, model, stepping from CPUID 1's EAX (SDM vol. 2 CPUID).
 const fn signature(eax: u32) -> (u32, u32, u32) {
     let (family, model) = (eax >> 8 & 0xf, eax >> 4 & 0xf);
-    let extended = if family == 6 || family == 15 {
-        (eax >> 16 & 0xf) << 4
-    } else {
-        0
-    };
-    (
-        if family == 15 {
-            family + (eax >> 20 & 0xff)
-        } else {
-            family
-        },
-        model | extended,
-        eax & 0xf,
-    )
+    let extended = if family == 6 || family == 15 { (eax >> 16 & 0xf) << 4 } else { 0 };
+    (if family == 15 { family + (eax >> 20 & 0xff) } else { family }, model | extended, eax & 0xf)
 }
 
 /// Variable-range MTRR `reg`: first frame, frames, memory type; all 0 while it is off. `None` when there is no such.
@@ -88,11 +73,7 @@ fn read_mtrr(reg: u32) -> Option<(u64, u64, u32)> {
         if u64::from(reg) >= msr::rdmsr(0xfe) & 0xff {
             return None;
         }
-        Some((
-            msr::rdmsr(0x200 + 2 * reg),
-            msr::rdmsr(0x201 + 2 * reg),
-            cpu::phys_bits(),
-        ))
+        Some((msr::rdmsr(0x200 + 2 * reg), msr::rdmsr(0x201 + 2 * reg), cpu::phys_bits()))
     }
 }
 
@@ -108,16 +89,8 @@ const fn decode_mtrr(base: u64, mask: u64, bits: u32) -> (u64, u64, u32) {
     }
     // The mask's lowest address bit is the size of a contiguous range.
     let address = mask & ((1 << bits) - 1) & !0xfff;
-    let size = if address == 0 {
-        1 << bits
-    } else {
-        address & address.wrapping_neg()
-    };
-    (
-        base >> 12 & ((1 << (bits - 12)) - 1),
-        size >> 12,
-        (base & 0xff) as u32,
-    )
+    let size = if address == 0 { 1 << bits } else { address & address.wrapping_neg() };
+    (base >> 12 & ((1 << (bits - 12)) - 1), size >> 12, (base & 0xff) as u32)
 }
 
 #[cfg(test)]
@@ -134,10 +107,7 @@ mod tests {
     #[test]
     fn ranges() {
         // 3 GiB to 4 GiB uncached, 40 address bits.
-        assert_eq!(
-            decode_mtrr(0xc000_0000, 0xff_c000_0800, 40),
-            (0xc0000, 0x40000, 0)
-        );
+        assert_eq!(decode_mtrr(0xc000_0000, 0xff_c000_0800, 40), (0xc0000, 0x40000, 0));
         assert_eq!(decode_mtrr(0x6, 0xff_8000_0800, 40), (0, 0x80000, 6));
         assert_eq!(decode_mtrr(0x6, 0xff_8000_0000, 40), (0, 0, 0));
     }

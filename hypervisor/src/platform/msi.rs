@@ -88,9 +88,7 @@ fn table(c: &impl Config, f: Function, table_base: u64) -> Option<(u64, u16)> {
     let entries = (c.read16(f, cap + 2) & 0x7ff) + 1;
     let place = c.read32(f, cap + 4);
     // A virtual function's BARs read as zero: there dom0's word counts.
-    let base = c
-        .bar(f, (place & 7) as u8)
-        .or(Some(table_base).filter(|b| *b != 0))?;
+    let base = c.bar(f, (place & 7) as u8).or(Some(table_base).filter(|b| *b != 0))?;
     Some((base.checked_add(u64::from(place & !7))?, entries))
 }
 
@@ -103,23 +101,14 @@ impl Msi {
     pub fn set_up(c: &impl Config, maps: &mut Maps, r: Request) -> Result<Msi, Errno> {
         let function = r.function;
         let msi = if r.table_base == 0 {
-            Msi::Plain {
-                function,
-                cap: c.capability(function, CAP_MSI).ok_or(Errno::ENODEV)?,
-            }
+            Msi::Plain { function, cap: c.capability(function, CAP_MSI).ok_or(Errno::ENODEV)? }
         } else {
             let (pa, entries) = table(c, function, r.table_base).ok_or(Errno::ENODEV)?;
             if r.entry >= entries {
                 return Err(Errno::EINVAL);
             }
-            let base = maps
-                .get(pa, u64::from(entries) * ENTRY)
-                .ok_or(Errno::ENOMEM)?;
-            Msi::Table {
-                function,
-                entry: r.entry,
-                va: base + u64::from(r.entry) * ENTRY,
-            }
+            let base = maps.get(pa, u64::from(entries) * ENTRY).ok_or(Errno::ENOMEM)?;
+            Msi::Table { function, entry: r.entry, va: base + u64::from(r.entry) * ENTRY }
         };
         msi.set_mask(c, true);
         Ok(msi)
@@ -129,9 +118,7 @@ impl Msi {
     pub fn is(&self, r: &Request) -> bool {
         match *self {
             Msi::Plain { function, .. } => function == r.function && r.table_base == 0,
-            Msi::Table {
-                function, entry, ..
-            } => function == r.function && entry == r.entry && r.table_base != 0,
+            Msi::Table { function, entry, .. } => function == r.function && entry == r.entry && r.table_base != 0,
         }
     }
 
@@ -208,11 +195,7 @@ pub fn is_ours(c: &impl Config, f: Function, offset: u16, size: usize) -> bool {
 
 /// dom0 may map the pages of a table read-only from now on.
 fn protect(pa: u64, len: u64) -> Result<(), Errno> {
-    mm::device::read_only(
-        Mfn(pa >> 12),
-        Mfn(pa.saturating_add(len).saturating_sub(1) >> 12),
-    )
-    .map_err(|_| Errno::ENOMEM)
+    mm::device::read_only(Mfn(pa >> 12), Mfn(pa.saturating_add(len).saturating_sub(1) >> 12)).map_err(|_| Errno::ENOMEM)
 }
 
 /// A device appeared: its MSI-X table, if it has one, is read-only for dom0 from now on.
@@ -220,9 +203,7 @@ fn protect(pa: u64, len: u64) -> Result<(), Errno> {
 /// # Errors
 /// `ENOMEM`: the table could not be noted down.
 pub fn protect_table(c: &impl Config, f: Function) -> Result<(), Errno> {
-    table(c, f, 0).map_or(Ok(()), |(pa, entries)| {
-        protect(pa, u64::from(entries) * ENTRY)
-    })
+    table(c, f, 0).map_or(Ok(()), |(pa, entries)| protect(pa, u64::from(entries) * ENTRY))
 }
 
 #[cfg(test)]
@@ -230,19 +211,10 @@ mod tests {
     use super::super::pci::testing::Fake;
     use super::*;
 
-    const F: Function = Function {
-        segment: 0,
-        bus: 1,
-        devfn: 8,
-    };
+    const F: Function = Function { segment: 0, bus: 1, devfn: 8 };
 
     fn with_msi(control: [u8; 2]) -> Fake {
-        Fake::new(&[
-            (0, &[1, 2, 3, 4]),
-            (6, &[0x10]),
-            (0x34, &[0x50]),
-            (0x50, &[CAP_MSI, 0, control[0], control[1]]),
-        ])
+        Fake::new(&[(0, &[1, 2, 3, 4]), (6, &[0x10]), (0x34, &[0x50]), (0x50, &[CAP_MSI, 0, control[0], control[1]])])
     }
 
     #[test]
@@ -254,11 +226,7 @@ mod tests {
     #[test]
     fn plain_64_bit_maskable() {
         let dev = with_msi([0xb0, 1]); // 64-bit, maskable, 8 messages enabled
-        let r = Request {
-            function: F,
-            entry: 0,
-            table_base: 0,
-        };
+        let r = Request { function: F, entry: 0, table_base: 0 };
         let m = Msi::set_up(&dev, &mut Maps::new(), r).unwrap();
         assert!(m.is(&r) && !m.is(&Request { table_base: 1, ..r }));
         assert_eq!(dev.at(0x60, 1), [1], "masked at first");
@@ -274,16 +242,7 @@ mod tests {
     #[test]
     fn plain_32_bit_without_mask() {
         let dev = with_msi([1, 0]);
-        let m = Msi::set_up(
-            &dev,
-            &mut Maps::new(),
-            Request {
-                function: F,
-                entry: 0,
-                table_base: 0,
-            },
-        )
-        .unwrap();
+        let m = Msi::set_up(&dev, &mut Maps::new(), Request { function: F, entry: 0, table_base: 0 }).unwrap();
         assert_eq!(dev.at(0x52, 1), [0], "switched off");
         m.set_message(&dev, 0x42, 0);
         assert_eq!(dev.at(0x58, 2), [0x42, 0]);
@@ -294,11 +253,7 @@ mod tests {
     #[test]
     fn refused() {
         let none = Fake::new(&[(0, &[1, 2, 3, 4])]);
-        let r = Request {
-            function: F,
-            entry: 0,
-            table_base: 0,
-        };
+        let r = Request { function: F, entry: 0, table_base: 0 };
         assert_eq!(Msi::set_up(&none, &mut Maps::new(), r), Err(Errno::ENODEV));
         // An MSI-X table of two entries at BAR 0 + 0x1000.
         let dev = Fake::new(&[
@@ -313,25 +268,16 @@ mod tests {
         assert_eq!(protect_table(&dev, F), Ok(()));
         assert!(mm::device::is_read_only(Mfn(0xfe001)) && !mm::device::is_read_only(Mfn(0xfe002)));
         assert_eq!(protect_table(&none, F), Ok(()), "nothing to protect");
-        let r = Request {
-            function: F,
-            entry: 2,
-            table_base: 0xfe00_0000,
-        };
+        let r = Request { function: F, entry: 2, table_base: 0xfe00_0000 };
         assert_eq!(Msi::set_up(&dev, &mut Maps::new(), r), Err(Errno::EINVAL));
     }
 
     #[test]
     fn dom0_may_write_control_but_not_messages() {
         let dev = with_msi([0x80, 0]);
-        for (offset, size, ours) in [
-            (0x52, 2, false),
-            (0x50, 4, false),
-            (0x54, 4, true),
-            (0x5c, 2, true),
-            (0x52, 4, true),
-            (0x5e, 2, false),
-        ] {
+        for (offset, size, ours) in
+            [(0x52, 2, false), (0x50, 4, false), (0x54, 4, true), (0x5c, 2, true), (0x52, 4, true), (0x5e, 2, false)]
+        {
             assert_eq!(is_ours(&dev, F, offset, size), ours, "{offset:#x}");
         }
     }

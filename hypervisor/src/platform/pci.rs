@@ -20,14 +20,7 @@ pub struct Function {
 
 impl core::fmt::Display for Function {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(
-            f,
-            "{:04x}:{:02x}:{:02x}.{}",
-            self.segment,
-            self.bus,
-            self.devfn >> 3,
-            self.devfn & 7
-        )
+        write!(f, "{:04x}:{:02x}:{:02x}.{}", self.segment, self.bus, self.devfn >> 3, self.devfn & 7)
     }
 }
 
@@ -74,11 +67,7 @@ pub trait Config {
         if low & 1 != 0 {
             return None;
         }
-        let high = if low & 6 == 4 && index < 5 {
-            self.read32(f, at + 4)
-        } else {
-            0
-        };
+        let high = if low & 6 == 4 && index < 5 { self.read32(f, at + 4) } else { 0 };
         let address = u64::from(high) << 32 | u64::from(low & !0xf);
         (address != 0).then_some(address)
     }
@@ -184,11 +173,7 @@ pub fn guest_write(port: u16, size: usize, value: u32) {
     if address >> 31 == 0 || usize::from(byte) + size > 4 {
         return;
     }
-    let f = Function {
-        segment: 0,
-        bus: (address >> 16) as u8,
-        devfn: (address >> 8) as u8,
-    };
+    let f = Function { segment: 0, bus: (address >> 16) as u8, devfn: (address >> 8) as u8 };
     let offset = (address & 0xfc) as u16 + byte;
     // The plain header is by far the most written; capabilities start behind it.
     if offset >= 0x40 && msi::is_ours(&Machine, f, offset, size) {
@@ -226,11 +211,7 @@ pub mod testing {
     impl Config for Fake {
         fn read32(&self, _: Function, offset: u16) -> u32 {
             let b = self.0.borrow();
-            u32::from_le_bytes(
-                b[usize::from(offset)..usize::from(offset) + 4]
-                    .try_into()
-                    .unwrap(),
-            )
+            u32::from_le_bytes(b[usize::from(offset)..usize::from(offset) + 4].try_into().unwrap())
         }
         fn write(&self, _: Function, offset: u16, size: usize, value: u32) {
             let at = usize::from(offset);
@@ -244,30 +225,16 @@ mod tests {
     use super::testing::Fake;
     use super::*;
 
-    const F: Function = Function {
-        segment: 0,
-        bus: 0,
-        devfn: 0x18,
-    };
+    const F: Function = Function { segment: 0, bus: 0, devfn: 0x18 };
 
     #[test]
     fn capabilities_are_walked_and_circles_end() {
-        let dev = Fake::new(&[
-            (0, &[1, 2, 3, 4]),
-            (6, &[0x10]),
-            (0x34, &[0x40]),
-            (0x40, &[9, 0x50]),
-            (0x50, &[5, 0x40]),
-        ]);
+        let dev =
+            Fake::new(&[(0, &[1, 2, 3, 4]), (6, &[0x10]), (0x34, &[0x40]), (0x40, &[9, 0x50]), (0x50, &[5, 0x40])]);
         assert_eq!(dev.capability(F, 5), Some(0x50));
         assert_eq!(dev.capability(F, 9), Some(0x40));
         assert_eq!(dev.capability(F, 0x11), None);
-        let none = Fake::new(&[
-            (0, &[0xff; 4]),
-            (6, &[0x10]),
-            (0x34, &[0x40]),
-            (0x40, &[5, 0]),
-        ]);
+        let none = Fake::new(&[(0, &[0xff; 4]), (6, &[0x10]), (0x34, &[0x40]), (0x40, &[5, 0])]);
         assert_eq!(none.capability(F, 5), None);
     }
 

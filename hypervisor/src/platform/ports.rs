@@ -6,8 +6,7 @@ use super::pci;
 /// controllers, the system timer, the hypervisor's serial port.
 pub fn guarded(port: u16, size: usize) -> bool {
     let port = u32::from(port);
-    (port..port + size as u32)
-        .any(|p| matches!(p, 0x20 | 0x21 | 0xa0 | 0xa1 | 0x40..=0x43 | 0x3f8..=0x3ff))
+    (port..port + size as u32).any(|p| matches!(p, 0x20 | 0x21 | 0xa0 | 0xa1 | 0x40..=0x43 | 0x3f8..=0x3ff))
 }
 
 /// Reads 1, 2 or 4 bytes.

@@ -21,13 +21,7 @@ impl Registers {
             (tens < 10 && ones < 10).then(|| u64::from(tens) * 10 + u64::from(ones))
         };
         let [s, m, h, day, month, year, century] = self.fields;
-        let (s, m, day, month, year) = (
-            value(s)?,
-            value(m)?,
-            value(day)?,
-            value(month)?,
-            value(year)?,
-        );
+        let (s, m, day, month, year) = (value(s)?, value(m)?, value(day)?, value(month)?, value(year)?);
         let pm = self.status_b & 2 == 0 && h & 0x80 != 0;
         let mut hour = value(if self.status_b & 2 == 0 { h & 0x7f } else { h })?;
         if self.status_b & 2 == 0 {
@@ -50,8 +44,7 @@ impl Registers {
 fn days(year: u64, month: u64, day: u64) -> Option<u64> {
     const LENGTHS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
-    let length = *LENGTHS.get(usize::try_from(month.checked_sub(1)?).ok()?)?
-        + u64::from(month == 2 && leap(year));
+    let length = *LENGTHS.get(usize::try_from(month.checked_sub(1)?).ok()?)? + u64::from(month == 2 && leap(year));
     if day == 0 || day > length {
         return None;
     }
@@ -81,15 +74,8 @@ pub fn wallclock(century: u8) -> Option<u64> {
         while cmos(0x0a) & 0x80 != 0 && patience > 0 {
             patience -= 1;
         }
-        let c = if century == 0 {
-            0
-        } else {
-            cmos(century & 0x7f)
-        };
-        Registers {
-            fields: [cmos(0), cmos(2), cmos(4), cmos(7), cmos(8), cmos(9), c],
-            status_b: cmos(0x0b),
-        }
+        let c = if century == 0 { 0 } else { cmos(century & 0x7f) };
+        Registers { fields: [cmos(0), cmos(2), cmos(4), cmos(7), cmos(8), cmos(9), c], status_b: cmos(0x0b) }
     };
     // Two equal readings: no update came in between.
     let mut now = read();
@@ -114,44 +100,19 @@ mod tests {
     #[test]
     fn dates() {
         // 2026-11-24 13:45:07 UTC, BCD, 24 hours.
-        let r = Registers {
-            fields: [0x07, 0x45, 0x13, 0x24, 0x11, 0x26, 0x20],
-            status_b: 2,
-        };
+        let r = Registers { fields: [0x07, 0x45, 0x13, 0x24, 0x11, 0x26, 0x20], status_b: 2 };
         assert_eq!(r.unix(), Some(1_795_527_907));
         // The same in binary with 12 hours (bit 7 = PM), no century.
-        let r = Registers {
-            fields: [7, 45, 0x81, 24, 11, 26, 0],
-            status_b: 4,
-        };
+        let r = Registers { fields: [7, 45, 0x81, 24, 11, 26, 0], status_b: 4 };
         assert_eq!(r.unix(), Some(1_795_527_907));
         // Midnight is 12 AM.
-        let r = Registers {
-            fields: [0, 0, 12, 1, 1, 70, 19],
-            status_b: 4,
-        };
+        let r = Registers { fields: [0, 0, 12, 1, 1, 70, 19], status_b: 4 };
         assert_eq!(r.unix(), Some(0));
         // Leap days.
-        let r = Registers {
-            fields: [0, 0, 0, 0x29, 0x02, 0x24, 0x20],
-            status_b: 2,
-        };
+        let r = Registers { fields: [0, 0, 0, 0x29, 0x02, 0x24, 0x20], status_b: 2 };
         assert_eq!(r.unix(), Some(1_709_164_800));
-        for bad in [
-            [0, 0, 0, 0x29, 2, 0x23, 0x20],
-            [0x61, 0, 0, 1, 1, 0, 0x20],
-            [0; 7],
-            [0xff; 7],
-        ] {
-            assert_eq!(
-                Registers {
-                    fields: bad,
-                    status_b: 2
-                }
-                .unix(),
-                None,
-                "{bad:x?}"
-            );
+        for bad in [[0, 0, 0, 0x29, 2, 0x23, 0x20], [0x61, 0, 0, 1, 1, 0, 0x20], [0; 7], [0xff; 7]] {
+            assert_eq!(Registers { fields: bad, status_b: 2 }.unix(), None, "{bad:x?}");
         }
     }
 }

@@ -18,14 +18,7 @@ pub fn init(base: u16) {
     let Ok(mut uart) = (unsafe { Uart16550::new_port(base) }) else {
         return;
     };
-    if uart
-        .init(Config {
-            baud_rate: BaudRate::Baud115200,
-            interrupts: IER::empty(),
-            ..Config::default()
-        })
-        .is_ok()
-    {
+    if uart.init(Config { baud_rate: BaudRate::Baud115200, interrupts: IER::empty(), ..Config::default() }).is_ok() {
         *PORT.lock() = Some(uart);
     }
 }

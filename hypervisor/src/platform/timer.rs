@@ -32,20 +32,13 @@ impl Scale {
             num <<= 1;
             shift -= 1;
         }
-        Scale {
-            mul: (num / den) as u32,
-            shift,
-        }
+        Scale { mul: (num / den) as u32, shift }
     }
 
     /// Nanoseconds of `ticks`.
     #[inline(always)]
     pub fn ns(self, ticks: u64) -> u64 {
-        let t = if self.shift >= 0 {
-            ticks.wrapping_shl(self.shift as u32)
-        } else {
-            ticks >> -i32::from(self.shift)
-        };
+        let t = if self.shift >= 0 { ticks.wrapping_shl(self.shift as u32) } else { ticks >> -i32::from(self.shift) };
         ((u128::from(t) * u128::from(self.mul)) >> 32) as u64
     }
 }
@@ -65,17 +58,12 @@ pub fn tsc_khz() -> u64 {
 /// Scale of the guest clocks.
 #[inline(always)]
 pub fn scale() -> Scale {
-    Scale {
-        mul: MUL.load(Ordering::Relaxed),
-        shift: SHIFT.load(Ordering::Relaxed),
-    }
+    Scale { mul: MUL.load(Ordering::Relaxed), shift: SHIFT.load(Ordering::Relaxed) }
 }
 
 /// One moment, a microsecond after the clocks started (a system time of 0 could pass for none), as TSC and system time.
 pub fn anchor() -> (u64, u64) {
-    let tsc = BOOT_TSC
-        .load(Ordering::Relaxed)
-        .wrapping_add(tsc_khz() / 1000);
+    let tsc = BOOT_TSC.load(Ordering::Relaxed).wrapping_add(tsc_khz() / 1000);
     (tsc, ns_at(tsc))
 }
 
@@ -129,9 +117,7 @@ pub fn set_deadline(at: u64) {
     }
     let tsc = tsc_now();
     let left = at.saturating_sub(ns_at(tsc)).min(FARTHEST);
-    let ticks = |per_ns: &AtomicU64| {
-        ((u128::from(left) * u128::from(per_ns.load(Ordering::Relaxed))) >> 32) as u64
-    };
+    let ticks = |per_ns: &AtomicU64| ((u128::from(left) * u128::from(per_ns.load(Ordering::Relaxed))) >> 32) as u64;
     cpu.deadline.set(tsc.wrapping_add(ticks(&TSC_PER_NS)));
     #[cfg(target_os = "none")]
     super::lapic::start_timer(ticks(&APIC_PER_NS).clamp(1, 0xffff_ffff) as u32);
@@ -151,8 +137,7 @@ pub fn deadline_passed() -> bool {
 #[cfg(target_os = "none")]
 pub fn calibrate() -> Result<(), &'static str> {
     use super::calibrate;
-    let tsc = calibrate::tsc_khz()
-        .ok_or("neither ACPI's timer nor the PIT runs: the TSC's frequency is unknown")?;
+    let tsc = calibrate::tsc_khz().ok_or("neither ACPI's timer nor the PIT runs: the TSC's frequency is unknown")?;
     let apic = calibrate::apic_khz(tsc).ok_or("the local APIC's timer does not run")?;
     TSC_KHZ.store(tsc, Ordering::Relaxed);
     TSC_PER_NS.store((tsc << 32) / 1_000_000, Ordering::Relaxed);
@@ -176,10 +161,7 @@ mod tests {
             let hour = khz * 3_600_000;
             let ns = s.ns(hour);
             let off = ns.abs_diff(3_600_000_000_000);
-            assert!(
-                off < 3_600_000_000_000 / 1_000_000,
-                "{khz}: {off} ns off in an hour"
-            );
+            assert!(off < 3_600_000_000_000 / 1_000_000, "{khz}: {off} ns off in an hour");
             assert!(s.mul >= 1 << 31);
         }
     }

@@ -39,9 +39,7 @@ pub fn online() -> CpuMask {
 /// CPUs of `mask` that may hold translations from before `stamp`.
 pub fn needs_flush(mask: CpuMask, stamp: u64) -> CpuMask {
     mask.iter().fold(CpuMask::EMPTY, |m, c| {
-        let stale = LAST
-            .get(c.0 as usize)
-            .is_some_and(|l| l.load(Ordering::SeqCst) <= stamp);
+        let stale = LAST.get(c.0 as usize).is_some_and(|l| l.load(Ordering::SeqCst) <= stamp);
         if stale { m.with(c) } else { m }
     })
 }

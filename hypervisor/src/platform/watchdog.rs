@@ -62,9 +62,7 @@ pub fn bound(deadline: u64) -> u64 {
     if timeout == 0 {
         return deadline;
     }
-    let last = BEAT
-        .get(this_cpu().id.0 as usize)
-        .map_or(0, |b| b.load(Ordering::Relaxed));
+    let last = BEAT.get(this_cpu().id.0 as usize).map_or(0, |b| b.load(Ordering::Relaxed));
     deadline.min(last.saturating_add(timeout / 4))
 }
 
@@ -86,12 +84,7 @@ pub fn beat(now: u64) {
     if PAUSED.load(Ordering::Acquire) != 0 {
         return;
     }
-    match judge(
-        now,
-        beat.load(Ordering::Relaxed),
-        asked.load(Ordering::Relaxed),
-        timeout,
-    ) {
+    match judge(now, beat.load(Ordering::Relaxed), asked.load(Ordering::Relaxed), timeout) {
         Finding::Fine => {}
         Finding::Ask => {
             asked.store(now, Ordering::SeqCst);
@@ -136,11 +129,7 @@ fn ask(cpu: CpuId) {
 
 #[cold]
 fn lost(cpu: CpuId, timeout: u64) {
-    panic!(
-        "watchdog: CPU {} has been stuck for {} s and takes no NMI",
-        cpu.0,
-        2 * timeout / 1_000_000_000
-    );
+    panic!("watchdog: CPU {} has been stuck for {} s and takes no NMI", cpu.0, 2 * timeout / 1_000_000_000);
 }
 
 #[cfg(test)]

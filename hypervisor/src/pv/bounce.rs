@@ -37,9 +37,7 @@ pub fn deliver(cx: &mut Cx, t: Target) -> Result<(), Reason> {
         rsp & !15
     } else {
         if !mode::toggle(cx) {
-            return Err(Reason::Because(
-                "no kernel page tables to handle a trap of user mode",
-            ));
+            return Err(Reason::Because("no kernel page tables to handle a trap of user mode"));
         }
         cx.arch.kernel_sp & !15
     };
@@ -47,12 +45,7 @@ pub fn deliver(cx: &mut Cx, t: Target) -> Result<(), Reason> {
     let mask = info.mask_byte();
     let cs = (cx.regs.cs & 0xffff) & if from_kernel { !3 } else { !0 };
     let flags = cx.regs.rflags & !(f::IF | f::IOPL) | if mask == 0 { f::IF } else { 0 };
-    let (rcx, r11, rip, cs) = (
-        cx.regs.rcx,
-        cx.regs.r11,
-        cx.regs.rip,
-        cs | u64::from(mask) << 32,
-    );
+    let (rcx, r11, rip, cs) = (cx.regs.rcx, cx.regs.r11, cx.regs.rip, cs | u64::from(mask) << 32);
     let (sp, written) = match t.error_code {
         Some(code) => push(stack, [rcx, r11, u64::from(code), rip, cs, flags, rsp, ss]),
         None => push(stack, [rcx, r11, rip, cs, flags, rsp, ss]),
@@ -87,23 +80,12 @@ fn push<const N: usize>(stack: u64, words: [u64; N]) -> (u64, Result<(), Errno>)
 pub fn failsafe(cx: &mut Cx) -> Result<(), Reason> {
     let s = cx.arch.seg;
     let c = cx.arch.failsafe_callback;
-    let target = Target {
-        address: c.address,
-        mask_events: c.mask_events,
-        error_code: None,
-    };
+    let target = Target { address: c.address, mask_events: c.mask_events, error_code: None };
     deliver(cx, target)?;
     // The four selectors stand between r11 and rip: rewrite the two words and put the selectors in.
     let sp = cx.regs.rsp.wrapping_sub(32);
     let mut head = [0u64; 2];
-    let words = [
-        0,
-        0,
-        u64::from(s.ds),
-        u64::from(s.es),
-        u64::from(s.fs),
-        u64::from(s.gs),
-    ];
+    let words = [0, 0, u64::from(s.ds), u64::from(s.es), u64::from(s.fs), u64::from(s.gs)];
     let moved = guest::read_bytes(cx.regs.rsp, head.as_mut_bytes()).and_then(|()| {
         let w = [head[0], head[1], words[2], words[3], words[4], words[5]];
         guest::write_bytes(sp, w.as_bytes())

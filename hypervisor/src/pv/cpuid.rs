@@ -28,12 +28,7 @@ pub fn emulate(cx: &mut Cx) {
 
 pub(super) fn native(leaf: u32, sub: u32) -> Regs {
     let r = core::arch::x86_64::__cpuid_count(leaf, sub);
-    Regs {
-        eax: r.eax,
-        ebx: r.ebx,
-        ecx: r.ecx,
-        edx: r.edx,
-    }
+    Regs { eax: r.eax, ebx: r.ebx, ecx: r.ecx, edx: r.edx }
 }
 
 fn answer(cx: &Cx, leaf: u32, sub: u32) -> Regs {
@@ -41,11 +36,7 @@ fn answer(cx: &Cx, leaf: u32, sub: u32) -> Regs {
         return ours(leaf - BASE, sub);
     }
     let max = native(leaf & 0x8000_0000, 0).eax;
-    let max = if leaf & 0x8000_0000 == 0 {
-        max.min(0xd)
-    } else {
-        max.min(0x8000_0021)
-    };
+    let max = if leaf & 0x8000_0000 == 0 { max.min(0xd) } else { max.min(0x8000_0021) };
     if leaf > max && leaf & 0x7fff_ffff != 0 {
         return Regs::default();
     }
@@ -63,9 +54,7 @@ fn answer(cx: &Cx, leaf: u32, sub: u32) -> Regs {
     // What the toolstack said hides more, never less.
     if !cx.domain().privileged && matches!(leaf, 1 | 7 | 0xd | 0x8000_0001 | 0x8000_0008) {
         let policy = cx.domain().cpuid.lock();
-        let same = |l: &&crate::domain::CpuidLeaf| {
-            l.leaf == leaf && (l.subleaf == sub || l.subleaf == u32::MAX)
-        };
+        let same = |l: &&crate::domain::CpuidLeaf| l.leaf == leaf && (l.subleaf == sub || l.subleaf == u32::MAX);
         if matches!(leaf, 1 | 0x8000_0001 | 7)
             && let Some(l) = policy.iter().find(same)
         {
@@ -156,24 +145,15 @@ pub(super) fn policy(leaf: u32, sub: u32, mut r: Regs) -> Regs {
                 | 1 << 23
                 | 1 << 24
                 | 1 << 29;
-            const AVX512_B: u32 =
-                1 << 16 | 1 << 17 | 1 << 21 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 30 | 1 << 31;
-            r.ebx &= if crate::arch::fpu::mask() & 0xe0 == 0 {
-                B & !AVX512_B
-            } else {
-                B
-            };
+            const AVX512_B: u32 = 1 << 16 | 1 << 17 | 1 << 21 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 30 | 1 << 31;
+            r.ebx &= if crate::arch::fpu::mask() & 0xe0 == 0 { B & !AVX512_B } else { B };
             // AVX512_VBMI, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID.
-            r.ecx &=
-                1 << 1 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 14 | 1 << 22;
+            r.ecx &= 1 << 1 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 14 | 1 << 22;
             // FSRM.
             r.edx &= 1 << 4;
         }
         7 if sub == 1 => {
-            r = Regs {
-                eax: r.eax & (1 << 4 | 1 << 5 | 1 << 10 | 1 << 11 | 1 << 12),
-                ..Regs::default()
-            };
+            r = Regs { eax: r.eax & (1 << 4 | 1 << 5 | 1 << 10 | 1 << 11 | 1 << 12), ..Regs::default() };
         }
         7 => r = Regs::default(),
         0xb => {}
@@ -184,12 +164,7 @@ pub(super) fn policy(leaf: u32, sub: u32, mut r: Regs) -> Regs {
             // PSE, PGE, MTRR, PSE36, PAGE1GB off.
             r.edx &= !(1 << 3 | 1 << 12 | 1 << 13 | 1 << 17 | 1 << 26);
         }
-        0x8000_0007 => {
-            r = Regs {
-                edx: r.edx & (1 << 8),
-                ..Regs::default()
-            }
-        }
+        0x8000_0007 => r = Regs { edx: r.edx & (1 << 8), ..Regs::default() },
         0x8000_0008 => {
             r.eax &= 0xffff;
             r.ebx &= 1 | 1 << 2;
@@ -216,12 +191,7 @@ fn xsave(sub: u32, mut r: Regs) -> Regs {
             r.ecx = crate::arch::fpu::area_size() as u32;
             // EBX: the size for the guest's XCR0, which is in force now.
         }
-        1 => {
-            r = Regs {
-                eax: r.eax & 0b111,
-                ..Regs::default()
-            }
-        }
+        1 => r = Regs { eax: r.eax & 0b111, ..Regs::default() },
         n if n < 63 && mask >> n & 1 != 0 => {}
         _ => r = Regs::default(),
     }
@@ -230,41 +200,19 @@ fn xsave(sub: u32, mut r: Regs) -> Regs {
 
 fn ours(leaf: u32, sub: u32) -> Regs {
     match leaf {
-        0 => Regs {
-            eax: BASE + 5,
-            ebx: 0x566e_6558,
-            ecx: 0x6558_4d4d,
-            edx: 0x4d4d_566e,
-        },
-        1 => Regs {
-            eax: crate::hypercall::version::reported(),
-            ..Regs::default()
-        },
+        0 => Regs { eax: BASE + 5, ebx: 0x566e_6558, ecx: 0x6558_4d4d, edx: 0x4d4d_566e },
+        1 => Regs { eax: crate::hypercall::version::reported(), ..Regs::default() },
         // One hypercall page, its MSR, and MMU_PT_UPDATE_PRESERVE_AD.
-        2 => Regs {
-            eax: 1,
-            ebx: BASE,
-            ecx: 1,
-            edx: 0,
-        },
+        2 => Regs { eax: 1, ebx: BASE, ecx: 1, edx: 0 },
         3 => {
             match sub {
                 // Native TSC; its frequency is told where it does not change under the guest.
-                0 => Regs {
-                    eax: 4,
-                    ..Regs::default()
-                },
-                2 => Regs {
-                    eax: timer::tsc_khz() as u32,
-                    ..Regs::default()
-                },
+                0 => Regs { eax: 4, ..Regs::default() },
+                2 => Regs { eax: timer::tsc_khz() as u32, ..Regs::default() },
                 _ => Regs::default(),
             }
         }
-        5 => Regs {
-            ebx: machine_address_bits(),
-            ..Regs::default()
-        },
+        5 => Regs { ebx: machine_address_bits(), ..Regs::default() },
         _ => Regs::default(),
     }
 }

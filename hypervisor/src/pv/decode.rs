@@ -14,10 +14,7 @@ pub struct Bytes {
 impl Bytes {
     /// From what could be fetched.
     pub fn new(src: &[u8]) -> Self {
-        let mut b = Bytes {
-            len: src.len().min(15),
-            ..Bytes::default()
-        };
+        let mut b = Bytes { len: src.len().min(15), ..Bytes::default() };
         for (to, from) in b.buf.iter_mut().zip(src) {
             *to = *from;
         }
@@ -25,11 +22,7 @@ impl Bytes {
     }
     /// Byte `i`.
     pub fn at(&self, i: usize) -> Option<u8> {
-        if i < self.len {
-            self.buf.get(i).copied()
-        } else {
-            None
-        }
+        if i < self.len { self.buf.get(i).copied() } else { None }
     }
 }
 
@@ -101,15 +94,9 @@ impl Memory {
     /// The offset within its segment; `next` is the address of the next instruction.
     pub fn offset(&self, r: &GuestRegs, next: u64, address32: bool) -> u64 {
         let part = |n: u8| gpr(r, n);
-        let base = if self.rip_relative {
-            next
-        } else {
-            self.base.map_or(0, part)
-        };
+        let base = if self.rip_relative { next } else { self.base.map_or(0, part) };
         let index = self.index.map_or(0, |(n, shift)| part(n) << shift);
-        let sum = base
-            .wrapping_add(index)
-            .wrapping_add(i64::from(self.displacement) as u64);
+        let sum = base.wrapping_add(index).wrapping_add(i64::from(self.displacement) as u64);
         if address32 { sum & 0xffff_ffff } else { sum }
     }
 }
@@ -150,19 +137,10 @@ pub fn modrm(b: &Bytes, at: usize, rex: u8) -> Option<ModRm> {
     let reg = m >> 3 & 7 | (rex & 4) << 1;
     let (rm, mode) = (m & 7, m >> 6);
     if mode == 3 {
-        return Some(ModRm {
-            reg,
-            rm: Rm::Register(rm | (rex & 1) << 3),
-            len: 1,
-        });
+        return Some(ModRm { reg, rm: Rm::Register(rm | (rex & 1) << 3), len: 1 });
     }
     let mut len = 1;
-    let mut memory = Memory {
-        base: Some(rm | (rex & 1) << 3),
-        index: None,
-        displacement: 0,
-        rip_relative: false,
-    };
+    let mut memory = Memory { base: Some(rm | (rex & 1) << 3), index: None, displacement: 0, rip_relative: false };
     let mut size = match mode {
         1 => 1,
         2 => 4,
@@ -180,19 +158,11 @@ pub fn modrm(b: &Bytes, at: usize, rex: u8) -> Option<ModRm> {
             size = 4;
         }
     } else if mode == 0 && rm == 5 {
-        memory = Memory {
-            base: None,
-            rip_relative: true,
-            ..memory
-        };
+        memory = Memory { base: None, rip_relative: true, ..memory };
         size = 4;
     }
     memory.displacement = signed(b, at + len, size)? as i32;
-    Some(ModRm {
-        reg,
-        rm: Rm::Memory(memory),
-        len: len + size,
-    })
+    Some(ModRm { reg, rm: Rm::Memory(memory), len: len + size })
 }
 
 /// A sign-extended number of `size` bytes (0, 1, 2 or 4) at `at`.
@@ -280,12 +250,7 @@ pub fn privileged(b: &Bytes, long: bool) -> Option<(Privileged, Prefixes, usize)
             };
             let named = op & 0xf8 == 0xe0;
             let port = if named { Some(b.at(one)?) } else { None };
-            let access = PortAccess {
-                size,
-                input: op & 2 == 0,
-                port,
-                string: op & 0xf0 == 0x60,
-            };
+            let access = PortAccess { size, input: op & 2 == 0, port, string: op & 0xf0 == 0x60 };
             return Some((Privileged::Port(access), p, one + usize::from(named)));
         }
         0xfa | 0xfb if p.lock => return undefined,
@@ -347,34 +312,14 @@ mod tests {
         let p = prefixes(&b, true).unwrap();
         assert!(p.lock && p.w() && p.opcode == 2);
         let m = modrm(&b, 4, p.rex).unwrap();
-        let at = Memory {
-            base: None,
-            index: None,
-            displacement: 0x0403_0201,
-            rip_relative: false,
-        };
+        let at = Memory { base: None, index: None, displacement: 0x0403_0201, rip_relative: false };
         assert_eq!((m.reg, m.rm, m.len), (1, Rm::Memory(at), 6));
-        assert_eq!(
-            modrm(&Bytes::new(&[0xe0]), 0, 0x41).unwrap().rm,
-            Rm::Register(8)
-        );
-        assert_eq!(
-            modrm(&Bytes::new(&[0x05, 0, 0, 0, 0]), 0, 0).unwrap().len,
-            5
-        );
-        assert_eq!(
-            modrm(&Bytes::new(&[0x05, 0, 0, 0]), 0, 0),
-            None,
-            "the displacement must be there"
-        );
+        assert_eq!(modrm(&Bytes::new(&[0xe0]), 0, 0x41).unwrap().rm, Rm::Register(8));
+        assert_eq!(modrm(&Bytes::new(&[0x05, 0, 0, 0, 0]), 0, 0).unwrap().len, 5);
+        assert_eq!(modrm(&Bytes::new(&[0x05, 0, 0, 0]), 0, 0), None, "the displacement must be there");
         assert_eq!(prefixes(&Bytes::new(&[0x66]), true), None);
         let p = prefixes(&Bytes::new(&[0x48, 0x66, 0x0f]), true).unwrap();
         assert!(p.rex == 0 && p.operand16 && p.opcode == 2);
-        assert_eq!(
-            prefixes(&Bytes::new(&[0x66, 0x48, 0x41, 0x0f]), true)
-                .unwrap()
-                .rex,
-            0x41
-        );
+        assert_eq!(prefixes(&Bytes::new(&[0x66, 0x48, 0x41, 0x0f]), true).unwrap().rex, 0x41);
     }
 }

@@ -10,17 +10,11 @@ use super::*;
 
 /// An instruction's bytes: prefixes, an opcode (most often one of `opcodes`), and anything behind it.
 pub(in crate::pv) fn candidate(rng: &mut Rng, opcodes: &[&[u8]]) -> Vec<u8> {
-    const LEGACY: [u8; 11] = [
-        0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65,
-    ];
+    const LEGACY: [u8; 11] = [0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
     let mut bytes = vec![];
     let prefixes = *rng.pick(&[0, 0, 0, 1, 1, 2, 3, 9, 13]);
     for _ in 0..rng.below(prefixes + 1) {
-        bytes.push(if rng.one_in(6) {
-            0x40 | rng.bits() as u8 & 15
-        } else {
-            *rng.pick(&LEGACY)
-        });
+        bytes.push(if rng.one_in(6) { 0x40 | rng.bits() as u8 & 15 } else { *rng.pick(&LEGACY) });
     }
     if rng.one_in(2) {
         bytes.push(0x40 | rng.bits() as u8 & 15);
@@ -47,16 +41,8 @@ pub(in crate::pv) fn check_length<T: PartialEq + core::fmt::Debug>(
     decode: impl Fn(&Bytes) -> Option<T>,
 ) {
     let whole = decode(&Bytes::new(bytes));
-    assert_eq!(
-        decode(&Bytes::new(&bytes[..len])),
-        whole,
-        "it depends on what follows it"
-    );
-    assert_eq!(
-        decode(&Bytes::new(&bytes[..len - 1])),
-        None,
-        "its last byte is not looked at"
-    );
+    assert_eq!(decode(&Bytes::new(&bytes[..len])), whole, "it depends on what follows it");
+    assert_eq!(decode(&Bytes::new(&bytes[..len - 1])), None, "its last byte is not looked at");
 }
 
 const OPCODES: [&[u8]; 28] = [
@@ -95,21 +81,9 @@ fn in_our_words(i: &Instruction) -> Option<Privileged> {
     use Privileged as P;
     let port = |size: Register, input, port: OpKind| {
         let port = (port == OpKind::Immediate8).then(|| i.immediate8());
-        P::Port(PortAccess {
-            size: size.size(),
-            input,
-            port,
-            string: false,
-        })
+        P::Port(PortAccess { size: size.size(), input, port, string: false })
     };
-    let string = |size, input| {
-        P::Port(PortAccess {
-            size,
-            input,
-            port: None,
-            string: true,
-        })
-    };
+    let string = |size, input| P::Port(PortAccess { size, input, port: None, string: true });
     let (a, b) = (i.op0_register(), i.op1_register());
     let number = |r: Register| r.number() as u8;
     Some(match i.mnemonic() {
@@ -131,22 +105,10 @@ fn in_our_words(i: &Instruction) -> Option<Privileged> {
         Mnemonic::Wbinvd | Mnemonic::Wbnoinvd => P::Wbinvd,
         Mnemonic::Rdmsr => P::Rdmsr,
         Mnemonic::Wrmsr => P::Wrmsr,
-        Mnemonic::Mov if b.is_cr() => P::FromControl {
-            number: number(b),
-            register: number(a),
-        },
-        Mnemonic::Mov if a.is_cr() => P::ToControl {
-            number: number(a),
-            register: number(b),
-        },
-        Mnemonic::Mov if b.is_dr() => P::FromDebug {
-            number: number(b),
-            register: number(a),
-        },
-        Mnemonic::Mov if a.is_dr() => P::ToDebug {
-            number: number(a),
-            register: number(b),
-        },
+        Mnemonic::Mov if b.is_cr() => P::FromControl { number: number(b), register: number(a) },
+        Mnemonic::Mov if a.is_cr() => P::ToControl { number: number(a), register: number(b) },
+        Mnemonic::Mov if b.is_dr() => P::FromDebug { number: number(b), register: number(a) },
+        Mnemonic::Mov if a.is_dr() => P::ToDebug { number: number(a), register: number(b) },
         _ => return None,
     })
 }
@@ -158,8 +120,9 @@ fn undefined_anyway(what: Privileged, p: &Prefixes) -> Option<&'static str> {
         Privileged::FromControl { number, .. } | Privileged::ToControl { number, .. } => {
             (!matches!(number, 0 | 2 | 3 | 4 | 8)).then_some("there is no such control register")
         }
-        Privileged::Xsetbv | Privileged::Rdtscp => (p.operand16 || p.rep.is_some())
-            .then_some("66, F2 and F3 make it another instruction or none"),
+        Privileged::Xsetbv | Privileged::Rdtscp => {
+            (p.operand16 || p.rep.is_some()).then_some("66, F2 and F3 make it another instruction or none")
+        }
         _ => None,
     }
 }
@@ -192,45 +155,24 @@ fn fuzz_privileged_instructions() {
                 false
             }
             Some((Privileged::Undefined, ..)) => {
-                assert!(
-                    other.is_invalid(),
-                    "{bytes:02x?}, long {long}: {other} is called undefined"
-                );
+                assert!(other.is_invalid(), "{bytes:02x?}, long {long}: {other} is called undefined");
                 false
             }
             Some((what, p, _)) if undefined_anyway(what, &p).is_some() => false,
             Some((what, p, len)) => {
-                assert!(
-                    !other.is_invalid(),
-                    "{bytes:02x?}, long {long}: {what:?} is no instruction"
-                );
-                assert_eq!(
-                    (Some(what), len),
-                    (in_our_words(&other), other.len()),
-                    "{bytes:02x?}, long {long}"
-                );
+                assert!(!other.is_invalid(), "{bytes:02x?}, long {long}: {what:?} is no instruction");
+                assert_eq!((Some(what), len), (in_our_words(&other), other.len()), "{bytes:02x?}, long {long}");
                 check_length(&bytes, len, |b| privileged(b, long));
                 if let Privileged::Port(PortAccess { string: true, .. }) = what {
-                    assert_eq!(
-                        p.rep.is_some(),
-                        other.has_rep_prefix() || other.has_repne_prefix(),
-                        "{bytes:02x?}"
-                    );
+                    assert_eq!(p.rep.is_some(), other.has_rep_prefix() || other.has_repne_prefix(), "{bytes:02x?}");
                     let segment = match p.segment {
                         Some(0x64) => Register::FS,
                         Some(0x65) => Register::GS,
                         _ => Register::DS,
                     };
                     let theirs = other.segment_prefix();
-                    let theirs = if matches!(theirs, Register::FS | Register::GS) {
-                        theirs
-                    } else {
-                        Register::DS
-                    };
-                    assert!(
-                        !long || segment == theirs,
-                        "{bytes:02x?}: {segment:?} {theirs:?}"
-                    );
+                    let theirs = if matches!(theirs, Register::FS | Register::GS) { theirs } else { Register::DS };
+                    assert!(!long || segment == theirs, "{bytes:02x?}: {segment:?} {theirs:?}");
                 }
                 true
             }

@@ -148,8 +148,7 @@ pub fn forced(cx: &mut Cx) -> bool {
 /// The instruction at RIP raised #GP(0); true when it was done for the guest.
 pub fn privileged(cx: &mut Cx) -> bool {
     use decode::Privileged as P;
-    let long =
-        cx.regs.cs & 0xffff == u64::from(crate::arch::layout::sel::GUEST_CS64) || !compat(cx);
+    let long = cx.regs.cs & 0xffff == u64::from(crate::arch::layout::sel::GUEST_CS64) || !compat(cx);
     let b = fetch(cx);
     let Some((instruction, p, len)) = decode::privileged(&b, long) else {
         return false;
@@ -157,8 +156,7 @@ pub fn privileged(cx: &mut Cx) -> bool {
     // What user code may do, too, as far as it has the right.
     match instruction {
         P::Port(access) => {
-            return io::emulate(cx, &access, &p, len, long)
-                .is_some_and(|len| len == 0 || advance(cx, len));
+            return io::emulate(cx, &access, &p, len, long).is_some_and(|len| len == 0 || advance(cx, len));
         }
         // Nothing, for whoever has the I/O privilege level. (The guest masks events in its vcpu_info.)
         P::Cli | P::Sti => return io::has_iopl(cx) && advance(cx, len),
@@ -189,9 +187,7 @@ pub fn privileged(cx: &mut Cx) -> bool {
             true
         }
         P::Wbinvd => true,
-        P::FromControl { number, register } => read_cr(cx, number)
-            .map(|v| set_gpr(cx.regs, register, v))
-            .is_some(),
+        P::FromControl { number, register } => read_cr(cx, number).map(|v| set_gpr(cx.regs, register, v)).is_some(),
         P::ToControl { number, register } => {
             let v = gpr(cx.regs, register);
             write_cr(cx, number, v)
@@ -285,10 +281,7 @@ fn xsetbv(cx: &mut Cx) -> bool {
 
 /// Whether `v` may be in XCR0 where the hardware allows `mask` (SDM vol. 1 §13.3).
 pub fn legal_xcr0(v: u64, mask: u64) -> bool {
-    v & 1 != 0
-        && v & !mask == 0
-        && (v & 4 == 0 || v & 2 != 0)
-        && (v & 0xe0 == 0 || v & 0xe4 == 0xe4)
+    v & 1 != 0 && v & !mask == 0 && (v & 4 == 0 || v & 2 != 0) && (v & 0xe0 == 0 || v & 0xe4 == 0xe4)
 }
 
 /// Whether a guest may put a breakpoint at `addr`: it may watch all that is its own, up to the last byte.
@@ -303,21 +296,13 @@ mod tests {
     #[test]
     fn xcr0_rules() {
         assert!(legal_xcr0(1, 7) && legal_xcr0(3, 7) && legal_xcr0(7, 7));
-        assert!(
-            !legal_xcr0(0, 7)
-                && !legal_xcr0(5, 7)
-                && !legal_xcr0(0x17, 7)
-                && !legal_xcr0(0x67, 0xe7)
-        );
+        assert!(!legal_xcr0(0, 7) && !legal_xcr0(5, 7) && !legal_xcr0(0x17, 7) && !legal_xcr0(0x67, 0xe7));
         assert!(legal_xcr0(0xe7, 0xe7));
     }
 
     #[test]
     fn registers_by_size() {
-        let mut r = GuestRegs {
-            rax: 0x1122_3344_5566_7788,
-            ..GuestRegs::default()
-        };
+        let mut r = GuestRegs { rax: 0x1122_3344_5566_7788, ..GuestRegs::default() };
         assert_eq!(gpr_sized(&r, 4, 1, 0), 0x77);
         assert_eq!(gpr_sized(&r, 0, 2, 0), 0x7788);
         set_gpr_sized(&mut r, 0, 4, 0, 0xffff_ffff_0000_0001);

@@ -39,13 +39,7 @@ fn allowed(cx: &Cx, port: u16, size: usize) -> bool {
 
 /// Does an IN, OUT, INS or OUTS of `len` bytes; gives its length, or 0 when a repeated one is to be executed again, or
 /// `None` when it is not allowed.
-pub fn emulate(
-    cx: &mut Cx,
-    access: &PortAccess,
-    p: &Prefixes,
-    len: usize,
-    long: bool,
-) -> Option<usize> {
+pub fn emulate(cx: &mut Cx, access: &PortAccess, p: &Prefixes, len: usize, long: bool) -> Option<usize> {
     let size = access.size;
     let port = access.port.map_or(cx.regs.rdx as u16, u16::from);
     if !allowed(cx, port, size) {
@@ -83,10 +77,7 @@ impl Operand {
         };
         let index = if input { cx.regs.rdi } else { cx.regs.rsi } & mask;
         let base = segment_base(if input { None } else { p.segment });
-        Some(Operand {
-            at: base.wrapping_add(index),
-            mask,
-        })
+        Some(Operand { at: base.wrapping_add(index), mask })
     }
 }
 
@@ -130,15 +121,7 @@ fn by_page(at: u64, buf: &mut [u8], copy: impl Fn(u64, &mut [u8]) -> bool) -> Re
 }
 
 /// One step of INS or OUTS; a repeated one comes back until its count is 0.
-fn string(
-    cx: &mut Cx,
-    input: bool,
-    port: u16,
-    size: usize,
-    p: &Prefixes,
-    len: usize,
-    long: bool,
-) -> Option<usize> {
+fn string(cx: &mut Cx, input: bool, port: u16, size: usize, p: &Prefixes, len: usize, long: bool) -> Option<usize> {
     let o = Operand::of(cx, input, p, long)?;
     let repeated = p.rep.is_some();
     if repeated && cx.regs.rcx & o.mask == 0 {
@@ -161,16 +144,8 @@ fn string(
         }
         write(cx, port, size, u32::from_le_bytes(buf));
     }
-    let step = if cx.regs.rflags & f::DF != 0 {
-        (size as u64).wrapping_neg()
-    } else {
-        size as u64
-    };
-    let index = if input {
-        &mut cx.regs.rdi
-    } else {
-        &mut cx.regs.rsi
-    };
+    let step = if cx.regs.rflags & f::DF != 0 { (size as u64).wrapping_neg() } else { size as u64 };
+    let index = if input { &mut cx.regs.rdi } else { &mut cx.regs.rsi };
     *index = index.wrapping_add(step) & o.mask;
     if repeated {
         cx.regs.rcx = (cx.regs.rcx & o.mask).wrapping_sub(1);
@@ -183,11 +158,7 @@ fn string(
 }
 
 fn read(cx: &Cx, port: u16, size: usize) -> u32 {
-    let ones = if size == 4 {
-        u32::MAX
-    } else {
-        (1 << (size * 8)) - 1
-    };
+    let ones = if size == 4 { u32::MAX } else { (1 << (size * 8)) - 1 };
     if !cx.domain().privileged || ports::guarded(port, size) {
         return ones;
     }

@@ -17,9 +17,7 @@ pub fn iret(cx: &mut Cx) -> Outcome {
         return Outcome::CrashDomain(Reason::Because("the iret frame is not mapped"));
     };
     if frame.cs & 3 == 3 && !mode::toggle(cx) {
-        return Outcome::CrashDomain(Reason::Because(
-            "iret to user mode without user page tables",
-        ));
+        return Outcome::CrashDomain(Reason::Because("iret to user mode without user page tables"));
     }
     let r = &mut *cx.regs;
     r.force_iret();
@@ -59,11 +57,7 @@ pub fn fault(cx: &mut Cx, vector: u8, error: u32) -> Result<(), Reason> {
     }
     let bad_rip = !crate::arch::layout::is_canonical(cx.regs.rip);
     let code = if bad_rip { 0 } else { error };
-    let vector = if vector == trap::vector::PF {
-        trap::vector::GP
-    } else {
-        vector
-    };
+    let vector = if vector == trap::vector::PF { trap::vector::GP } else { vector };
     trap::inject(cx, vector, code)
 }
 

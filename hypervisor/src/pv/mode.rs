@@ -6,11 +6,7 @@ use crate::domain::Cx;
 /// Changes to the other mode. False when there are no page tables for it; nothing has changed then.
 pub fn toggle(cx: &mut Cx) -> bool {
     let kernel = !cx.arch.in_kernel;
-    let base = if kernel {
-        cx.arch.tables.kernel_base()
-    } else {
-        cx.arch.tables.user_base()
-    };
+    let base = if kernel { cx.arch.tables.kernel_base() } else { cx.arch.tables.user_base() };
     if base.is_none() {
         return false;
     }

@@ -30,31 +30,15 @@ fn read(source: Source, leaf: u32, sub: u32) -> Regs {
 fn highest(base: u32, limit: u32) -> u32 {
     let max = cpuid::native(base, 0).eax;
     // A CPU without this range answers with something outside it.
-    if max < base || max > base | 0xffff {
-        base
-    } else {
-        max.min(limit)
-    }
+    if max < base || max > base | 0xffff { base } else { max.min(limit) }
 }
 
 /// Calls `f` with each leaf, as a serialised policy has them. Stops at the first error.
 ///
 /// # Errors
 /// Those of `f`.
-pub fn for_each_leaf(
-    source: Source,
-    f: &mut dyn FnMut(Leaf) -> Result<(), Errno>,
-) -> Result<(), Errno> {
-    let mut put = |leaf: u32, subleaf: u32, r: Regs| {
-        f(Leaf {
-            leaf,
-            subleaf,
-            a: r.eax,
-            b: r.ebx,
-            c: r.ecx,
-            d: r.edx,
-        })
-    };
+pub fn for_each_leaf(source: Source, f: &mut dyn FnMut(Leaf) -> Result<(), Errno>) -> Result<(), Errno> {
+    let mut put = |leaf: u32, subleaf: u32, r: Regs| f(Leaf { leaf, subleaf, a: r.eax, b: r.ebx, c: r.ecx, d: r.edx });
     let max = highest(0, POLICY_BASIC_LAST);
     for leaf in 0..=max {
         let last = match leaf {
@@ -113,20 +97,10 @@ pub fn featureset(source: Source) -> [u32; FEATURESET_WORDS] {
     let ext = highest(0x8000_0000, POLICY_EXTENDED_LAST);
     let leaf = |l: u32, sub: u32| {
         let there = l <= if l < 0x8000_0000 { basic } else { ext };
-        if there {
-            read(source, l, sub)
-        } else {
-            Regs::default()
-        }
+        if there { read(source, l, sub) } else { Regs::default() }
     };
-    let (one, e1, d1, seven, seven1, seven2) = (
-        leaf(1, 0),
-        leaf(0x8000_0001, 0),
-        leaf(0xd, 1),
-        leaf(7, 0),
-        leaf(7, 1),
-        leaf(7, 2),
-    );
+    let (one, e1, d1, seven, seven1, seven2) =
+        (leaf(1, 0), leaf(0x8000_0001, 0), leaf(0xd, 1), leaf(7, 0), leaf(7, 1), leaf(7, 2));
     let known = [
         one.edx,
         one.ecx,
@@ -173,18 +147,9 @@ mod tests {
             assert!(v.len() as u32 <= MAX_LEAVES);
             assert_eq!(v.len() as u32, count(source));
             // Rising, and no leaf twice.
-            assert!(
-                v.windows(2)
-                    .all(|w| (w[0].leaf, w[0].subleaf) < (w[1].leaf, w[1].subleaf))
-            );
-            assert!(
-                v.iter()
-                    .all(|l| l.leaf <= 0xd || (0x8000_0000..=0x8000_0021).contains(&l.leaf))
-            );
-            assert!(
-                v.iter()
-                    .all(|l| l.subleaf == NO_SUBLEAF || matches!(l.leaf, 4 | 7 | 0xb | 0xd))
-            );
+            assert!(v.windows(2).all(|w| (w[0].leaf, w[0].subleaf) < (w[1].leaf, w[1].subleaf)));
+            assert!(v.iter().all(|l| l.leaf <= 0xd || (0x8000_0000..=0x8000_0021).contains(&l.leaf)));
+            assert!(v.iter().all(|l| l.subleaf == NO_SUBLEAF || matches!(l.leaf, 4 | 7 | 0xb | 0xd)));
         }
     }
 

@@ -53,15 +53,9 @@ struct Store {
 impl Store {
     /// Linear address of the operand.
     fn address(&self, r: &GuestRegs) -> u64 {
-        let offset = self
-            .at
-            .offset(r, r.rip.wrapping_add(self.len as u64), self.address32);
+        let offset = self.at.offset(r, r.rip.wrapping_add(self.len as u64), self.address32);
         // STOS' destination has no other segment.
-        let segment = if self.op == Op::Stos {
-            None
-        } else {
-            self.segment
-        };
+        let segment = if self.op == Op::Stos { None } else { self.segment };
         super::io::segment_base(segment).wrapping_add(offset)
     }
 
@@ -90,23 +84,15 @@ pub fn emulate(cx: &mut Cx, va: u64) -> bool {
     let mask = u64::MAX >> (64 - size * 8);
     let rax = cx.regs.rax & mask;
     let operand = match store.op {
-        Op::Exchange(n) | Op::CompareExchange(n) | Op::ExchangeAdd(n) => {
-            gpr_sized(cx.regs, n, size, rex)
+        Op::Exchange(n) | Op::CompareExchange(n) | Op::ExchangeAdd(n) => gpr_sized(cx.regs, n, size, rex),
+        Op::Store(v) | Op::And(v) | Op::Or(v) | Op::Xor(v) | Op::BitSet(v) | Op::BitReset(v) | Op::BitFlip(v) => {
+            store.value(cx.regs, v)
         }
-        Op::Store(v)
-        | Op::And(v)
-        | Op::Or(v)
-        | Op::Xor(v)
-        | Op::BitSet(v)
-        | Op::BitReset(v)
-        | Op::BitFlip(v) => store.value(cx.regs, v),
         Op::Stos => rax,
     };
     let bit = match store.op {
         // Bit offsets beyond the operand address other words; Linux uses small ones. An immediate one wraps.
-        Op::BitSet(Source::Register(_))
-        | Op::BitReset(Source::Register(_))
-        | Op::BitFlip(Source::Register(_))
+        Op::BitSet(Source::Register(_)) | Op::BitReset(Source::Register(_)) | Op::BitFlip(Source::Register(_))
             if operand >= size as u64 * 8 =>
         {
             return false;
@@ -156,11 +142,7 @@ pub fn emulate(cx: &mut Cx, va: u64) -> bool {
             }
         }
         Op::Stos => {
-            let step = if cx.regs.rflags & f::DF != 0 {
-                (size as u64).wrapping_neg()
-            } else {
-                size as u64
-            };
+            let step = if cx.regs.rflags & f::DF != 0 { (size as u64).wrapping_neg() } else { size as u64 };
             cx.regs.rdi = cx.regs.rdi.wrapping_add(step);
         }
     }
@@ -184,41 +166,17 @@ fn decode(b: &Bytes) -> Option<Store> {
     };
     let at = p.opcode;
     let one = b.at(at)?;
-    let store = |op, size, len, at| Store {
-        op,
-        size,
-        len,
-        at,
-        rex: p.rex,
-        segment: p.segment,
-        address32: p.address32,
-    };
+    let store = |op, size, len, at| Store { op, size, len, at, rex: p.rex, segment: p.segment, address32: p.address32 };
     if let 0xaa | 0xab = one {
         // With 32-bit addresses RDI would lose its upper half: nobody does that.
-        let rdi = Memory {
-            base: Some(7),
-            index: None,
-            displacement: 0,
-            rip_relative: false,
-        };
+        let rdi = Memory { base: Some(7), index: None, displacement: 0, rip_relative: false };
         let size = if one == 0xaa { 1 } else { size };
         return (!p.address32 && !p.lock).then(|| store(Op::Stos, size, at + 1, rdi));
     }
-    let two = if one == 0x0f {
-        Some(b.at(at + 1)?)
-    } else {
-        None
-    };
+    let two = if one == 0x0f { Some(b.at(at + 1)?) } else { None };
     let known = match two {
-        None => matches!(
-            one,
-            0x08 | 0x09 | 0x20 | 0x21 | 0x30 | 0x31 | 0x80 | 0x81 | 0x83 | 0x86
-                ..=0x89 | 0xc6 | 0xc7
-        ),
-        Some(two) => matches!(
-            two,
-            0xab | 0xb0 | 0xb1 | 0xb3 | 0xba | 0xbb | 0xc0 | 0xc1 | 0xc3
-        ),
+        None => matches!(one, 0x08 | 0x09 | 0x20 | 0x21 | 0x30 | 0x31 | 0x80 | 0x81 | 0x83 | 0x86..=0x89 | 0xc6 | 0xc7),
+        Some(two) => matches!(two, 0xab | 0xb0 | 0xb1 | 0xb3 | 0xba | 0xbb | 0xc0 | 0xc1 | 0xc3),
     };
     if !known {
         return None;

@@ -48,10 +48,7 @@ const OPCODES: [&[u8]; 34] = [
 ];
 
 fn registers(rng: &mut Rng) -> GuestRegs {
-    let mut r = GuestRegs {
-        rip: rng.number(),
-        ..GuestRegs::default()
-    };
+    let mut r = GuestRegs { rip: rng.number(), ..GuestRegs::default() };
     for n in 0..16 {
         super::super::emulate::set_gpr(&mut r, n, rng.number());
     }
@@ -67,10 +64,7 @@ fn value(r: &GuestRegs, register: Register) -> u64 {
         Register::AH | Register::CH | Register::DH | Register::BH => {
             gpr(r, register.full_register().number() as u8) >> 8 & 0xff
         }
-        _ => {
-            gpr(r, register.full_register().number() as u8)
-                & (u64::MAX >> (64 - register.size() * 8))
-        }
+        _ => gpr(r, register.full_register().number() as u8) & (u64::MAX >> (64 - register.size() * 8)),
     }
 }
 
@@ -86,12 +80,7 @@ fn kinds(op: Op) -> &'static [Mnemonic] {
         Op::BitFlip(_) => &[Mnemonic::Btc],
         Op::CompareExchange(_) => &[Mnemonic::Cmpxchg],
         Op::ExchangeAdd(_) => &[Mnemonic::Xadd],
-        Op::Stos => &[
-            Mnemonic::Stosb,
-            Mnemonic::Stosw,
-            Mnemonic::Stosd,
-            Mnemonic::Stosq,
-        ],
+        Op::Stos => &[Mnemonic::Stosb, Mnemonic::Stosw, Mnemonic::Stosd, Mnemonic::Stosq],
     }
 }
 
@@ -99,10 +88,7 @@ fn kinds(op: Op) -> &'static [Mnemonic] {
 fn agree(store: &Store, other: &Instruction, r: &GuestRegs) {
     assert!(!other.is_invalid(), "{store:?} is no instruction");
     assert_eq!(store.len, other.len());
-    assert!(
-        kinds(store.op).contains(&other.mnemonic()),
-        "{store:?}: {other}"
-    );
+    assert!(kinds(store.op).contains(&other.mnemonic()), "{store:?}: {other}");
     assert_eq!(store.size, other.memory_size().size(), "{store:?}: {other}");
     let address = other.virtual_address(0, 0, |register, _, _| Some(value(r, register)));
     assert_eq!(Some(store.address(r)), address, "{store:?}: {other}");
@@ -110,13 +96,7 @@ fn agree(store: &Store, other: &Instruction, r: &GuestRegs) {
     let source = match store.op {
         Op::Stos => return,
         Op::Exchange(n) | Op::CompareExchange(n) | Op::ExchangeAdd(n) => Source::Register(n),
-        Op::Store(s)
-        | Op::And(s)
-        | Op::Or(s)
-        | Op::Xor(s)
-        | Op::BitSet(s)
-        | Op::BitReset(s)
-        | Op::BitFlip(s) => s,
+        Op::Store(s) | Op::And(s) | Op::Or(s) | Op::Xor(s) | Op::BitSet(s) | Op::BitReset(s) | Op::BitFlip(s) => s,
     };
     let theirs = match other.op1_kind() {
         OpKind::Register => {
@@ -130,33 +110,15 @@ fn agree(store: &Store, other: &Instruction, r: &GuestRegs) {
         }
     };
     // An immediate bit number counts within the operand.
-    let bits = matches!(
-        (store.op, source),
-        (
-            Op::BitSet(_) | Op::BitReset(_) | Op::BitFlip(_),
-            Source::Immediate(_)
-        )
-    );
-    let mask = if bits {
-        store.size as u64 * 8 - 1
-    } else {
-        mask
-    };
-    assert_eq!(
-        store.value(r, source) & mask,
-        theirs & mask,
-        "{store:?}: {other}"
-    );
+    let bits = matches!((store.op, source), (Op::BitSet(_) | Op::BitReset(_) | Op::BitFlip(_), Source::Immediate(_)));
+    let mask = if bits { store.size as u64 * 8 - 1 } else { mask };
+    assert_eq!(store.value(r, source) & mask, theirs & mask, "{store:?}: {other}");
 }
 
 /// Every reason to refuse a store of the kinds above. The guest gets its page fault then.
 fn refusal(bytes: &[u8], other: &Instruction) -> Option<&'static str> {
     let prefixes = bytes.iter().take_while(|b| {
-        matches!(
-            b,
-            0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x40
-                ..=0x4f
-        )
+        matches!(b, 0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x40..=0x4f)
     });
     if prefixes.clone().any(|b| matches!(b, 0xf2 | 0xf3)) {
         return Some("repeated, or a hint of lock elision");
@@ -167,8 +129,7 @@ fn refusal(bytes: &[u8], other: &Instruction) -> Option<&'static str> {
     if other.mnemonic() == Mnemonic::Mov && other.op1_register().is_segment_register() {
         return Some("stores a selector");
     }
-    if other.mnemonic() == Mnemonic::Mov && matches!(bytes.get(prefixes.count()), Some(0xa2 | 0xa3))
-    {
+    if other.mnemonic() == Mnemonic::Mov && matches!(bytes.get(prefixes.count()), Some(0xa2 | 0xa3)) {
         return Some("stores AL or rAX to an address within the instruction");
     }
     None
@@ -211,18 +172,9 @@ fn fuzz_page_table_stores() {
                 true
             }
             None => {
-                let to_memory = matches!(
-                    other.op0_kind(),
-                    OpKind::Memory | OpKind::MemoryESRDI | OpKind::MemoryESEDI
-                );
-                if !other.is_invalid()
-                    && to_memory
-                    && all.iter().any(|op| kinds(*op).contains(&other.mnemonic()))
-                {
-                    assert!(
-                        refusal(&bytes, &other).is_some(),
-                        "{bytes:02x?}: {other} is refused"
-                    );
+                let to_memory = matches!(other.op0_kind(), OpKind::Memory | OpKind::MemoryESRDI | OpKind::MemoryESEDI);
+                if !other.is_invalid() && to_memory && all.iter().any(|op| kinds(*op).contains(&other.mnemonic())) {
+                    assert!(refusal(&bytes, &other).is_some(), "{bytes:02x?}: {other} is refused");
                 }
                 false
             }

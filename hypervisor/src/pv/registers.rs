@@ -26,39 +26,25 @@ mod tests {
 
     /// Every single bit, all but one, none and all: what a mask lets through shows.
     fn patterns() -> impl Iterator<Item = u64> {
-        (0..64)
-            .flat_map(|n| [1 << n, !(1 << n)])
-            .chain([0, u64::MAX])
+        (0..64).flat_map(|n| [1 << n, !(1 << n)]).chain([0, u64::MAX])
     }
 
     /// No guest runs with interrupts off, at another I/O privilege level, or in virtual-8086 mode.
     fn harmless(flags: u64) -> bool {
         let off = f::IOPL | f::VM | f::VIF | f::VIP;
-        flags & (f::IF | f::FIXED) == f::IF | f::FIXED
-            && flags & off == 0
-            && flags & !(EXISTING | f::FIXED) == 0
+        flags & (f::IF | f::FIXED) == f::IF | f::FIXED && flags & off == 0 && flags & !(EXISTING | f::FIXED) == 0
     }
 
     #[test]
     fn flags() {
         let kept = EXISTING & !(f::IOPL | f::VM | f::VIF | f::VIP | f::IF);
         for v in patterns() {
-            assert!(
-                harmless(flags_of_return(v)) && harmless(flags_of_context(v)),
-                "{v:#x}"
-            );
-            assert_eq!(
-                flags_of_return(v) & kept,
-                v & kept,
-                "a guest's own bits are not touched: {v:#x}"
-            );
+            assert!(harmless(flags_of_return(v)) && harmless(flags_of_context(v)), "{v:#x}");
+            assert_eq!(flags_of_return(v) & kept, v & kept, "a guest's own bits are not touched: {v:#x}");
             assert_eq!(flags_of_context(v) & (f::TF | f::NT | f::RF), 0, "{v:#x}");
             // What a guest was interrupted with is harmless already.
             let entered = flags_of_entry(flags_of_return(v));
-            assert!(
-                harmless(entered) && entered & (f::TF | f::NT | f::RF | f::AC) == 0,
-                "{v:#x}"
-            );
+            assert!(harmless(entered) && entered & (f::TF | f::NT | f::RF | f::AC) == 0, "{v:#x}");
         }
         assert_eq!(
             flags_of_return(0x202 | f::TF | f::AC | f::ID | f::NT | f::RF),

@@ -49,21 +49,10 @@ pub fn inject(cx: &mut Cx, vector: u8, error_code: u32) -> Result<(), Reason> {
         return Err(Reason::Because("no trap table"));
     };
     if t.address == 0 {
-        log::error!(
-            "d{}v{}: no handler for exception {vector}, error {error_code:#x}",
-            cx.domain().id,
-            cx.vcpu.id
-        );
+        log::error!("d{}v{}: no handler for exception {vector}, error {error_code:#x}", cx.domain().id, cx.vcpu.id);
     }
     let error_code = has_error_code(vector).then_some(error_code);
-    bounce::deliver(
-        cx,
-        Target {
-            address: t.address,
-            mask_events: t.flags & 4 != 0,
-            error_code,
-        },
-    )
+    bounce::deliver(cx, Target { address: t.address, mask_events: t.flags & 4 != 0, error_code })
 }
 
 /// An exception of the running vCPU.
@@ -83,14 +72,9 @@ pub fn exception(cx: &mut Cx, vector: u8, cr2: u64) -> Result<(), Reason> {
         }
         vector::INT80 => match cx.arch.traps.get(0x80).copied() {
             // It has a gate of its own that everybody may use, whatever the guest's table says.
-            Some(t) if t.address != 0 => bounce::deliver(
-                cx,
-                Target {
-                    address: t.address,
-                    mask_events: t.flags & 4 != 0,
-                    error_code: None,
-                },
-            ),
+            Some(t) if t.address != 0 => {
+                bounce::deliver(cx, Target { address: t.address, mask_events: t.flags & 4 != 0, error_code: None })
+            }
             _ => {
                 cx.regs.rip = cx.regs.rip.wrapping_sub(2);
                 inject(cx, vector::GP, 0x80 << 3 | 2)
@@ -126,15 +110,10 @@ fn page_fault(cx: &mut Cx, error: u32, cr2: u64) -> Result<(), Reason> {
             if cx.arch.tables.map_ldt_page(mem, cx.vcpu.id, page) {
                 return Ok(());
             }
-            address = cx
-                .arch
-                .tables
-                .ldt_base
-                .wrapping_add(page as u64 * 4096 + (cr2 & 0xfff));
+            address = cx.arch.tables.ldt_base.wrapping_add(page as u64 * 4096 + (cr2 & 0xfff));
         }
     } else if cx.arch.in_kernel
-        && Fault::from_bits_truncate(error).difference(Fault::USER)
-            == Fault::PRESENT.union(Fault::WRITE)
+        && Fault::from_bits_truncate(error).difference(Fault::USER) == Fault::PRESENT.union(Fault::WRITE)
         && ptwrite::emulate(cx, cr2)
     {
         return Ok(());
@@ -147,28 +126,17 @@ fn page_fault(cx: &mut Cx, error: u32, cr2: u64) -> Result<(), Reason> {
 
 /// The LDT page of the vCPU that window address `va` belongs to.
 fn ldt_page(cx: &Cx, va: u64) -> Option<usize> {
-    let offset = va
-        .checked_sub(DOMAIN_WINDOW)?
-        .checked_sub(u64::from(cx.vcpu.id.0) * DOMAIN_WINDOW_PER_VCPU)?;
+    let offset = va.checked_sub(DOMAIN_WINDOW)?.checked_sub(u64::from(cx.vcpu.id.0) * DOMAIN_WINDOW_PER_VCPU)?;
     let page = (offset >> 12) as usize;
     (16..32).contains(&page).then(|| page - 16)
 }
 
 /// INT n, two bytes long, with RIP behind it: for whoever the guest's trap table lets raise it, a #GP otherwise.
 fn software(cx: &mut Cx, n: u8, error: u32) -> Result<(), Reason> {
-    let t = cx
-        .arch
-        .traps
-        .get(usize::from(n))
-        .copied()
-        .unwrap_or_default();
+    let t = cx.arch.traps.get(usize::from(n)).copied().unwrap_or_default();
     let level = if cx.arch.in_kernel { 1 } else { 3 };
     if t.address != 0 && t.flags & 3 >= level {
-        let target = Target {
-            address: t.address,
-            mask_events: t.flags & 4 != 0,
-            error_code: None,
-        };
+        let target = Target { address: t.address, mask_events: t.flags & 4 != 0, error_code: None };
         return bounce::deliver(cx, target);
     }
     cx.regs.rip = cx.regs.rip.wrapping_sub(2);

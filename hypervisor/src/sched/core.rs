@@ -118,11 +118,7 @@ impl Entity {
     /// CPUs it may run on, and those of them it should. A mask without CPUs that are online counts as all.
     fn allowed(&self, online: CpuMask) -> (CpuMask, CpuMask) {
         let or_all = |m: CpuMask, all: CpuMask| {
-            if m.and(all).is_empty() {
-                all
-            } else {
-                m.and(all)
-            }
+            if m.and(all).is_empty() { all } else { m.and(all) }
         };
         let hard = or_all(self.hard_now(), online);
         (hard, or_all(self.soft.load(), hard))
@@ -186,13 +182,7 @@ struct Cpu<T> {
 impl<T: Task> Cpu<T> {
     const fn new() -> Self {
         Cpu {
-            queue: Lock::new(
-                Rank::RunQueue,
-                Queue {
-                    waiting: SortedQueue::new(),
-                    vtime: 0,
-                },
-            ),
+            queue: Lock::new(Rank::RunQueue, Queue { waiting: SortedQueue::new(), vtime: 0 }),
             head: AtomicU64::new(u64::MAX),
             current: AtomicU64::new(0),
             looked: AtomicU64::new(0),
@@ -256,10 +246,7 @@ impl<T: Task> Core<T> {
     /// # Errors
     /// Out of memory.
     pub fn reserve(&self, cpus: u32, total: usize) -> Result<(), OutOfMemory> {
-        self.cpus
-            .iter()
-            .take(cpus as usize)
-            .try_for_each(|c| c.queue.lock().waiting.try_reserve(total))
+        self.cpus.iter().take(cpus as usize).try_for_each(|c| c.queue.lock().waiting.try_reserve(total))
     }
 
     /// Lets `t` run if it may: to be called after anything that kept it from running went away. Any CPU may call it.
@@ -269,15 +256,7 @@ impl<T: Task> Core<T> {
         if !t.may_run() || e.capped_until.load(Ordering::SeqCst) != 0 {
             return Ask::Nothing;
         }
-        if e.state
-            .compare_exchange(
-                state::IDLE,
-                state::QUEUED,
-                Ordering::SeqCst,
-                Ordering::Relaxed,
-            )
-            .is_err()
-        {
+        if e.state.compare_exchange(state::IDLE, state::QUEUED, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return Ask::Nothing;
         }
         t.woken();
@@ -304,11 +283,7 @@ impl<T: Task> Core<T> {
         let (hard, soft) = e.allowed(online);
         for wanted in [soft, hard] {
             let idle = self.idle.load().and(wanted);
-            let found = if idle.contains(last) {
-                Some(last)
-            } else {
-                idle.iter().next()
-            };
+            let found = if idle.contains(last) { Some(last) } else { idle.iter().next() };
             if let Some(c) = found
                 && self.idle.take(c)
             {
@@ -316,11 +291,7 @@ impl<T: Task> Core<T> {
             }
         }
         let ahead = |c: CpuId| self.cpu(c).map_or(0, |c| c.current.load(Ordering::Relaxed));
-        let mut best = if soft.contains(last) {
-            last
-        } else {
-            soft.iter().next().unwrap_or(CpuId(0))
-        };
+        let mut best = if soft.contains(last) { last } else { soft.iter().next().unwrap_or(CpuId(0)) };
         let mut most = ahead(best).saturating_add(SLICE);
         for c in soft.iter() {
             let a = ahead(c);
@@ -375,9 +346,7 @@ impl<T: Task> Core<T> {
     fn take_from(&self, queue: CpuId, me: CpuId) -> Option<T> {
         let c = self.cpu(queue)?;
         let mut q = c.queue.lock();
-        let (_, t) = q
-            .waiting
-            .take(|t| t.entity().hard_now().contains(me) || queue == me)?;
+        let (_, t) = q.waiting.take(|t| t.entity().hard_now().contains(me) || queue == me)?;
         c.publish(&mut q);
         if q.waiting.is_empty() {
             self.waiting.remove(queue);
@@ -425,25 +394,13 @@ impl<T: Task> Core<T> {
 
     fn furthest_behind(&self, of: CpuMask) -> Option<(CpuId, u64)> {
         of.iter()
-            .map(|c| {
-                (
-                    c,
-                    self.cpu(c)
-                        .map_or(u64::MAX, |c| c.head.load(Ordering::SeqCst)),
-                )
-            })
+            .map(|c| (c, self.cpu(c).map_or(u64::MAX, |c| c.head.load(Ordering::SeqCst))))
             .filter(|(_, vt)| *vt != u64::MAX)
             .min_by_key(|(_, vt)| *vt)
     }
 
     /// The next vCPU for this CPU, `RUNNING` and with a slice; what may not run any more is retired on the way.
-    pub fn next(
-        &self,
-        me: CpuId,
-        now: u64,
-        online: CpuMask,
-        mut ask: impl FnMut(Ask),
-    ) -> Option<T> {
+    pub fn next(&self, me: CpuId, now: u64, online: CpuMask, mut ask: impl FnMut(Ask)) -> Option<T> {
         loop {
             let t = self.take(me, now)?;
             if !t.may_run() {
@@ -455,10 +412,7 @@ impl<T: Task> Core<T> {
                     let e = t.entity();
                     e.since.store(now, Ordering::Relaxed);
                     e.started.store(now, Ordering::Relaxed);
-                    e.slice_end.store(
-                        now.saturating_add(slice(&t, left, online)),
-                        Ordering::Relaxed,
-                    );
+                    e.slice_end.store(now.saturating_add(slice(&t, left, online)), Ordering::Relaxed);
                     self.runs(me, Some(&t));
                     ask(self.pass_on(me));
                     return Some(t);
@@ -482,13 +436,7 @@ impl<T: Task> Core<T> {
             return Ask::Nothing;
         };
         let q = c.queue.lock();
-        let free = q.waiting.iter().find_map(|t| {
-            t.entity()
-                .hard_now()
-                .and(idle)
-                .iter()
-                .find(|&c| self.idle.take(c))
-        });
+        let free = q.waiting.iter().find_map(|t| t.entity().hard_now().and(idle).iter().find(|&c| self.idle.take(c)));
         free.map_or(Ask::Nothing, Ask::Schedule)
     }
 
@@ -516,8 +464,7 @@ impl<T: Task> Core<T> {
         let e = t.entity();
         let ran = now.saturating_sub(e.since.swap(now, Ordering::Relaxed));
         e.cpu_time.fetch_add(ran, Ordering::Relaxed);
-        e.vtime
-            .fetch_add(t.share().virtual_time(ran), Ordering::Relaxed);
+        e.vtime.fetch_add(t.share().virtual_time(ran), Ordering::Relaxed);
         t.share().spend(ran);
         self.runs(me, Some(t));
     }
@@ -545,10 +492,7 @@ impl<T: Task> Core<T> {
             mine = mine.saturating_sub(PREEMPT_MARGIN);
         }
         if self.other_first(me, mine, now, over) {
-            let earliest = e
-                .started
-                .load(Ordering::Relaxed)
-                .saturating_add(self.ratelimit());
+            let earliest = e.started.load(Ordering::Relaxed).saturating_add(self.ratelimit());
             if yielded || over || now >= earliest {
                 return false;
             }
@@ -557,10 +501,7 @@ impl<T: Task> Core<T> {
             return true;
         }
         if over {
-            e.slice_end.store(
-                now.saturating_add(slice(t, left, online)),
-                Ordering::Relaxed,
-            );
+            e.slice_end.store(now.saturating_add(slice(t, left, online)), Ordering::Relaxed);
         }
         true
     }
@@ -578,9 +519,7 @@ impl<T: Task> Core<T> {
             return false;
         }
         // It will be taken, if it may run here; the look is for `take`.
-        let behind = self
-            .furthest_behind(elsewhere)
-            .is_some_and(|(_, vt)| vt.saturating_add(SLICE) < mine);
+        let behind = self.furthest_behind(elsewhere).is_some_and(|(_, vt)| vt.saturating_add(SLICE) < mine);
         if !behind {
             own.looked.store(now, Ordering::Relaxed);
         }
@@ -589,8 +528,7 @@ impl<T: Task> Core<T> {
 
     /// Whether anybody waits for `me`.
     pub fn anyone_waits(&self, me: CpuId) -> bool {
-        self.cpu(me)
-            .is_some_and(|c| c.head.load(Ordering::SeqCst) != u64::MAX)
+        self.cpu(me).is_some_and(|c| c.head.load(Ordering::SeqCst) != u64::MAX)
     }
 
     /// `me` has found nothing to run: from now on it is sent work. It must look once more before it halts.
@@ -631,11 +569,7 @@ impl<T: Task> Default for Core<T> {
 fn settle<T: Task>(t: &T, q: &Queue<T>, waking: bool) {
     let e = t.entity();
     let moved = t.share().virtual_time(MOVE_SLICES * SLICE);
-    let (back, ahead) = if waking {
-        (WAKE_CREDIT, t.share().virtual_time(2 * SLICE))
-    } else {
-        (moved, moved)
-    };
+    let (back, ahead) = if waking { (WAKE_CREDIT, t.share().virtual_time(2 * SLICE)) } else { (moved, moved) };
     let vt = e.vtime.load(Ordering::Relaxed);
     let to = vt.clamp(q.vtime.saturating_sub(back), q.vtime.saturating_add(ahead));
     e.vtime.store(to, Ordering::Relaxed);

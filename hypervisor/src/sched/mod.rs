@@ -57,9 +57,7 @@ impl Task for VcpuRef {
 /// Out of memory; nothing has changed then.
 pub fn admit(n: u32) -> Result<(), OutOfMemory> {
     let total = VCPUS.fetch_add(n, Ordering::AcqRel).saturating_add(n) as usize;
-    let made = CORE
-        .reserve(percpu::online(), total)
-        .and_then(|()| crate::time::timers::reserve(total));
+    let made = CORE.reserve(percpu::online(), total).and_then(|()| crate::time::timers::reserve(total));
     if made.is_err() {
         VCPUS.fetch_sub(n, Ordering::AcqRel);
     }

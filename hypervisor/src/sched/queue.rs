@@ -16,9 +16,7 @@ pub struct SortedQueue<T> {
 impl<T> SortedQueue<T> {
     /// An empty queue without room.
     pub const fn new() -> Self {
-        SortedQueue {
-            entries: Vec::new(),
-        }
+        SortedQueue { entries: Vec::new() }
     }
 
     /// Makes room for `total` entries.
@@ -56,12 +54,7 @@ impl<T> SortedQueue<T> {
     /// Takes an entry of known key that `pick` accepts.
     pub fn remove(&mut self, key: u64, mut pick: impl FnMut(&T) -> bool) -> Option<T> {
         let from = self.entries.partition_point(|(k, _)| *k > key);
-        let same = self
-            .entries
-            .iter()
-            .skip(from)
-            .take_while(|(k, _)| *k == key)
-            .position(|(_, v)| pick(v))?;
+        let same = self.entries.iter().skip(from).take_while(|(k, _)| *k == key).position(|(_, v)| pick(v))?;
         Some(self.entries.remove(from + same).1)
     }
 

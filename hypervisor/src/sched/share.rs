@@ -84,18 +84,12 @@ impl Share {
         if now >= at {
             let periods = (now - at) / PERIOD + 1;
             let next = at.saturating_add(periods.saturating_mul(PERIOD));
-            match self
-                .renewed_at
-                .compare_exchange(at, next, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            match self.renewed_at.compare_exchange(at, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => {
-                    let quota = i64::try_from(u64::from(cap).saturating_mul(PERIOD) / 100)
-                        .unwrap_or(i64::MAX);
+                    let quota = i64::try_from(u64::from(cap).saturating_mul(PERIOD) / 100).unwrap_or(i64::MAX);
                     let more = quota.saturating_mul(i64::try_from(periods).unwrap_or(i64::MAX));
                     let renew = |b: i64| Some(b.saturating_add(more).min(quota.saturating_mul(2)));
-                    let _ = self
-                        .budget
-                        .fetch_update(Ordering::AcqRel, Ordering::Relaxed, renew);
+                    let _ = self.budget.fetch_update(Ordering::AcqRel, Ordering::Relaxed, renew);
                     at = next;
                 }
                 Err(other) => at = other,
@@ -111,10 +105,7 @@ impl Share {
     #[inline]
     pub fn spend(&self, ran: u64) {
         if self.cap() != 0 {
-            self.budget.fetch_sub(
-                i64::try_from(ran).unwrap_or(i64::MAX >> 1),
-                Ordering::AcqRel,
-            );
+            self.budget.fetch_sub(i64::try_from(ran).unwrap_or(i64::MAX >> 1), Ordering::AcqRel);
         }
     }
 }
@@ -139,16 +130,8 @@ mod tests {
         assert_eq!(s.left(1), Ok(1_000_000));
         s.spend(2_500_000);
         assert_eq!(s.left(2), Err(UsedUp(PERIOD)));
-        assert_eq!(
-            s.left(PERIOD),
-            Ok(1_500_000),
-            "what was used too much is missing now"
-        );
-        assert_eq!(
-            s.left(9 * PERIOD),
-            Ok(6_000_000),
-            "what was not used is kept for a period, no longer"
-        );
+        assert_eq!(s.left(PERIOD), Ok(1_500_000), "what was used too much is missing now");
+        assert_eq!(s.left(9 * PERIOD), Ok(6_000_000), "what was not used is kept for a period, no longer");
         s.set_cap(0);
         assert_eq!(s.left(9 * PERIOD), Ok(u64::MAX));
     }

@@ -80,11 +80,7 @@ struct Dom {
 }
 
 fn spinners(weight: u32, cap: u32, n: usize) -> Dom {
-    Dom {
-        weight,
-        cap,
-        vcpus: vec![(u64::MAX, SPIN); n],
-    }
+    Dom { weight, cap, vcpus: vec![(u64::MAX, SPIN); n] }
 }
 
 struct Machine {
@@ -101,11 +97,7 @@ struct Machine {
 impl Machine {
     fn new(cpus: usize, doms: &[Dom]) -> Self {
         CAPPED.with(|c| c.borrow_mut().clear());
-        let online = CpuMask::from_bits(if cpus == 64 {
-            u64::MAX
-        } else {
-            (1 << cpus) - 1
-        });
+        let online = CpuMask::from_bits(if cpus == 64 { u64::MAX } else { (1 << cpus) - 1 });
         let (mut tasks, mut owner) = (Vec::new(), Vec::new());
         for (d, dom) in doms.iter().enumerate() {
             let share = Arc::new(Share::new());
@@ -216,11 +208,7 @@ impl Machine {
         let now = self.now;
         let due: Vec<usize> = CAPPED.with(|c| {
             let mut c = c.borrow_mut();
-            let due = c
-                .iter()
-                .filter(|(at, _)| *at <= now)
-                .map(|(_, id)| *id)
-                .collect();
+            let due = c.iter().filter(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
             c.retain(|(at, _)| *at > now);
             due
         });
@@ -288,15 +276,8 @@ impl Machine {
         }
         for (cpu, r) in self.running.iter().enumerate() {
             if r.is_none() {
-                let could = waiting
-                    .iter()
-                    .find(|t| t.entity().hard_now().contains(CpuId(cpu as u32)));
-                assert!(
-                    could.is_none(),
-                    "CPU {cpu} idles at {} while vCPU {} waits",
-                    self.now,
-                    could.unwrap().0.id
-                );
+                let could = waiting.iter().find(|t| t.entity().hard_now().contains(CpuId(cpu as u32)));
+                assert!(could.is_none(), "CPU {cpu} idles at {} while vCPU {} waits", self.now, could.unwrap().0.id);
             }
             if let Some(t) = r {
                 assert!(t.entity().hard.load().contains(CpuId(cpu as u32)) || self.now < 2 * STEP);
@@ -313,22 +294,13 @@ impl Machine {
 
     /// CPU time of each domain, in CPUs, over `time` from now.
     fn shares(&mut self, time: u64) -> Vec<f64> {
-        let before: Vec<u64> = self
-            .tasks
-            .iter()
-            .map(|t| t.entity().cpu_time.load(SeqCst))
-            .collect();
+        let before: Vec<u64> = self.tasks.iter().map(|t| t.entity().cpu_time.load(SeqCst)).collect();
         self.run(time);
         let mut sum = vec![0.0; self.owner.iter().max().map_or(0, |m| m + 1)];
         for (i, t) in self.tasks.iter().enumerate() {
             let running = self.running.iter().flatten().any(|r| r.same(t));
-            let open = if running {
-                self.now - t.entity().since.load(SeqCst)
-            } else {
-                0
-            };
-            sum[self.owner[i]] +=
-                (t.entity().cpu_time.load(SeqCst) + open - before[i]) as f64 / time as f64;
+            let open = if running { self.now - t.entity().since.load(SeqCst) } else { 0 };
+            sum[self.owner[i]] += (t.entity().cpu_time.load(SeqCst) + open - before[i]) as f64 / time as f64;
         }
         sum
     }
@@ -340,15 +312,9 @@ fn fair(cpus: usize, doms: &[Dom]) -> Vec<f64> {
     let mut open: Vec<usize> = (0..doms.len()).collect();
     let mut left = cpus as f64;
     loop {
-        let weight: f64 = open
-            .iter()
-            .map(|&d| f64::from(doms[d].weight) * doms[d].vcpus.len() as f64)
-            .sum();
-        let full: Vec<usize> = open
-            .iter()
-            .copied()
-            .filter(|&d| f64::from(doms[d].weight) * left / weight >= 1.0)
-            .collect();
+        let weight: f64 = open.iter().map(|&d| f64::from(doms[d].weight) * doms[d].vcpus.len() as f64).sum();
+        let full: Vec<usize> =
+            open.iter().copied().filter(|&d| f64::from(doms[d].weight) * left / weight >= 1.0).collect();
         if full.is_empty() {
             for &d in &open {
                 share[d] = f64::from(doms[d].weight) * doms[d].vcpus.len() as f64 * left / weight;
@@ -379,53 +345,18 @@ fn assert_shares(got: &[f64], wanted: &[f64], what: &str) {
 fn weights_are_obeyed_over_all_cpus() {
     let cases: &[(usize, &[Dom])] = &[
         (1, &[spinners(256, 0, 1), spinners(512, 0, 1)]),
-        (
-            1,
-            &[
-                spinners(64, 0, 1),
-                spinners(256, 0, 2),
-                spinners(1024, 0, 1),
-            ],
-        ),
+        (1, &[spinners(64, 0, 1), spinners(256, 0, 2), spinners(1024, 0, 1)]),
         (1, &[spinners(1, 0, 1), spinners(100, 0, 1)]),
-        (
-            2,
-            &[
-                spinners(256, 0, 1),
-                spinners(256, 0, 1),
-                spinners(256, 0, 1),
-            ],
-        ),
+        (2, &[spinners(256, 0, 1), spinners(256, 0, 1), spinners(256, 0, 1)]),
         (2, &[spinners(256, 0, 2), spinners(512, 0, 2)]),
-        (
-            2,
-            &[
-                spinners(1024, 0, 1),
-                spinners(256, 0, 1),
-                spinners(256, 0, 1),
-            ],
-        ),
-        (
-            4,
-            &[spinners(256, 0, 4), spinners(128, 0, 4), spinners(64, 0, 4)],
-        ),
-        (
-            8,
-            &[
-                spinners(256, 0, 3),
-                spinners(300, 0, 9),
-                spinners(700, 0, 5),
-            ],
-        ),
+        (2, &[spinners(1024, 0, 1), spinners(256, 0, 1), spinners(256, 0, 1)]),
+        (4, &[spinners(256, 0, 4), spinners(128, 0, 4), spinners(64, 0, 4)]),
+        (8, &[spinners(256, 0, 3), spinners(300, 0, 9), spinners(700, 0, 5)]),
     ];
     for (cpus, doms) in cases {
         let mut m = Machine::new(*cpus, doms);
         m.run(SECOND);
-        assert_shares(
-            &m.shares(30 * SECOND),
-            &fair(*cpus, doms),
-            &std::format!("{cpus} CPUs, {doms:?}"),
-        );
+        assert_shares(&m.shares(30 * SECOND), &fair(*cpus, doms), &std::format!("{cpus} CPUs, {doms:?}"));
     }
 }
 
@@ -434,150 +365,58 @@ fn caps_are_obeyed_and_what_they_leave_is_used() {
     let mut m = Machine::new(1, &[spinners(256, 30, 1)]);
     assert_shares(&m.shares(30 * SECOND), &[0.3], "alone");
     let mut m = Machine::new(2, &[spinners(256, 50, 1), spinners(256, 120, 4)]);
-    assert_shares(
-        &m.shares(30 * SECOND),
-        &[0.5, 1.2],
-        "more than there is to use",
-    );
+    assert_shares(&m.shares(30 * SECOND), &[0.5, 1.2], "more than there is to use");
     let mut m = Machine::new(4, &[spinners(1000, 250, 8), spinners(256, 0, 8)]);
     let got = m.shares(30 * SECOND);
     assert_shares(&got, &[2.5], "many vCPUs under one cap");
-    assert!(
-        (got[0] + got[1] - 4.0).abs() < 0.001,
-        "the others use the rest: {got:?}"
-    );
-    let mut m = Machine::new(
-        1,
-        &[
-            spinners(256, 10, 1),
-            spinners(256, 0, 1),
-            spinners(512, 5, 3),
-        ],
-    );
+    assert!((got[0] + got[1] - 4.0).abs() < 0.001, "the others use the rest: {got:?}");
+    let mut m = Machine::new(1, &[spinners(256, 10, 1), spinners(256, 0, 1), spinners(512, 5, 3)]);
     assert_shares(&m.shares(30 * SECOND), &[0.1, 0.85, 0.05], "small caps");
 }
 
 #[test]
 fn pinned_vcpus_share_their_cpu_and_others_go_round_them() {
-    let pinned = |cpus: u64, weight| Dom {
-        weight,
-        cap: 0,
-        vcpus: vec![(cpus, SPIN)],
-    };
+    let pinned = |cpus: u64, weight| Dom { weight, cap: 0, vcpus: vec![(cpus, SPIN)] };
     // Three on CPU 0, one free: it has CPU 1 for itself.
-    let mut m = Machine::new(
-        2,
-        &[
-            pinned(1, 256),
-            pinned(1, 256),
-            pinned(1, 512),
-            pinned(3, 256),
-        ],
-    );
+    let mut m = Machine::new(2, &[pinned(1, 256), pinned(1, 256), pinned(1, 512), pinned(3, 256)]);
     m.run(SECOND);
-    assert_shares(
-        &m.shares(30 * SECOND),
-        &[0.25, 0.25, 0.5, 1.0],
-        "three pinned to one",
-    );
+    assert_shares(&m.shares(30 * SECOND), &[0.25, 0.25, 0.5, 1.0], "three pinned to one");
     // One more on CPU 1: they share it.
-    let mut m = Machine::new(
-        2,
-        &[
-            pinned(1, 256),
-            pinned(1, 256),
-            pinned(1, 256),
-            pinned(2, 256),
-            pinned(3, 256),
-        ],
-    );
+    let mut m = Machine::new(2, &[pinned(1, 256), pinned(1, 256), pinned(1, 256), pinned(2, 256), pinned(3, 256)]);
     m.run(SECOND);
-    assert_shares(
-        &m.shares(30 * SECOND),
-        &[1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.5, 0.5],
-        "and one to the other",
-    );
+    assert_shares(&m.shares(30 * SECOND), &[1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.5, 0.5], "and one to the other");
 }
 
 #[test]
 fn a_wake_up_waits_a_slice_at_most_whoever_spins() {
-    let light = Habit {
-        work: 200_000,
-        sleep: 20_000_000,
-    };
+    let light = Habit { work: 200_000, sleep: 20_000_000 };
     for cpus in [1, 2, 4] {
         let mut doms = vec![spinners(256, 0, 2 * cpus)];
-        doms.extend((0..3).map(|_| Dom {
-            weight: 256,
-            cap: 0,
-            vcpus: vec![(u64::MAX, light)],
-        }));
+        doms.extend((0..3).map(|_| Dom { weight: 256, cap: 0, vcpus: vec![(u64::MAX, light)] }));
         let mut m = Machine::new(cpus, &doms);
         // All come into being at once; what counts is how it goes on.
         m.run(SECOND / 10);
-        m.tasks
-            .iter()
-            .for_each(|t| t.0.longest_wait.store(0, SeqCst));
+        m.tasks.iter().for_each(|t| t.0.longest_wait.store(0, SeqCst));
         m.run(10 * SECOND);
         for t in m.tasks.iter().filter(|t| t.0.habit.sleep != 0) {
-            let (longest, sum, n) = (
-                t.0.longest_wait.load(SeqCst),
-                t.0.waits.load(SeqCst),
-                t.0.wakes.load(SeqCst),
-            );
-            assert!(
-                longest <= SLICE + 2_000_000,
-                "{cpus} CPUs: vCPU {} waited {longest} ns",
-                t.0.id
-            );
-            assert!(
-                sum / n < 1_000_000,
-                "{cpus} CPUs: vCPU {} waits {} ns on average",
-                t.0.id,
-                sum / n
-            );
+            let (longest, sum, n) = (t.0.longest_wait.load(SeqCst), t.0.waits.load(SeqCst), t.0.wakes.load(SeqCst));
+            assert!(longest <= SLICE + 2_000_000, "{cpus} CPUs: vCPU {} waited {longest} ns", t.0.id);
+            assert!(sum / n < 1_000_000, "{cpus} CPUs: vCPU {} waits {} ns on average", t.0.id, sum / n);
         }
     }
 }
 
 #[test]
 fn a_vcpu_that_slept_long_does_not_take_everything() {
-    let late = Habit {
-        work: 60 * SECOND,
-        sleep: 1,
-    };
-    let mut m = Machine::new(
-        1,
-        &[
-            spinners(256, 0, 1),
-            Dom {
-                weight: 256,
-                cap: 0,
-                vcpus: vec![(u64::MAX, late)],
-            },
-        ],
-    );
+    let late = Habit { work: 60 * SECOND, sleep: 1 };
+    let mut m = Machine::new(1, &[spinners(256, 0, 1), Dom { weight: 256, cap: 0, vcpus: vec![(u64::MAX, late)] }]);
     m.tasks[1].0.wakes_at.store(20 * SECOND, SeqCst);
     m.run(20 * SECOND);
     let got = m.shares(SECOND);
     assert!((got[0] - 0.5).abs() < 0.05, "after 20 s of sleep: {got:?}");
     // Nor does one starve that ran alone on a CPU while others shared.
-    let alone = Dom {
-        weight: 256,
-        cap: 0,
-        vcpus: vec![(2, SPIN)],
-    };
-    let mut m = Machine::new(
-        2,
-        &[
-            Dom {
-                weight: 256,
-                cap: 0,
-                vcpus: vec![(1, SPIN); 4],
-            },
-            alone,
-        ],
-    );
+    let alone = Dom { weight: 256, cap: 0, vcpus: vec![(2, SPIN)] };
+    let mut m = Machine::new(2, &[Dom { weight: 256, cap: 0, vcpus: vec![(1, SPIN); 4] }, alone]);
     m.run(20 * SECOND);
     let t = m.tasks[4].clone();
     t.entity().hard.store(CpuMask::from_bits(1));
@@ -589,30 +428,15 @@ fn a_vcpu_that_slept_long_does_not_take_everything() {
 
 #[test]
 fn vcpu_affinity_can_change_while_it_waits() {
-    let mut m = Machine::new(
-        2,
-        &[Dom {
-            weight: 256,
-            cap: 0,
-            vcpus: vec![(1, SPIN); 3],
-        }],
-    );
+    let mut m = Machine::new(2, &[Dom { weight: 256, cap: 0, vcpus: vec![(1, SPIN); 3] }]);
     m.run(SECOND / 10);
-    let queued = m
-        .tasks
-        .iter()
-        .find(|t| t.entity().state.load(SeqCst) == state::QUEUED)
-        .unwrap()
-        .clone();
+    let queued = m.tasks.iter().find(|t| t.entity().state.load(SeqCst) == state::QUEUED).unwrap().clone();
     queued.entity().hard.store(CpuMask::from_bits(2));
     let ask = m.core.requeue(&queued, m.online).unwrap();
     m.act(ask);
     m.run(STEP);
     assert!(m.running[1].as_ref().is_some_and(|r| r.same(&queued)));
-    assert!(
-        m.core.requeue(&queued, m.online).is_none(),
-        "it is in no queue"
-    );
+    assert!(m.core.requeue(&queued, m.online).is_none(), "it is in no queue");
     m.run(SECOND / 10);
 }
 
@@ -626,11 +450,7 @@ fn habit() -> impl Strategy<Value = Habit> {
 fn dom(cpus: usize) -> impl Strategy<Value = Dom> {
     let all = (1u64 << cpus) - 1;
     let mask = prop_oneof![3 => Just(u64::MAX), 1 => 1..=all];
-    (
-        1u32..2000,
-        prop_oneof![2 => Just(0u32), 1 => 1u32..300],
-        prop::collection::vec((mask, habit()), 1..6),
-    )
+    (1u32..2000, prop_oneof![2 => Just(0u32), 1 => 1u32..300], prop::collection::vec((mask, habit()), 1..6))
         .prop_map(|(weight, cap, vcpus)| Dom { weight, cap, vcpus })
 }
 
@@ -668,12 +488,7 @@ fn who_is_overtaken_on_an_idle_cpu_is_passed_on() {
     let few = Dom {
         weight: 1,
         cap: 1,
-        vcpus: vec![
-            (a, SPIN),
-            (a, SPIN),
-            (a, h(510_713, 9_380_269)),
-            (56, h(24_760_112, 11_840_698)),
-        ],
+        vcpus: vec![(a, SPIN), (a, SPIN), (a, h(510_713, 9_380_269)), (56, h(24_760_112, 11_840_698))],
     };
     let many = Dom {
         weight: 1761,

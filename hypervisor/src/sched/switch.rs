@@ -92,8 +92,7 @@ fn enter(next: VcpuRef, regs: &mut GuestRegs) {
     regs.entry_vector = 0;
     cpu.upcall.set(next.info.upcall_ptr());
     cpu.guest_kernel.set(u32::from(arch.in_kernel));
-    cpu.trace
-        .note(Event::Runs(next.domain().id.0, next.id.0 as u16), regs.rip);
+    cpu.trace.note(Event::Runs(next.domain().id.0, next.id.0 as u16), regs.rip);
     runstate::changed_at(&next, RunState::Running, now);
     time::publish_to(&next);
     *cpu.current.borrow_mut() = Some(Running { vcpu: next, arch });
@@ -143,17 +142,12 @@ fn load(v: &VcpuRef, arch: &mut VcpuArch) {
     let cpu = this_cpu().id;
     let mem = &v.domain().mem;
     if arch.last_cpu != cpu.0 {
-        mem.window
-            .set_reserved_page(v.id.0, tables::reserved_page_frame(cpu));
+        mem.window.set_reserved_page(v.id.0, tables::reserved_page_frame(cpu));
         arch.last_cpu = cpu.0;
     }
     let policy = crate::arch::spec::policy();
     let local = this_cpu();
-    local.xpti.set(if v.domain().privileged {
-        policy.xpti_dom0
-    } else {
-        policy.xpti_domu
-    });
+    local.xpti.set(if v.domain().privileged { policy.xpti_dom0 } else { policy.xpti_domu });
     if local.last_domain.replace(v.domain().id.0) != v.domain().id.0 {
         crate::arch::spec::domain_switch();
     }

@@ -43,8 +43,7 @@ static BOOT_NANOS: AtomicU64 = AtomicU64::new(0);
 
 /// Sets the wallclock: it was `seconds`.`nanos` (Unix) at system time `at`.
 pub fn set_wallclock(seconds: u64, nanos: u32, at: u64) {
-    let t =
-        (u128::from(seconds) * 1_000_000_000 + u128::from(nanos)).saturating_sub(u128::from(at));
+    let t = (u128::from(seconds) * 1_000_000_000 + u128::from(nanos)).saturating_sub(u128::from(at));
     BOOT_SECONDS.store((t / 1_000_000_000) as u64, Ordering::Relaxed);
     BOOT_NANOS.store((t % 1_000_000_000) as u64, Ordering::Relaxed);
     for d in crate::domain::slots::all() {
@@ -54,14 +53,11 @@ pub fn set_wallclock(seconds: u64, nanos: u32, at: u64) {
 
 /// Writes the wallclock into the domain's shared_info.
 pub fn publish_wallclock(d: &Domain) {
-    let sec = BOOT_SECONDS
-        .load(Ordering::Relaxed)
-        .wrapping_add(d.time_offset.load(Ordering::Relaxed));
+    let sec = BOOT_SECONDS.load(Ordering::Relaxed).wrapping_add(d.time_offset.load(Ordering::Relaxed));
     let version = d.shared.load_u32(WALLCLOCK) | 1;
     d.shared.store_u32(WALLCLOCK, version);
     d.shared.store_u32(WALLCLOCK + 4, sec as u32);
-    d.shared
-        .store_u32(WALLCLOCK + 8, BOOT_NANOS.load(Ordering::Relaxed) as u32);
+    d.shared.store_u32(WALLCLOCK + 8, BOOT_NANOS.load(Ordering::Relaxed) as u32);
     d.shared.store_u32(WALLCLOCK + 12, (sec >> 32) as u32);
     d.shared.store_u32(WALLCLOCK, version.wrapping_add(1));
 }

@@ -33,12 +33,7 @@ fn account(a: &mut Accounting, at: u64) {
 pub fn info(v: &VcpuRef) -> RunstateInfo {
     let mut a = v.accounting.lock();
     account(&mut a, now());
-    RunstateInfo {
-        state: a.state as u32,
-        pad: 0,
-        state_entry_time: a.since,
-        time: a.time,
-    }
+    RunstateInfo { state: a.state as u32, pad: 0, state_entry_time: a.since, time: a.time }
 }
 
 /// Writes the guest's copies, runstate and secondary clock. They are guest-kernel addresses: only called while the
@@ -52,8 +47,7 @@ pub fn write_copies(v: &VcpuRef) {
         let mut i = info(v);
         const ENTRY_TIME: u64 = 8;
         const UPDATE: u64 = 1 << 63;
-        let flagged =
-            v.domain().vm_assist.load(Ordering::Relaxed) >> VMASST_RUNSTATE_UPDATE_FLAG & 1 != 0;
+        let flagged = v.domain().vm_assist.load(Ordering::Relaxed) >> VMASST_RUNSTATE_UPDATE_FLAG & 1 != 0;
         if flagged {
             i.state_entry_time |= UPDATE;
             let h = GuestHandle::<u64>::new(area.0.wrapping_add(ENTRY_TIME));

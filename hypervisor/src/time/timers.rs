@@ -23,10 +23,7 @@ static QUEUES: [Lock<SortedQueue<VcpuRef>>; MAX_CPUS] =
 
 /// Makes room for `total` vCPUs in every CPU's queue.
 pub fn reserve(total: usize) -> Result<(), OutOfMemory> {
-    QUEUES
-        .iter()
-        .take(percpu::online() as usize)
-        .try_for_each(|q| q.lock().try_reserve(total))
+    QUEUES.iter().take(percpu::online() as usize).try_for_each(|q| q.lock().try_reserve(total))
 }
 
 /// The earliest deadline of a vCPU, or [`NEVER`].
@@ -36,21 +33,14 @@ fn earliest(v: &Vcpu) -> u64 {
         0 => NEVER,
         n => n,
     };
-    let periodic = if v.periodic.load(Ordering::Relaxed) != 0 {
-        at(&v.periodic_next)
-    } else {
-        NEVER
-    };
+    let periodic = if v.periodic.load(Ordering::Relaxed) != 0 { at(&v.periodic_next) } else { NEVER };
     let own = at(&v.singleshot).min(periodic).min(at(&v.poll_deadline));
     own.min(at(&v.sched.capped_until)).min(at(&v.watchdog))
 }
 
 /// The earliest deadline in this CPU's queue, or [`NEVER`].
 fn queued() -> u64 {
-    QUEUES
-        .get(this_cpu().id.0 as usize)
-        .and_then(|q| q.lock().first_key())
-        .unwrap_or(NEVER)
+    QUEUES.get(this_cpu().id.0 as usize).and_then(|q| q.lock().first_key()).unwrap_or(NEVER)
 }
 
 /// When the scheduler wants to look at the running vCPU again.
@@ -62,29 +52,20 @@ fn slice_end(v: &VcpuRef) -> u64 {
 fn fire(v: &VcpuRef, now: u64) {
     let due = |at: u64| at != 0 && at <= now;
     let s = v.singleshot.load(Ordering::Relaxed);
-    if due(s)
-        && v.singleshot
-            .compare_exchange(s, 0, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-    {
+    if due(s) && v.singleshot.compare_exchange(s, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
         events::send_vcpu_virq(v, VIRQ_TIMER);
     }
     let period = v.periodic.load(Ordering::Relaxed);
     let next = v.periodic_next.load(Ordering::Relaxed);
     if period != 0 && next <= now {
         // Missed ticks are not made up for.
-        v.periodic_next
-            .store(now.saturating_add(period), Ordering::Relaxed);
+        v.periodic_next.store(now.saturating_add(period), Ordering::Relaxed);
         if next != 0 {
             events::send_vcpu_virq(v, VIRQ_TIMER);
         }
     }
     let p = v.poll_deadline.load(Ordering::Relaxed);
-    if due(p)
-        && v.poll_deadline
-            .compare_exchange(p, 0, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-    {
+    if due(p) && v.poll_deadline.compare_exchange(p, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
         events::end_poll(v);
     }
     if due(v.sched.capped_until.load(Ordering::Relaxed)) {
@@ -117,19 +98,11 @@ fn queue_here(v: &VcpuRef) {
         return;
     };
     let mut q = q.lock();
-    if v.sched
-        .timer_cpu
-        .compare_exchange(0, cpu + 1, Ordering::AcqRel, Ordering::Acquire)
-        .is_err()
-    {
+    if v.sched.timer_cpu.compare_exchange(0, cpu + 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return;
     }
     // Whoever takes a dying domain apart takes its vCPUs out of the queues once, and may have been here already.
-    let at = if v.domain().life() == Life::Alive {
-        earliest(v)
-    } else {
-        NEVER
-    };
+    let at = if v.domain().life() == Life::Alive { earliest(v) } else { NEVER };
     v.sched.timer_key.store(at, Ordering::Relaxed);
     let queued = at != NEVER && q.insert(at, v.clone()).is_ok();
     debug_assert!(queued || at == NEVER, "a timer queue without room");
@@ -143,18 +116,9 @@ pub fn unpark(v: &VcpuRef) {
     let at = v.sched.timer_cpu.load(Ordering::Acquire);
     if let Some(q) = (at as usize).checked_sub(1).and_then(|c| QUEUES.get(c)) {
         let mut q = q.lock();
-        if v.sched
-            .timer_cpu
-            .compare_exchange(at, 0, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
-        {
-            let taken = q.remove(v.sched.timer_key.load(Ordering::Relaxed), |other| {
-                other.same(v)
-            });
-            debug_assert!(
-                taken.is_some(),
-                "not in the timer queue it is said to be in"
-            );
+        if v.sched.timer_cpu.compare_exchange(at, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            let taken = q.remove(v.sched.timer_key.load(Ordering::Relaxed), |other| other.same(v));
+            debug_assert!(taken.is_some(), "not in the timer queue it is said to be in");
             drop(q);
             drop(taken);
         }

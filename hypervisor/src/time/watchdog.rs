@@ -45,9 +45,7 @@ fn publish(d: &Domain, dogs: &[u64; PER_DOMAIN]) {
 /// # Errors
 /// `EINVAL` for a number that is none or not in use; `ENOSPC` when all are in use.
 pub fn set(d: &Domain, id: u32, seconds: u32) -> Result<u32, Errno> {
-    let at = now()
-        .saturating_add(u64::from(seconds).saturating_mul(NANOS))
-        .max(1);
+    let at = now().saturating_add(u64::from(seconds).saturating_mul(NANOS)).max(1);
     let mut dogs = d.watchdogs.0.lock();
     let result = match (id as usize).checked_sub(1) {
         None => {
@@ -57,10 +55,7 @@ pub fn set(d: &Domain, id: u32, seconds: u32) -> Result<u32, Errno> {
             number
         }
         Some(i) => {
-            let slot = dogs
-                .get_mut(i)
-                .filter(|at| **at != 0)
-                .ok_or(Errno::EINVAL)?;
+            let slot = dogs.get_mut(i).filter(|at| **at != 0).ok_or(Errno::EINVAL)?;
             *slot = if seconds == 0 { 0 } else { at };
             0
         }
@@ -81,11 +76,7 @@ pub fn run(d: &DomainRef, now: u64) {
     let due = {
         let mut dogs = d.watchdogs.0.lock();
         let mut due = None;
-        for (at, number) in dogs
-            .iter_mut()
-            .zip(1..)
-            .filter(|(at, _)| **at != 0 && **at <= now)
-        {
+        for (at, number) in dogs.iter_mut().zip(1..).filter(|(at, _)| **at != 0 && **at <= now) {
             *at = 0;
             due = due.or(Some(number));
         }

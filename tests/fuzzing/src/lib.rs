@@ -107,19 +107,12 @@ impl Fuzzer<'_> {
         let (first, until) = match variable("HOSPES_FUZZ_SECONDS") {
             None => (0, None),
             Some(seconds) => {
-                let now = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |d| d.as_nanos() as u64);
-                (
-                    Rng::new(now).bits() >> 1,
-                    Some(start + Duration::from_secs(seconds)),
-                )
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+                (Rng::new(now).bits() >> 1, Some(start + Duration::from_secs(seconds)))
             }
         };
         let (mut done, mut accepted) = (0u64, 0u64);
-        while until.map_or(done < self.cases, |end| {
-            done < self.cases || Instant::now() < end
-        }) {
+        while until.map_or(done < self.cases, |end| done < self.cases || Instant::now() < end) {
             accepted += u64::from(self.one(first.wrapping_add(done), &case));
             done += 1;
         }
@@ -138,27 +131,16 @@ impl Fuzzer<'_> {
         let result = catch_unwind(AssertUnwindSafe(|| {
             let accepted = case(&mut Rng::new(seed));
             let took = cpu_time().saturating_sub(begin);
-            assert!(
-                took <= self.time,
-                "it took {took:?}, and may take {:?}",
-                self.time
-            );
+            assert!(took <= self.time, "it took {took:?}, and may take {:?}", self.time);
             let peak = heap::peak(before);
-            assert!(
-                peak <= self.heap,
-                "it held {peak} bytes of heap, and may hold {}",
-                self.heap
-            );
+            assert!(peak <= self.heap, "it held {peak} bytes of heap, and may hold {}", self.heap);
             accepted
         }));
         match result {
             Ok(accepted) => accepted,
             Err(panic) => {
                 eprintln!("{}: seed {seed} fails; replay it:", self.name);
-                eprintln!(
-                    "  HOSPES_FUZZ_SEED={seed} cargo test {} {} -- --nocapture",
-                    self.target, self.name
-                );
+                eprintln!("  HOSPES_FUZZ_SEED={seed} cargo test {} {} -- --nocapture", self.target, self.name);
                 resume_unwind(panic)
             }
         }
@@ -167,10 +149,7 @@ impl Fuzzer<'_> {
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
-    )
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
 /// CPU time of this thread: a busy machine does not make it pass faster.

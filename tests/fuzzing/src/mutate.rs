@@ -11,11 +11,7 @@ pub fn mutate(rng: &mut Rng, data: &mut Vec<u8>, others: &[&[u8]]) {
 
 fn one(rng: &mut Rng, data: &mut Vec<u8>, others: &[&[u8]]) {
     // Headers are at the start: half of all changes are made there.
-    let within = if rng.one_in(2) {
-        data.len()
-    } else {
-        data.len().min(300)
-    };
+    let within = if rng.one_in(2) { data.len() } else { data.len().min(300) };
     let at = rng.below(within);
     let len = rng.below(64).min(data.len() - at);
     match rng.below(10) {
@@ -42,11 +38,7 @@ fn one(rng: &mut Rng, data: &mut Vec<u8>, others: &[&[u8]]) {
             let other = *rng.pick(others);
             let from = rng.below(other.len());
             let piece = &other[from..];
-            let piece = if rng.one_in(2) {
-                piece
-            } else {
-                &piece[..piece.len().min(64)]
-            };
+            let piece = if rng.one_in(2) { piece } else { &piece[..piece.len().min(64)] };
             let end = (at + piece.len()).min(data.len());
             data.splice(at..end, piece.iter().copied());
         }
@@ -62,9 +54,7 @@ fn flip(rng: &mut Rng, data: &mut [u8], at: usize) {
 /// Writes a number that is likely to be wrong: an extreme one, or one near the sample's own length.
 fn set(rng: &mut Rng, data: &mut [u8], at: usize, size: usize) {
     let number = if rng.one_in(3) {
-        (data.len() as u64)
-            .wrapping_add(rng.below(9) as u64)
-            .wrapping_sub(4)
+        (data.len() as u64).wrapping_add(rng.below(9) as u64).wrapping_sub(4)
     } else {
         rng.number()
     };

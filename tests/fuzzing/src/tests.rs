@@ -6,19 +6,12 @@ use super::*;
 static ALLOCATOR: Counting = Counting;
 
 fn fuzzer(name: &'static str) -> Fuzzer<'static> {
-    Fuzzer {
-        name,
-        target: "-p fuzzing",
-        cases: 200,
-        heap: 1 << 16,
-        time: Duration::from_millis(200),
-    }
+    Fuzzer { name, target: "-p fuzzing", cases: 200, heap: 1 << 16, time: Duration::from_millis(200) }
 }
 
 /// The text of the panic of a run.
 fn failure(name: &'static str, case: impl Fn(&mut Rng) -> Accepted) -> String {
-    let panic =
-        catch_unwind(AssertUnwindSafe(|| fuzzer(name).run(case))).expect_err("it was not noticed");
+    let panic = catch_unwind(AssertUnwindSafe(|| fuzzer(name).run(case))).expect_err("it was not noticed");
     panic
         .downcast_ref::<String>()
         .cloned()
@@ -38,17 +31,8 @@ fn what_is_good_passes() {
 #[test]
 fn what_no_parser_may_do_is_noticed() {
     assert!(failure("panics", |rng| [true, false][rng.below(3)]).contains("out of bounds"));
-    assert!(
-        failure("overflows", |rng| (rng.bits() as u8)
-            .checked_add(1)
-            .unwrap()
-            == 0)
-        .contains("unwrap")
-    );
-    assert!(
-        failure("eats", |rng| vec![1u8; rng.below(1 << 17)].len() < 1 << 15)
-            .contains("bytes of heap")
-    );
+    assert!(failure("overflows", |rng| (rng.bits() as u8).checked_add(1).unwrap() == 0).contains("unwrap"));
+    assert!(failure("eats", |rng| vec![1u8; rng.below(1 << 17)].len() < 1 << 15).contains("bytes of heap"));
     let slow = |rng: &mut Rng| {
         let begin = cpu_time();
         while rng.0.is_multiple_of(50) && cpu_time() - begin < Duration::from_millis(300) {}

@@ -16,9 +16,7 @@ pub const POINTERS: [(&str, u64); 5] = [
 pub fn edge() -> u64 {
     let (page, behind) = (Page::alloc(), Page::alloc());
     if page.va + PAGE_SIZE != behind.va {
-        crate::report::error(format_args!(
-            "two pages of the pool do not follow each other"
-        ));
+        crate::report::error(format_args!("two pages of the pool do not follow each other"));
     }
     paging::update_va(behind.va, 0).must("unmap a page");
     behind.va

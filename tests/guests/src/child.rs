@@ -82,11 +82,7 @@ pub struct Spec {
 
 impl Default for Spec {
     fn default() -> Self {
-        Spec {
-            vcpus: 1,
-            pages: 0,
-            room: 0,
-        }
+        Spec { vcpus: 1, pages: 0, room: 0 }
     }
 }
 
@@ -146,10 +142,7 @@ pub fn domctl(op: &mut Domctl) -> Ret {
 
 /// Sleeps for some microseconds of guest time, so that others get the CPU.
 pub fn nap(us: u64) {
-    let mut poll = pv_abi::sched::Poll {
-        timeout: events::now() + us * 1000,
-        ..Default::default()
-    };
+    let mut poll = pv_abi::sched::Poll { timeout: events::now() + us * 1000, ..Default::default() };
     call_ref(nr::SCHED_OP, pv_abi::sched::OP_POLL, &mut poll);
 }
 
@@ -157,15 +150,7 @@ pub fn nap(us: u64) {
 pub fn foreign_update(ptr: u64, val: u64, dom: u16) -> Ret {
     let list = [MmuUpdate { ptr, val }];
     let mut done = 0u32;
-    call(
-        nr::MMU_UPDATE,
-        &[
-            list.as_ptr() as u64,
-            1,
-            core::ptr::from_mut(&mut done) as u64,
-            u64::from(dom),
-        ],
-    )
+    call(nr::MMU_UPDATE, &[list.as_ptr() as u64, 1, core::ptr::from_mut(&mut done) as u64, u64::from(dom)])
 }
 
 /// Maps frame `mfn` of domain `dom` at `va`, which has an L1.
@@ -177,16 +162,8 @@ pub fn foreign_map(va: u64, mfn: u64, flags: u64, dom: u16) -> Ret {
 
 /// One mmuext_op on the tables of domain `dom`.
 pub fn foreign_mmuext(cmd: u32, arg1: u64, dom: u16) -> Ret {
-    let op = MmuextOp {
-        cmd,
-        pad: 0,
-        arg1,
-        arg2: 0,
-    };
-    call(
-        nr::MMUEXT_OP,
-        &[core::ptr::from_ref(&op) as u64, 1, 0, u64::from(dom)],
-    )
+    let op = MmuextOp { cmd, pad: 0, arg1, arg2: 0 };
+    call(nr::MMUEXT_OP, &[core::ptr::from_ref(&op) as u64, 1, 0, u64::from(dom)])
 }
 
 /// The page the parent looks through.
@@ -214,25 +191,15 @@ impl Child {
             report::error(format_args!("too many children"));
         };
         let parts = Parts::plan(spec.pages);
-        let child = Child {
-            id: create(&spec, parts.end - FIRST_PFN),
-            slot,
-            parts,
-        };
+        let child = Child { id: create(&spec, parts.end - FIRST_PFN), slot, parts };
         child.populate();
         child.fill();
         child.make_tables();
-        foreign_mmuext(mmu::EXT_PIN_L4_TABLE, child.mfn(parts.tables), child.id)
-            .must("pin the child's L4");
+        foreign_mmuext(mmu::EXT_PIN_L4_TABLE, child.mfn(parts.tables), child.id).must("pin the child's L4");
         child.set_context(body);
         for i in 0..SHARED_PAGES {
-            foreign_map(
-                child.shared_va() + i * PAGE_SIZE,
-                child.mfn(parts.shared + i),
-                KERNEL_RW,
-                child.id,
-            )
-            .must("map the shared pages");
+            foreign_map(child.shared_va() + i * PAGE_SIZE, child.mfn(parts.shared + i), KERNEL_RW, child.id)
+                .must("map the shared pages");
         }
         child
     }
@@ -276,12 +243,8 @@ impl Child {
         for (i, f) in list.iter_mut().enumerate() {
             *f = FIRST_PFN + i as u64;
         }
-        let mut r = Reservation {
-            extent_start: list.as_ptr() as u64,
-            nr_extents: n,
-            domid: self.id,
-            ..Reservation::default()
-        };
+        let mut r =
+            Reservation { extent_start: list.as_ptr() as u64, nr_extents: n, domid: self.id, ..Reservation::default() };
         let got = call_ref(nr::MEMORY_OP, OP_POPULATE_PHYSMAP, &mut r);
         if got != Ret(n as i64) {
             report::error(format_args!("populate_physmap of {n} pages: {got}"));
@@ -316,14 +279,7 @@ impl Child {
             look(self.id, self.mfn(page), |to| {
                 for i in 0..512 {
                     let pfn = first + i;
-                    to.write(
-                        i as usize,
-                        if (FIRST_PFN..p.end).contains(&pfn) {
-                            self.mfn(pfn)
-                        } else {
-                            u64::MAX
-                        },
-                    );
+                    to.write(i as usize, if (FIRST_PFN..p.end).contains(&pfn) { self.mfn(pfn) } else { u64::MAX });
                 }
             });
         }
@@ -333,26 +289,16 @@ impl Child {
         let p = &self.parts;
         let (l4, l3, l2) = (p.tables, p.tables + 1, p.tables + 2);
         let entry = |pfn: u64| (self.mfn(pfn) * PAGE_SIZE) | TABLE;
-        look(self.id, self.mfn(l4), |t| {
-            t.write(paging::index(VIRT_BASE, 4), entry(l3))
-        });
-        look(self.id, self.mfn(l3), |t| {
-            t.write(paging::index(VIRT_BASE, 3), entry(l2))
-        });
+        look(self.id, self.mfn(l4), |t| t.write(paging::index(VIRT_BASE, 4), entry(l3)));
+        look(self.id, self.mfn(l3), |t| t.write(paging::index(VIRT_BASE, 3), entry(l2)));
         let l1s = p.end - l2 - 1;
-        look(self.id, self.mfn(l2), |t| {
-            (0..l1s).for_each(|i| t.write(i as usize, entry(l2 + 1 + i)))
-        });
+        look(self.id, self.mfn(l2), |t| (0..l1s).for_each(|i| t.write(i as usize, entry(l2 + 1 + i))));
         for n in 0..l1s {
             look(self.id, self.mfn(l2 + 1 + n), |t| {
                 for i in 0..512 {
                     let pfn = n * 512 + i;
                     if (FIRST_PFN..p.end).contains(&pfn) {
-                        let flags = if pfn >= p.tables {
-                            KERNEL_RO
-                        } else {
-                            KERNEL_RW
-                        };
+                        let flags = if pfn >= p.tables { KERNEL_RO } else { KERNEL_RW };
                         t.write(i as usize, (self.mfn(pfn) * PAGE_SIZE) | flags);
                     }
                 }
@@ -368,11 +314,7 @@ impl Child {
         c.user_regs.rsi = VIRT_BASE + self.parts.info * PAGE_SIZE;
         c.user_regs.rdx = VIRT_BASE + self.parts.shared * PAGE_SIZE;
         c.ctrlreg[3] = self.mfn(self.parts.tables) << 12;
-        let arg = dc::Vcpucontext {
-            vcpu: 0,
-            pad: 0,
-            ctxt: core::ptr::from_mut(c) as u64,
-        };
+        let arg = dc::Vcpucontext { vcpu: 0, pad: 0, ctxt: core::ptr::from_mut(c) as u64 };
         domctl(&mut Domctl::with(dc::OP_SETVCPUCONTEXT, self.id, &arg)).must("setvcpucontext");
     }
 
@@ -393,13 +335,7 @@ impl Child {
 
     /// max_mem, in pages.
     pub fn max_mem(&self, pages: u64) -> Ret {
-        domctl(&mut Domctl::with(
-            dc::OP_MAX_MEM,
-            self.id,
-            &dc::MaxMem {
-                max_memkb: pages * 4,
-            },
-        ))
+        domctl(&mut Domctl::with(dc::OP_MAX_MEM, self.id, &dc::MaxMem { max_memkb: pages * 4 }))
     }
 
     /// How far it is, as its shared words and the hypervisor say.
@@ -410,7 +346,11 @@ impl Child {
             n => {
                 match self.info() {
                     Some(i) if i.flags & (dc::dominf::SHUTDOWN | dc::dominf::DYING) == 0 => {
-                        if n == 0 { State::Built } else { State::Running }
+                        if n == 0 {
+                            State::Built
+                        } else {
+                            State::Running
+                        }
                     }
                     // It may have ended between the two looks.
                     _ => match self.shared(STATE).load(Ordering::SeqCst) {
@@ -465,10 +405,7 @@ impl Child {
             // SAFETY: mapped shared memory; the child is done with bytes below `used`.
             let b = unsafe { ((base + at) as *const u8).read_volatile() };
             if b == b'\n' {
-                console::line(format_args!(
-                    "{}",
-                    core::str::from_utf8(&line[..len]).unwrap_or("?")
-                ));
+                console::line(format_args!("{}", core::str::from_utf8(&line[..len]).unwrap_or("?")));
                 len = 0;
                 printed = at + 1;
             } else if len < line.len() {
@@ -524,14 +461,7 @@ impl Parts {
         if end - FIRST_PFN > MAX_PAGES as u64 {
             report::error(format_args!("a child of {end} pages is too large"));
         }
-        Parts {
-            info,
-            shared,
-            extra,
-            extra_pages,
-            tables,
-            end,
-        }
+        Parts { info, shared, extra, extra_pages, tables, end }
     }
 }
 
@@ -547,20 +477,8 @@ fn create(spec: &Spec, pages: u64) -> u16 {
     let mut op = Domctl::with(dc::OP_CREATEDOMAIN, 0, &c);
     domctl(&mut op).must("createdomain");
     let id = op.domain;
-    domctl(&mut Domctl::with(
-        dc::OP_MAX_VCPUS,
-        id,
-        &dc::MaxVcpus { max: spec.vcpus },
-    ))
-    .must("max_vcpus");
-    domctl(&mut Domctl::with(
-        dc::OP_MAX_MEM,
-        id,
-        &dc::MaxMem {
-            max_memkb: (pages + spec.room) * 4,
-        },
-    ))
-    .must("max_mem");
+    domctl(&mut Domctl::with(dc::OP_MAX_VCPUS, id, &dc::MaxVcpus { max: spec.vcpus })).must("max_vcpus");
+    domctl(&mut Domctl::with(dc::OP_MAX_MEM, id, &dc::MaxMem { max_memkb: (pages + spec.room) * 4 })).must("max_mem");
     id
 }
 

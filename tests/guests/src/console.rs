@@ -21,14 +21,7 @@ impl Line {
             } else if !privileged() {
                 ring_write(&self.bytes[..self.used]);
             } else {
-                call(
-                    nr::CONSOLE_IO,
-                    &[
-                        CONSOLEIO_WRITE,
-                        self.used as u64,
-                        self.bytes.as_ptr() as u64,
-                    ],
-                );
+                call(nr::CONSOLE_IO, &[CONSOLEIO_WRITE, self.used as u64, self.bytes.as_ptr() as u64]);
             }
             self.used = 0;
         }
@@ -100,10 +93,7 @@ impl fmt::Write for Line {
 
 /// Writes one line.
 pub fn line(text: fmt::Arguments<'_>) {
-    let mut out = Line {
-        bytes: [0; 256],
-        used: 0,
-    };
+    let mut out = Line { bytes: [0; 256], used: 0 };
     let _ = fmt::Write::write_fmt(&mut out, format_args!("{text}\n"));
     out.flush();
 }

@@ -16,18 +16,14 @@ static SHARED: Racy<SharedPage> = Racy::new(SharedPage([0; 4096]));
 struct SharedPage([u8; 4096]);
 
 /// Callbacks taken, of each vCPU.
-pub static UPCALLS: [AtomicU32; crate::start::MAX_CPUS] =
-    [const { AtomicU32::new(0) }; crate::start::MAX_CPUS];
+pub static UPCALLS: [AtomicU32; crate::start::MAX_CPUS] = [const { AtomicU32::new(0) }; crate::start::MAX_CPUS];
 /// Events taken by the default callback, of each port below 256.
 pub static COUNTS: [AtomicU32; 256] = [const { AtomicU32::new(0) }; 256];
 
 /// Maps the shared page.
 pub fn init() {
-    paging::update_va(
-        SHARED.addr(),
-        crate::start::start_info().shared_info | paging::KERNEL_RW,
-    )
-    .must("map shared_info");
+    paging::update_va(SHARED.addr(), crate::start::start_info().shared_info | paging::KERNEL_RW)
+        .must("map shared_info");
     // start of day: a periodic tick runs; no test wants it unasked
     crate::hypercall::call(nr::VCPU_OP, &[pv_abi::vcpu::OP_STOP_PERIODIC_TIMER, 0, 0]);
 }
@@ -38,8 +34,7 @@ pub fn shared(offset: usize) -> u64 {
 }
 
 /// Where the vcpu_info of a vCPU stands now (register_vcpu_info moves it).
-static VCPU_INFO: [AtomicU64; crate::start::MAX_CPUS] =
-    [const { AtomicU64::new(0) }; crate::start::MAX_CPUS];
+static VCPU_INFO: [AtomicU64; crate::start::MAX_CPUS] = [const { AtomicU64::new(0) }; crate::start::MAX_CPUS];
 
 /// Address of a vCPU's vcpu_info.
 pub fn info(cpu: usize) -> u64 {
@@ -82,10 +77,7 @@ pub fn pending_sel() -> &'static AtomicU64 {
 
 /// The pending (or mask) bitmap's word that holds `port`, and the bit in it.
 fn port_bit(map: usize, port: u32) -> (&'static AtomicU64, u64) {
-    (
-        word(shared(map) + 8 * u64::from(port / 64)),
-        1 << (port % 64),
-    )
+    (word(shared(map) + 8 * u64::from(port / 64)), 1 << (port % 64))
 }
 
 /// Is the port's pending bit set?
@@ -149,8 +141,7 @@ pub fn take_all() {
         let sel = pending_sel().swap(0, Ordering::SeqCst);
         for w in (0..64u32).filter(|w| sel >> w & 1 != 0) {
             let bits = word(shared(shared_info::EVTCHN_PENDING) + 8 * u64::from(w));
-            let masked =
-                word(shared(shared_info::EVTCHN_MASK) + 8 * u64::from(w)).load(Ordering::SeqCst);
+            let masked = word(shared(shared_info::EVTCHN_MASK) + 8 * u64::from(w)).load(Ordering::SeqCst);
             let ready = bits.load(Ordering::SeqCst) & !masked;
             bits.fetch_and(!ready, Ordering::SeqCst);
             for b in (0..64u32).filter(|b| ready >> b & 1 != 0) {
@@ -164,9 +155,7 @@ pub fn take_all() {
 
 /// Events taken from `port` so far.
 pub fn count(port: u32) -> u32 {
-    COUNTS
-        .get(port as usize)
-        .map_or(0, |c| c.load(Ordering::SeqCst))
+    COUNTS.get(port as usize).map_or(0, |c| c.load(Ordering::SeqCst))
 }
 
 /// event_channel_op.
@@ -183,11 +172,7 @@ pub fn bind_ipi(vcpu: u32) -> u32 {
 
 /// Binds `virq` of `vcpu`.
 pub fn bind_virq(virq: u32, vcpu: u32) -> u32 {
-    let mut b = BindVirq {
-        virq,
-        vcpu,
-        port: 0,
-    };
+    let mut b = BindVirq { virq, vcpu, port: 0 };
     op(event::OP_BIND_VIRQ, &mut b).must("bind_virq");
     b.port
 }
@@ -214,11 +199,7 @@ pub fn now() -> u64 {
         core::sync::atomic::fence(Ordering::Acquire);
         if version & 1 == 0 && version == mem::read64(t) as u32 {
             let shift = (scale >> 32) as i8;
-            let delta = if shift < 0 {
-                delta >> -shift
-            } else {
-                delta << shift
-            };
+            let delta = if shift < 0 { delta >> -shift } else { delta << shift };
             let ns = (u128::from(delta) * u128::from(scale as u32)) >> 32;
             return system.wrapping_add(ns as u64);
         }

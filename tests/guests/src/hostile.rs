@@ -33,14 +33,9 @@ pub fn refused(name: impl Display, r: Ret) {
 pub fn alive() {
     let p = Page::alloc();
     paging::make_ro(p).must("make_ro");
-    let pinned = paging::pin(p, 1) == OK
-        && paging::make_rw(p).0 < 0
-        && paging::unpin(p) == OK
-        && paging::make_rw(p) == OK;
-    report::check(
-        "all is well afterwards",
-        pinned && call(nr::XEN_VERSION, &[0, 0]).0 > 0,
-    );
+    let pinned =
+        paging::pin(p, 1) == OK && paging::make_rw(p).0 < 0 && paging::unpin(p) == OK && paging::make_rw(p) == OK;
+    report::check("all is well afterwards", pinned && call(nr::XEN_VERSION, &[0, 0]).0 > 0);
 }
 
 /// A frame of the hypervisor's: the table behind slot 256.
@@ -59,11 +54,7 @@ pub fn unmapped_page() -> Page {
 /// L1 entries map one page, read-only.
 pub fn tree(level: u32, width: usize) -> Page {
     let t = Page::alloc();
-    let entry = if level == 1 {
-        Page::alloc().ma() | KERNEL_RO
-    } else {
-        tree(level - 1, width).ma() | TABLE
-    };
+    let entry = if level == 1 { Page::alloc().ma() | KERNEL_RO } else { tree(level - 1, width).ma() | TABLE };
     for i in 0..width {
         t.write(if level == 4 { i % 200 } else { i }, entry);
     }
@@ -88,9 +79,7 @@ pub fn wide_l2(l1s: usize) -> Page {
 pub fn tree_is_free(top: Page, level: u32) -> bool {
     let child = top.read(0);
     paging::make_rw(top) == OK
-        && (level == 1
-            || child & P == 0
-            || tree_is_free(mem::page_of_mfn((child & FRAME) / PAGE_SIZE), level - 1))
+        && (level == 1 || child & P == 0 || tree_is_free(mem::page_of_mfn((child & FRAME) / PAGE_SIZE), level - 1))
 }
 
 /// memory_op.
@@ -112,17 +101,9 @@ pub fn extents(list: &[u64], order: u32) -> Reservation {
 /// The first frame of this domain's grant table, mapped.
 pub fn grant_table() -> Page {
     let mut frames = [0u64; 1];
-    let mut s = [SetupTable {
-        dom: SELF,
-        nr_frames: 1,
-        frame_list: frames.as_mut_ptr() as u64,
-        ..SetupTable::default()
-    }];
-    call(
-        nr::GRANT_TABLE_OP,
-        &[grant::OP_SETUP_TABLE, s.as_mut_ptr() as u64, 1],
-    )
-    .must("setup_table");
+    let mut s =
+        [SetupTable { dom: SELF, nr_frames: 1, frame_list: frames.as_mut_ptr() as u64, ..SetupTable::default() }];
+    call(nr::GRANT_TABLE_OP, &[grant::OP_SETUP_TABLE, s.as_mut_ptr() as u64, 1]).must("setup_table");
     let p = Page::alloc();
     paging::update_va(p.va, (frames[0] * PAGE_SIZE) | KERNEL_RW).must("map the grant table");
     p
@@ -130,45 +111,20 @@ pub fn grant_table() -> Page {
 
 /// Entry `gref` lets `dom` use `mfn`.
 pub fn grant(table: Page, gref: usize, dom: u16, mfn: u64, flags: u16) {
-    table.write(
-        gref,
-        u64::from(flags) | (u64::from(dom) << 16) | (mfn << 32),
-    );
+    table.write(gref, u64::from(flags) | (u64::from(dom) << 16) | (mfn << 32));
 }
 
 /// map_grant_ref; handle and status.
 pub fn grant_map(dom: u16, gref: u32, flags: u32, host_addr: u64) -> (u32, i16) {
-    let mut m = [MapGrantRef {
-        host_addr,
-        flags,
-        gref,
-        dom,
-        status: 99,
-        handle: 0,
-        dev_bus_addr: 0,
-    }];
-    call(
-        nr::GRANT_TABLE_OP,
-        &[grant::OP_MAP_GRANT_REF, m.as_mut_ptr() as u64, 1],
-    )
-    .must("map_grant_ref");
+    let mut m = [MapGrantRef { host_addr, flags, gref, dom, status: 99, handle: 0, dev_bus_addr: 0 }];
+    call(nr::GRANT_TABLE_OP, &[grant::OP_MAP_GRANT_REF, m.as_mut_ptr() as u64, 1]).must("map_grant_ref");
     (m[0].handle, m[0].status)
 }
 
 /// unmap_grant_ref; the status.
 pub fn grant_unmap(host_addr: u64, handle: u32) -> i16 {
-    let mut u = [UnmapGrantRef {
-        host_addr,
-        dev_bus_addr: 0,
-        handle,
-        status: 99,
-        pad: 0,
-    }];
-    call(
-        nr::GRANT_TABLE_OP,
-        &[grant::OP_UNMAP_GRANT_REF, u.as_mut_ptr() as u64, 1],
-    )
-    .must("unmap_grant_ref");
+    let mut u = [UnmapGrantRef { host_addr, dev_bus_addr: 0, handle, status: 99, pad: 0 }];
+    call(nr::GRANT_TABLE_OP, &[grant::OP_UNMAP_GRANT_REF, u.as_mut_ptr() as u64, 1]).must("unmap_grant_ref");
     u[0].status
 }
 
@@ -180,15 +136,8 @@ pub fn status(s: i16) -> Ret {
 /// Lets the timer fire in `us` microseconds: long operations stop there.
 pub fn alarm(us: u64) {
     let mut t = [events::now() + us * 1000, 0];
-    call(
-        nr::VCPU_OP,
-        &[
-            vcpu::OP_SET_SINGLESHOT_TIMER,
-            smp::cpu() as u64,
-            t.as_mut_ptr() as u64,
-        ],
-    )
-    .must("set_singleshot_timer");
+    call(nr::VCPU_OP, &[vcpu::OP_SET_SINGLESHOT_TIMER, smp::cpu() as u64, t.as_mut_ptr() as u64])
+        .must("set_singleshot_timer");
 }
 
 static JOB: AtomicU64 = AtomicU64::new(0);

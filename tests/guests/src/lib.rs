@@ -60,9 +60,7 @@ macro_rules! kernel {
         #[cfg(not(target_os = "none"))]
         fn main() {
             let _: fn() = $run;
-            println!(
-                "a PV test kernel: build it for x86_64-unknown-none and run it with the harness"
-            );
+            println!("a PV test kernel: build it for x86_64-unknown-none and run it with the harness");
         }
     };
 }

@@ -37,8 +37,7 @@ const POOL_PAGES: usize = 384;
 #[repr(C, align(4096))]
 struct PageBytes([u8; PAGE_SIZE as usize]);
 
-static POOL: Racy<[PageBytes; POOL_PAGES]> =
-    Racy::new([const { PageBytes([0; PAGE_SIZE as usize]) }; POOL_PAGES]);
+static POOL: Racy<[PageBytes; POOL_PAGES]> = Racy::new([const { PageBytes([0; PAGE_SIZE as usize]) }; POOL_PAGES]);
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// A page of the kernel's image.
@@ -55,17 +54,13 @@ impl Page {
         if n >= POOL_PAGES {
             crate::report::error(format_args!("out of pages"));
         }
-        let page = Page {
-            va: POOL.addr() + n as u64 * PAGE_SIZE,
-        };
+        let page = Page { va: POOL.addr() + n as u64 * PAGE_SIZE };
         page.clear();
         page
     }
     /// The page at `va`, which must be in the image.
     pub fn at(va: u64) -> Page {
-        Page {
-            va: va & !(PAGE_SIZE - 1),
-        }
+        Page { va: va & !(PAGE_SIZE - 1) }
     }
     /// Its pseudo-physical number.
     pub fn pfn(self) -> u64 {
@@ -126,7 +121,5 @@ pub fn pfn_of(mfn: u64) -> u64 {
 
 /// A page of this kernel by machine frame, as far as the start-of-day mapping reaches.
 pub fn page_of_mfn(mfn: u64) -> Page {
-    Page {
-        va: VIRT_BASE + pfn_of(mfn) * PAGE_SIZE,
-    }
+    Page { va: VIRT_BASE + pfn_of(mfn) * PAGE_SIZE }
 }

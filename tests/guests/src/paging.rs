@@ -110,28 +110,15 @@ pub fn mmu_updates(list: &[MmuUpdate]) -> (Ret, u32) {
     let mut done = u32::MAX;
     let r = call(
         nr::MMU_UPDATE,
-        &[
-            list.as_ptr() as u64,
-            list.len() as u64,
-            core::ptr::from_mut(&mut done) as u64,
-            DOMID_SELF,
-        ],
+        &[list.as_ptr() as u64, list.len() as u64, core::ptr::from_mut(&mut done) as u64, DOMID_SELF],
     );
     (r, done)
 }
 
 /// One mmuext_op.
 pub fn mmuext(cmd: u32, arg1: u64, arg2: u64) -> Ret {
-    let op = MmuextOp {
-        cmd,
-        pad: 0,
-        arg1,
-        arg2,
-    };
-    call(
-        nr::MMUEXT_OP,
-        &[core::ptr::from_ref(&op) as u64, 1, 0, DOMID_SELF],
-    )
+    let op = MmuextOp { cmd, pad: 0, arg1, arg2 };
+    call(nr::MMUEXT_OP, &[core::ptr::from_ref(&op) as u64, 1, 0, DOMID_SELF])
 }
 
 /// Pins `page` as a table of `level`.

@@ -161,21 +161,13 @@ struct State {
     rsp: u64,
 }
 
-static STATE: Racy<State> = Racy::new(State {
-    recover_rsp: 0,
-    target: 0,
-    slack: [0; 64],
-    gprs: Gprs::ZERO,
-    rsp: 0,
-});
+static STATE: Racy<State> = Racy::new(State { recover_rsp: 0, target: 0, slack: [0; 64], gprs: Gprs::ZERO, rsp: 0 });
 static ARMED: AtomicBool = AtomicBool::new(false);
 static WANT_EVENTS: AtomicBool = AtomicBool::new(false);
 
 /// Does a probe wait for this trap?
 pub fn wants(vector: u64) -> bool {
-    ARMED.load(Ordering::SeqCst)
-        && (vector != EVENT || WANT_EVENTS.load(Ordering::SeqCst))
-        && crate::smp::cpu() == 0
+    ARMED.load(Ordering::SeqCst) && (vector != EVENT || WANT_EVENTS.load(Ordering::SeqCst)) && crate::smp::cpu() == 0
 }
 
 /// Lets probes catch events too.
@@ -286,11 +278,7 @@ pub fn catch(mut f: impl FnMut()) -> Outcome {
     }
     let enter = pick(&f);
     // call rax, then the jump back
-    let regs = Gprs {
-        rax: enter as *const () as u64,
-        rdi: core::ptr::from_mut(&mut f) as u64,
-        ..Gprs::ZERO
-    };
+    let regs = Gprs { rax: enter as *const () as u64, rdi: core::ptr::from_mut(&mut f) as u64, ..Gprs::ZERO };
     kernel(code_bytes_call(), &regs)
 }
 

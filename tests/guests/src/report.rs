@@ -75,10 +75,6 @@ fn end(verdict: &str) -> ! {
 /// SCHEDOP_shutdown with `reason` (0 power off, 1 reboot, 2 suspend, 3 crash).
 pub fn shutdown(reason: u32) -> ! {
     loop {
-        call_ref(
-            nr::SCHED_OP,
-            sched::OP_SHUTDOWN,
-            &mut sched::Shutdown { reason },
-        );
+        call_ref(nr::SCHED_OP, sched::OP_SHUTDOWN, &mut sched::Shutdown { reason });
     }
 }

@@ -99,14 +99,7 @@ pub fn cr3_word(l4: Page) -> u64 {
 
 /// VCPUOP_initialise.
 pub fn initialise(cpu: usize, c: &mut VcpuGuestContext) -> Ret {
-    call(
-        nr::VCPU_OP,
-        &[
-            vcpu::OP_INITIALISE,
-            cpu as u64,
-            core::ptr::from_mut(c) as u64,
-        ],
-    )
+    call(nr::VCPU_OP, &[vcpu::OP_INITIALISE, cpu as u64, core::ptr::from_mut(c) as u64])
 }
 
 /// VCPUOP_up.
@@ -122,9 +115,7 @@ pub fn start(cpu: usize, body: fn()) {
 
 /// vCPUs the domain may start.
 pub fn count() -> usize {
-    (0..MAX_CPUS as u64)
-        .take_while(|c| call(nr::VCPU_OP, &[vcpu::OP_IS_UP, *c, 0]).0 >= 0)
-        .count()
+    (0..MAX_CPUS as u64).take_while(|c| call(nr::VCPU_OP, &[vcpu::OP_IS_UP, *c, 0]).0 >= 0).count()
 }
 
 extern "C" fn entry(cpu: usize) -> ! {

@@ -1,8 +1,5 @@
 //! Xen notes, the first instructions, and what the runtime sets up before the kernel's body runs.
-#![cfg_attr(
-    not(target_os = "none"),
-    allow(unused_imports, unused_macros, reason = "only the bare target starts")
-)]
+#![cfg_attr(not(target_os = "none"), allow(unused_imports, unused_macros, reason = "only the bare target starts"))]
 use crate::mem::Racy;
 use crate::probe::Gprs;
 use core::arch::global_asm;
@@ -18,8 +15,7 @@ pub const MAX_CPUS: usize = 4;
 pub struct Stack(pub [u8; STACK_SIZE]);
 
 /// The stack of each vCPU.
-pub static STACKS: Racy<[Stack; MAX_CPUS]> =
-    Racy::new([const { Stack([0; STACK_SIZE]) }; MAX_CPUS]);
+pub static STACKS: Racy<[Stack; MAX_CPUS]> = Racy::new([const { Stack([0; STACK_SIZE]) }; MAX_CPUS]);
 
 /// The registers the kernel was entered with, for the test of the start of day.
 #[repr(C)]
@@ -40,15 +36,8 @@ pub struct EntryState {
 }
 
 /// Filled by the first instructions.
-pub static ENTRY: Racy<EntryState> = Racy::new(EntryState {
-    gprs: Gprs::ZERO,
-    rsp: 0,
-    rflags: 0,
-    selectors: [0; 6],
-    fcw: 0,
-    pad: 0,
-    mxcsr: 0,
-});
+pub static ENTRY: Racy<EntryState> =
+    Racy::new(EntryState { gprs: Gprs::ZERO, rsp: 0, rflags: 0, selectors: [0; 6], fcw: 0, pad: 0, mxcsr: 0 });
 
 static START_INFO: Racy<u64> = Racy::new(0);
 
@@ -66,42 +55,16 @@ pub fn start_info() -> &'static StartInfo {
 
 macro_rules! note {
     ($kind:expr, string $text:expr) => {
-        concat!(
-            ".balign 4\n.long 4, 5f-4f, ",
-            $kind,
-            "\n.asciz \"Xen\"\n4: .asciz \"",
-            $text,
-            "\"\n5:\n"
-        )
+        concat!(".balign 4\n.long 4, 5f-4f, ", $kind, "\n.asciz \"Xen\"\n4: .asciz \"", $text, "\"\n5:\n")
     };
     ($kind:expr, quad $value:expr) => {
-        concat!(
-            ".balign 4\n.long 4, 8, ",
-            $kind,
-            "\n.asciz \"Xen\"\n.quad ",
-            $value,
-            "\n"
-        )
+        concat!(".balign 4\n.long 4, 8, ", $kind, "\n.asciz \"Xen\"\n.quad ", $value, "\n")
     };
     ($kind:expr, long $value:expr) => {
-        concat!(
-            ".balign 4\n.long 4, 4, ",
-            $kind,
-            "\n.asciz \"Xen\"\n.long ",
-            $value,
-            "\n"
-        )
+        concat!(".balign 4\n.long 4, 4, ", $kind, "\n.asciz \"Xen\"\n.long ", $value, "\n")
     };
     ($kind:expr, pair $a:expr, $b:expr) => {
-        concat!(
-            ".balign 4\n.long 4, 16, ",
-            $kind,
-            "\n.asciz \"Xen\"\n.quad ",
-            $a,
-            ", ",
-            $b,
-            "\n"
-        )
+        concat!(".balign 4\n.long 4, 16, ", $kind, "\n.asciz \"Xen\"\n.quad ", $a, ", ", $b, "\n")
     };
 }
 
@@ -166,10 +129,8 @@ global_asm!(
     entry = sym ENTRY, stacks = sym STACKS, stack_size = const STACK_SIZE, info = sym START_INFO, main = sym main,
 );
 
-const _: () = assert!(
-    core::mem::offset_of!(EntryState, rsp) == 15 * 8
-        && core::mem::offset_of!(EntryState, rflags) == 16 * 8
-);
+const _: () =
+    assert!(core::mem::offset_of!(EntryState, rsp) == 15 * 8 && core::mem::offset_of!(EntryState, rflags) == 16 * 8);
 
 #[cfg(target_os = "none")]
 unsafe extern "Rust" {

@@ -223,38 +223,19 @@ const fn dpl(vector: u8) -> u8 {
 }
 
 fn info_for(vector: u8) -> TrapInfo {
-    TrapInfo {
-        vector,
-        flags: dpl(vector),
-        cs: sel::FLAT_RING3_CS64,
-        pad: 0,
-        address: stub(u64::from(vector)),
-    }
+    TrapInfo { vector, flags: dpl(vector), cs: sel::FLAT_RING3_CS64, pad: 0, address: stub(u64::from(vector)) }
 }
 
 /// A whole vCPU's table.
 pub fn fill_context(table: &mut [TrapInfo; 256]) {
-    for (i, t) in table
-        .iter_mut()
-        .enumerate()
-        .filter(|(i, _)| *i < 32 || *i == 0x80)
-    {
+    for (i, t) in table.iter_mut().enumerate().filter(|(i, _)| *i < 32 || *i == 0x80) {
         *t = info_for(i as u8);
     }
 }
 
 /// Sets one vector of this vCPU.
 pub fn set(vector: u8, flags: u8, cs: u16, address: u64) -> Ret {
-    let table = [
-        TrapInfo {
-            vector,
-            flags,
-            cs,
-            pad: 0,
-            address,
-        },
-        TrapInfo::default(),
-    ];
+    let table = [TrapInfo { vector, flags, cs, pad: 0, address }, TrapInfo::default()];
     call(nr::SET_TRAP_TABLE, &[table.as_ptr() as u64])
 }
 
@@ -265,28 +246,15 @@ pub fn set_flags(vector: u8, flags: u8) -> Ret {
 
 /// callback_op register.
 pub fn register(kind: u16, flags: u16, address: u64) -> Ret {
-    let mut r = CallbackRegister {
-        kind,
-        flags,
-        pad: 0,
-        address,
-    };
-    call(
-        nr::CALLBACK_OP,
-        &[callback::OP_REGISTER, core::ptr::from_mut(&mut r) as u64],
-    )
+    let mut r = CallbackRegister { kind, flags, pad: 0, address };
+    call(nr::CALLBACK_OP, &[callback::OP_REGISTER, core::ptr::from_mut(&mut r) as u64])
 }
 
 /// Event, failsafe and syscall callbacks of the calling vCPU.
 pub fn register_callbacks() {
     register(callback::TYPE_EVENT, 0, event_entry()).must("register the event callback");
     register(callback::TYPE_FAILSAFE, 0, failsafe_entry()).must("register the failsafe callback");
-    register(
-        callback::TYPE_SYSCALL,
-        callback::F_MASK_EVENTS,
-        syscall_entry(),
-    )
-    .must("register the syscall callback");
+    register(callback::TYPE_SYSCALL, callback::F_MASK_EVENTS, syscall_entry()).must("register the syscall callback");
 }
 
 /// Trap table and callbacks of vCPU 0.

@@ -72,10 +72,7 @@ pub struct Iret {
     pub ss: u64,
 }
 
-static IRET: Racy<Iret2> = Racy::new(Iret2 {
-    gprs: Gprs::ZERO,
-    frame: [0; 9],
-});
+static IRET: Racy<Iret2> = Racy::new(Iret2 { gprs: Gprs::ZERO, frame: [0; 9] });
 
 #[repr(C)]
 struct Iret2 {
@@ -107,9 +104,7 @@ pub fn iret(to: &Iret, regs: &Gprs) -> Outcome {
     // SAFETY: only vCPU 0 probes.
     unsafe {
         (*IRET.get()).gprs = *regs;
-        (*IRET.get()).frame = [
-            regs.rax, regs.r11, regs.rcx, to.flags, to.rip, to.cs, to.rflags, to.rsp, to.ss,
-        ];
+        (*IRET.get()).frame = [regs.rax, regs.r11, regs.rcx, to.flags, to.rip, to.cs, to.rflags, to.rsp, to.ss];
     }
     probe::go(iret_go as *const () as u64, probe::stack_top(), regs)
 }

@@ -28,11 +28,7 @@ fn measure(o: &Options, binaries: &Path, kind: Kind, image: &Path) -> Result<Row
         .collect();
     if crate::transcript::verdict(&log) != Some("pass") {
         let tail: Vec<_> = log.lines.iter().rev().take(15).rev().cloned().collect();
-        return Err(format!(
-            "harness: the bench did not finish on {}:\n{}",
-            kind.name(),
-            tail.join("\n")
-        ));
+        return Err(format!("harness: the bench did not finish on {}:\n{}", kind.name(), tail.join("\n")));
     }
     Ok(rows)
 }
@@ -51,23 +47,12 @@ pub fn bench(o: &Options) -> Result<bool, String> {
     };
     print!("{:34}", "instructions");
     columns.iter().for_each(|(k, _)| print!("{:>12}", k.name()));
-    println!(
-        "{}",
-        if columns.len() == 2 {
-            "       ratio"
-        } else {
-            ""
-        }
-    );
+    println!("{}", if columns.len() == 2 { "       ratio" } else { "" });
     for (name, _) in first {
         print!("{name:34}");
-        let values: Vec<Option<u64>> = columns
-            .iter()
-            .map(|(_, rows)| rows.iter().find(|(n, _)| n == name).map(|(_, v)| *v))
-            .collect();
-        values
-            .iter()
-            .for_each(|v| print!("{:>12}", v.map_or("-".into(), |v| v.to_string())));
+        let values: Vec<Option<u64>> =
+            columns.iter().map(|(_, rows)| rows.iter().find(|(n, _)| n == name).map(|(_, v)| *v)).collect();
+        values.iter().for_each(|v| print!("{:>12}", v.map_or("-".into(), |v| v.to_string())));
         if let [Some(a), Some(b)] = values[..] {
             print!("{:>12.2}", a as f64 / b.max(1) as f64);
         }

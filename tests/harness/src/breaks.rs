@@ -1,12 +1,7 @@
 //! Machines that end in a panic, on purpose: `breaks` asks Hospes for it, and these lines must come.
 use crate::kernels::Kernel;
 
-const fn breaks(
-    name: &'static str,
-    args: &'static str,
-    about: &'static str,
-    ends: &'static [&'static str],
-) -> Kernel {
+const fn breaks(name: &'static str, args: &'static str, about: &'static str, ends: &'static [&'static str]) -> Kernel {
     Kernel {
         name,
         about,
@@ -65,11 +60,7 @@ pub const BREAKS: &[Kernel] = &[
         "break_stack",
         "stack",
         "the guard page below the main stack",
-        &[
-            "the main stack is used up",
-            "arch::sabotage::overflow",
-            "halted (noreboot)",
-        ],
+        &["the main stack is used up", "arch::sabotage::overflow", "halted (noreboot)"],
     ),
     breaks(
         "break_guard_nmi",
@@ -111,61 +102,37 @@ pub const BREAKS: &[Kernel] = &[
         "break_write_text",
         "write_text",
         "code is not writable",
-        &[
-            "page fault in the hypervisor",
-            "error 0x3",
-            "halted (noreboot)",
-        ],
+        &["page fault in the hypervisor", "error 0x3", "halted (noreboot)"],
     ),
     breaks(
         "break_write_text_direct",
         "write_text_direct",
         "nor through the direct map",
-        &[
-            "page fault in the hypervisor, 0xffff83",
-            "error 0x3",
-            "halted (noreboot)",
-        ],
+        &["page fault in the hypervisor, 0xffff83", "error 0x3", "halted (noreboot)"],
     ),
     breaks(
         "break_write_rodata",
         "write_rodata",
         "constants are not writable",
-        &[
-            "page fault in the hypervisor",
-            "error 0x3",
-            "halted (noreboot)",
-        ],
+        &["page fault in the hypervisor", "error 0x3", "halted (noreboot)"],
     ),
     breaks(
         "break_run_data",
         "run_data",
         "data is not executable",
-        &[
-            "page fault in the hypervisor",
-            "error 0x11",
-            "halted (noreboot)",
-        ],
+        &["page fault in the hypervisor", "error 0x11", "halted (noreboot)"],
     ),
     breaks(
         "break_run_direct_map",
         "run_direct_map",
         "nor is the direct map",
-        &[
-            "page fault in the hypervisor, 0xffff83",
-            "error 0x11",
-            "halted (noreboot)",
-        ],
+        &["page fault in the hypervisor, 0xffff83", "error 0x11", "halted (noreboot)"],
     ),
     breaks(
         "break_run_guest",
         "run_guest",
         "ring 0 does not run the guest's pages (SMEP)",
-        &[
-            "page fault in the hypervisor, 0xffffffff8",
-            "error 0x11",
-            "halted (noreboot)",
-        ],
+        &["page fault in the hypervisor, 0xffffffff8", "error 0x11", "halted (noreboot)"],
     ),
     Kernel {
         named: true,
@@ -173,23 +140,14 @@ pub const BREAKS: &[Kernel] = &[
             "break_read_guest",
             "read_guest",
             "ring 0 does not read the guest's pages (SMAP)",
-            &[
-                "SMAP on",
-                "page fault in the hypervisor, 0xffffffff8",
-                "error 0x1",
-                "halted (noreboot)",
-            ],
+            &["SMAP on", "page fault in the hypervisor, 0xffffffff8", "error 0x1", "halted (noreboot)"],
         )
     },
     breaks(
         "break_wild",
         "wild",
         "a wild write",
-        &[
-            "page fault in the hypervisor, 0xffff8190fffff000",
-            "error 0x0",
-            "halted (noreboot)",
-        ],
+        &["page fault in the hypervisor, 0xffff8190fffff000", "error 0x0", "halted (noreboot)"],
     ),
     breaks(
         "break_domain",

@@ -72,24 +72,15 @@ impl Machine<'_> {
     /// The command that starts it; its serial line is QEMU's standard output.
     pub fn command(&self) -> Command {
         let k = self.kernel;
-        let module = format!("{} {}", self.binaries.join(k.file()).display(), k.args)
-            .trim_end()
-            .to_string();
-        let mut append = format!(
-            "console=com1 com1=115200,8n1 dom0_mem=128M noreboot {} {}",
-            k.options, self.append
-        );
+        let module = format!("{} {}", self.binaries.join(k.file()).display(), k.args).trim_end().to_string();
+        let mut append = format!("console=com1 com1=115200,8n1 dom0_mem=128M noreboot {} {}", k.options, self.append);
         if self.kind == Kind::Xen {
             // lazy FPU switching is Xen's default on this CPU model, and not what it does on a real one
             append.push_str(" spec-ctrl=eager-fpu");
         }
         let mut c = Command::new(self.qemu);
         // QEMU since 9.0 has an x2APIC, and ends with "Bad icount read" when its timer is set while it counts.
-        let cpu = if self.icount {
-            format!("{},-x2apic", self.cpu)
-        } else {
-            self.cpu.to_string()
-        };
+        let cpu = if self.icount { format!("{},-x2apic", self.cpu) } else { self.cpu.to_string() };
         c.args([
             "-cpu",
             &cpu,
@@ -108,26 +99,15 @@ impl Machine<'_> {
         if self.icount {
             c.args(["-icount", "shift=0,sleep=off"]);
         }
-        c.arg("-kernel")
-            .arg(self.image)
-            .arg("-initrd")
-            .arg(module)
-            .arg("-append")
-            .arg(append);
-        c.stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+        c.arg("-kernel").arg(self.image).arg("-initrd").arg(module).arg("-append").arg(append);
+        c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         c
     }
 
     /// Runs it to its verdict.
     pub fn run(&self) -> Result<Log, String> {
         let start = Instant::now();
-        let mut qemu = Running(
-            self.command()
-                .spawn()
-                .map_err(|e| format!("{}: {e}", self.qemu.display()))?,
-        );
+        let mut qemu = Running(self.command().spawn().map_err(|e| format!("{}: {e}", self.qemu.display()))?);
         let serial = qemu.0.stdout.take().ok_or("no serial line")?;
         let (send, receive) = mpsc::channel();
         std::thread::spawn(move || {
@@ -165,10 +145,6 @@ impl Machine<'_> {
                 Err(RecvTimeoutError::Disconnected) => break End::Exited,
             }
         };
-        Ok(Log {
-            lines,
-            end,
-            took: start.elapsed(),
-        })
+        Ok(Log { lines, end, took: start.elapsed() })
     }
 }

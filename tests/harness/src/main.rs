@@ -38,9 +38,7 @@ fn main() -> ExitCode {
             kernels::all().for_each(|k| println!("{:20} {}", k.name, k.about));
             Ok(true)
         }
-        other => Err(format!(
-            "harness: no command '{other}' (run, record, bench, profile, mutants, list)"
-        )),
+        other => Err(format!("harness: no command '{other}' (run, record, bench, profile, mutants, list)")),
     });
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -29,15 +29,9 @@ impl Options {
 
 /// Reads the arguments; images default to the environment's.
 pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-    let image = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|p| p.exists())
-    };
+    let image = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.exists());
     let mut o = Options {
-        command: args
-            .next()
-            .ok_or("harness: say what to do: run, record, bench, profile, mutants or list")?,
+        command: args.next().ok_or("harness: say what to do: run, record, bench, profile, mutants or list")?,
         hospes: image("HOSPES_IMAGE"),
         xen: image("HOSPES_XEN"),
         only: Vec::new(),
@@ -46,8 +40,7 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> 
         long: false,
         audit: true,
         keep: None,
-        qemu: std::env::var_os("HOSPES_QEMU")
-            .map_or_else(|| "qemu-system-x86_64".into(), PathBuf::from),
+        qemu: std::env::var_os("HOSPES_QEMU").map_or_else(|| "qemu-system-x86_64".into(), PathBuf::from),
         // SMAP is hidden: this QEMU may be one where it does not go with PV kernels, which run in ring 3
         cpu: "max,-smap".into(),
         append: String::new(),
@@ -76,14 +69,9 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> 
 
 fn existing(path: String) -> Result<PathBuf, String> {
     let p = PathBuf::from(&path);
-    if p.exists() {
-        Ok(p)
-    } else {
-        Err(format!("harness: no file {path}"))
-    }
+    if p.exists() { Ok(p) } else { Err(format!("harness: no file {path}")) }
 }
 
 fn number(text: &str) -> Result<u64, String> {
-    text.parse()
-        .map_err(|_| format!("harness: '{text}' is not a number"))
+    text.parse().map_err(|_| format!("harness: '{text}' is not a number"))
 }

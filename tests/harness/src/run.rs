@@ -47,14 +47,8 @@ pub fn run(o: &Options) -> Result<bool, String> {
 }
 
 fn check_names(o: &Options) -> Result<(), String> {
-    match o
-        .only
-        .iter()
-        .find(|n| !kernels::all().any(|k| k.name == n.as_str()))
-    {
-        Some(n) => Err(format!(
-            "harness: no test kernel '{n}' (harness list shows them)"
-        )),
+    match o.only.iter().find(|n| !kernels::all().any(|k| k.name == n.as_str())) {
+        Some(n) => Err(format!("harness: no test kernel '{n}' (harness list shows them)")),
         None => Ok(()),
     }
 }
@@ -68,32 +62,16 @@ pub enum Result3 {
 }
 
 /// One kernel on one hypervisor; the text says what was wrong, from its second line on.
-pub fn one(
-    o: &Options,
-    root: &Path,
-    binaries: &Path,
-    kernel: &Kernel,
-    kind: Kind,
-    image: &Path,
-) -> (Result3, String) {
+pub fn one(o: &Options, root: &Path, binaries: &Path, kernel: &Kernel, kind: Kind, image: &Path) -> (Result3, String) {
     let head = format!("test {} ({}) ... ", kernel.name, kind.name());
     if kernel.long && !o.long {
-        return (
-            Result3::Skipped,
-            format!("{head}skipped (--long runs it)\n"),
-        );
+        return (Result3::Skipped, format!("{head}skipped (--long runs it)\n"));
     }
     if (kernel.ours || !kernel.ends.is_empty()) && kind == Kind::Xen {
-        return (
-            Result3::Skipped,
-            format!("{head}skipped (is about Hospes)\n"),
-        );
+        return (Result3::Skipped, format!("{head}skipped (is about Hospes)\n"));
     }
     if !kernel.hospes.is_empty() && kind == Kind::Xen {
-        return (
-            Result3::Skipped,
-            format!("{head}skipped ({})\n", kernel.hospes),
-        );
+        return (Result3::Skipped, format!("{head}skipped ({})\n", kernel.hospes));
     }
     let machine = Machine {
         kind,
@@ -113,44 +91,25 @@ pub fn one(
     };
     keep(o, kernel, kind, &log);
     let mut wrong = match kernel.ends {
-        [] => transcript::judge(
-            root,
-            kernel.name,
-            kind,
-            o.audit,
-            kernel.hospes.is_empty(),
-            &log,
-        ),
+        [] => transcript::judge(root, kernel.name, kind, o.audit, kernel.hospes.is_empty(), &log),
         ends => transcript::judge_end(ends, &log),
     };
     wrong.extend(transcript::missing(kind, &o.expect, &log));
     if !wrong.is_empty() {
         let text: String = wrong.iter().map(|w| format!("    {w}\n")).collect();
-        (
-            Result3::Failed,
-            format!("{head}FAILED ({:.1} s)\n{text}", log.took.as_secs_f32()),
-        )
+        (Result3::Failed, format!("{head}FAILED ({:.1} s)\n{text}", log.took.as_secs_f32()))
     } else if transcript::verdict(&log) == Some("skip") {
-        let why = log
-            .lines
-            .iter()
-            .find_map(|l| l.strip_prefix("skip: "))
-            .unwrap_or("no reason given");
+        let why = log.lines.iter().find_map(|l| l.strip_prefix("skip: ")).unwrap_or("no reason given");
         (Result3::Skipped, format!("{head}skipped ({why})\n"))
     } else {
-        (
-            Result3::Passed,
-            format!("{head}ok ({:.1} s)\n", log.took.as_secs_f32()),
-        )
+        (Result3::Passed, format!("{head}ok ({:.1} s)\n", log.took.as_secs_f32()))
     }
 }
 
 fn keep(o: &Options, kernel: &Kernel, kind: Kind, log: &Log) {
     let Some(dir) = &o.keep else { return };
     let file = dir.join(format!("{}.{}.log", kernel.name, kind.name()));
-    if let Err(e) = std::fs::create_dir_all(dir)
-        .and_then(|()| std::fs::write(&file, log.lines.join("\n") + "\n"))
-    {
+    if let Err(e) = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&file, log.lines.join("\n") + "\n")) {
         eprintln!("harness: {}: {e}", file.display());
     }
 }
@@ -160,16 +119,10 @@ fn keep(o: &Options, kernel: &Kernel, kind: Kind, log: &Log) {
 pub fn record(o: &Options) -> Result<bool, String> {
     let root = kernels::root();
     check_names(o)?;
-    let image = o
-        .xen
-        .as_deref()
-        .ok_or("harness: record wants real Xen: --xen IMAGE or HOSPES_XEN")?;
+    let image = o.xen.as_deref().ok_or("harness: record wants real Xen: --xen IMAGE or HOSPES_XEN")?;
     let binaries = kernels::build(&root)?;
     let mut all = true;
-    for kernel in KERNELS
-        .iter()
-        .filter(|k| o.wants(k.name) && !k.ours && k.hospes.is_empty())
-    {
+    for kernel in KERNELS.iter().filter(|k| o.wants(k.name) && !k.ours && k.hospes.is_empty()) {
         let machine = Machine {
             kind: Kind::Xen,
             image,
@@ -189,31 +142,17 @@ pub fn record(o: &Options) -> Result<bool, String> {
         let verdict = transcript::verdict(&log);
         if verdict == Some("pass") && obs == second {
             let file = transcript::golden(&root, kernel.name);
-            std::fs::write(&file, obs.join("\n") + "\n")
-                .map_err(|e| format!("{}: {e}", file.display()))?;
+            std::fs::write(&file, obs.join("\n") + "\n").map_err(|e| format!("{}: {e}", file.display()))?;
             println!("recorded {} ({} observations)", kernel.name, obs.len());
             continue;
         }
         all = false;
-        println!(
-            "not recorded: {} (verdict {})",
-            kernel.name,
-            verdict.unwrap_or("none")
-        );
-        for l in log.lines.iter().filter(|l| {
-            ["fail: ", "error: ", "trap "]
-                .iter()
-                .any(|p| l.starts_with(p))
-        }) {
+        println!("not recorded: {} (verdict {})", kernel.name, verdict.unwrap_or("none"));
+        for l in log.lines.iter().filter(|l| ["fail: ", "error: ", "trap "].iter().any(|p| l.starts_with(p))) {
             println!("    {l}");
         }
         if verdict.is_none() {
-            log.lines
-                .iter()
-                .rev()
-                .take(30)
-                .rev()
-                .for_each(|l| println!("    {l}"));
+            log.lines.iter().rev().take(30).rev().for_each(|l| println!("    {l}"));
         } else {
             for (a, b) in obs.iter().zip(&second).filter(|(a, b)| a != b) {
                 println!("    differs between two runs: {a} / {b}");

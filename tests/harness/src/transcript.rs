@@ -4,23 +4,17 @@ use std::path::{Path, PathBuf};
 
 /// Where the record of a kernel is.
 pub fn golden(root: &Path, name: &str) -> PathBuf {
-    root.join("tests/guests/expected")
-        .join(format!("{name}.txt"))
+    root.join("tests/guests/expected").join(format!("{name}.txt"))
 }
 
 /// Where the differences that Hospes may show are listed, each with its reason.
 pub fn differences(root: &Path, name: &str) -> PathBuf {
-    root.join("tests/guests/expected")
-        .join(format!("{name}.hospes"))
+    root.join("tests/guests/expected").join(format!("{name}.hospes"))
 }
 
 /// The lines that count: observations.
 pub fn observations(log: &Log) -> Vec<String> {
-    log.lines
-        .iter()
-        .filter(|l| l.starts_with("obs: "))
-        .cloned()
-        .collect()
+    log.lines.iter().filter(|l| l.starts_with("obs: ")).cloned().collect()
 }
 
 /// The kernel's verdict; `None` if it gave none.
@@ -71,21 +65,12 @@ pub fn apply_differences(golden: &mut Vec<String>, text: &str) -> Result<(), Str
 }
 
 /// What is wrong with a run, line by line; empty = nothing. `recorded`: there is a transcript to compare with.
-pub fn judge(
-    root: &Path,
-    name: &str,
-    kind: Kind,
-    audit: bool,
-    recorded: bool,
-    log: &Log,
-) -> Vec<String> {
+pub fn judge(root: &Path, name: &str, kind: Kind, audit: bool, recorded: bool, log: &Log) -> Vec<String> {
     let mut wrong = Vec::new();
     match log.end {
         End::Finished => {}
         End::Exited => wrong.push("the machine stopped (triple fault or reset)".into()),
-        End::TimedOut if verdict(log).is_some() => {
-            wrong.push("no audit followed the verdict".into())
-        }
+        End::TimedOut if verdict(log).is_some() => wrong.push("no audit followed the verdict".into()),
         End::TimedOut => wrong.push(format!("no verdict after {} s", log.took.as_secs())),
     }
     match verdict(log) {
@@ -96,9 +81,7 @@ pub fn judge(
     wrong.extend(
         log.lines
             .iter()
-            .filter(|l| {
-                l.starts_with("fail: ") || l.starts_with("error: ") || l.starts_with("trap ")
-            })
+            .filter(|l| l.starts_with("fail: ") || l.starts_with("error: ") || l.starts_with("trap "))
             .cloned(),
     );
     if verdict(log) != Some("skip") && recorded {
@@ -106,24 +89,11 @@ pub fn judge(
     }
     if kind == Kind::Hospes && audit && !log.lines.iter().any(|l| l.contains("audit: clean")) {
         wrong.push("the audit is not clean:".into());
-        wrong.extend(
-            log.lines
-                .iter()
-                .filter(|l| l.contains("audit"))
-                .take(20)
-                .cloned(),
-        );
+        wrong.extend(log.lines.iter().filter(|l| l.contains("audit")).take(20).cloned());
     }
     if !wrong.is_empty() && verdict(log).is_none() {
         wrong.push("last lines:".into());
-        wrong.extend(
-            log.lines
-                .iter()
-                .rev()
-                .take(25)
-                .rev()
-                .map(|l| format!("  {l}")),
-        );
+        wrong.extend(log.lines.iter().rev().take(25).rev().map(|l| format!("  {l}")));
     }
     wrong
 }
@@ -140,37 +110,22 @@ pub fn judge_end(ends: &[&str], log: &Log) -> Vec<String> {
         .into_iter()
         .collect();
     if !wrong.is_empty() {
-        wrong.extend(
-            log.lines
-                .iter()
-                .rev()
-                .take(40)
-                .rev()
-                .map(|l| format!("  {l}")),
-        );
+        wrong.extend(log.lines.iter().rev().take(40).rev().map(|l| format!("  {l}")));
     }
     wrong
 }
 
 /// What Hospes was to say (`--expect`) and did not.
 pub fn missing(kind: Kind, expected: &[String], log: &Log) -> Vec<String> {
-    let said = |text: &&String| {
-        kind != Kind::Hospes || log.lines.iter().any(|l| l.contains(text.as_str()))
-    };
-    expected
-        .iter()
-        .filter(|t| !said(t))
-        .map(|t| format!("the log does not say '{t}'"))
-        .collect()
+    let said = |text: &&String| kind != Kind::Hospes || log.lines.iter().any(|l| l.contains(text.as_str()));
+    expected.iter().filter(|t| !said(t)).map(|t| format!("the log does not say '{t}'")).collect()
 }
 
 fn compare(root: &Path, name: &str, kind: Kind, log: &Log, wrong: &mut Vec<String>) {
     let mut golden: Vec<String> = match std::fs::read_to_string(golden(root, name)) {
         Ok(t) => t.lines().map(str::to_string).collect(),
         Err(e) => {
-            return wrong.push(format!(
-                "no transcript to compare with ({e}): harness record makes one"
-            ));
+            return wrong.push(format!("no transcript to compare with ({e}): harness record makes one"));
         }
     };
     if kind == Kind::Hospes
@@ -192,11 +147,7 @@ fn compare(root: &Path, name: &str, kind: Kind, log: &Log, wrong: &mut Vec<Strin
             return wrong.push("... and more".into());
         }
     }
-    wrong.extend(
-        got.iter()
-            .filter(|l| !golden.iter().any(|g| name_of(g) == name_of(l)))
-            .map(|l| format!("+ {l}")),
-    );
+    wrong.extend(got.iter().filter(|l| !golden.iter().any(|g| name_of(g) == name_of(l))).map(|l| format!("+ {l}")));
     if differing == 0 && kind == Kind::Xen && got.len() == golden.len() && got != golden {
         wrong.push("the same observations in another order".into());
     }
@@ -208,20 +159,13 @@ mod tests {
     use std::time::Duration;
 
     fn log(lines: &[&str], end: End) -> Log {
-        Log {
-            lines: lines.iter().map(|s| s.to_string()).collect(),
-            end,
-            took: Duration::from_secs(1),
-        }
+        Log { lines: lines.iter().map(|s| s.to_string()).collect(), end, took: Duration::from_secs(1) }
     }
 
     #[test]
     fn a_machine_that_stops_has_failed() {
         let l = log(&["obs: a = 1"], End::Exited);
-        assert!(
-            judge(Path::new("/nonexistent"), "x", Kind::Xen, false, true, &l)[0]
-                .contains("triple fault")
-        );
+        assert!(judge(Path::new("/nonexistent"), "x", Kind::Xen, false, true, &l)[0].contains("triple fault"));
     }
 
     #[test]

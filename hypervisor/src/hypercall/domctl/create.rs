@@ -38,10 +38,7 @@ fn limits(c: &Createdomain) -> Result<Limits, Errno> {
 
 fn check(c: &Createdomain) -> Result<(), Errno> {
     // PV domains only, without devices behind an IOMMU.
-    if c.flags & !cdf::XS_DOMAIN != 0
-        || c.iommu_opts != 0
-        || c.emulation_flags != 0
-        || c.misc_flags & !MSR_RELAXED != 0
+    if c.flags & !cdf::XS_DOMAIN != 0 || c.iommu_opts != 0 || c.emulation_flags != 0 || c.misc_flags & !MSR_RELAXED != 0
     {
         return Err(Errno::EINVAL);
     }
@@ -52,11 +49,7 @@ fn check(c: &Createdomain) -> Result<(), Errno> {
         return Err(Errno::EINVAL);
     }
     // There is one pool.
-    if c.cpupool_id != 0 {
-        Err(Errno::ENOENT)
-    } else {
-        Ok(())
-    }
+    if c.cpupool_id != 0 { Err(Errno::ENOENT) } else { Ok(()) }
 }
 
 /// Makes a domain: paused, without vCPUs and memory. `op.domain` names it, or 0 or a reserved id lets us choose.

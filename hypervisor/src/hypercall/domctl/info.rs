@@ -42,9 +42,7 @@ pub fn info_of(d: &DomainRef) -> Getdomaininfo {
         cpu_time,
         nr_online_vcpus: online,
         // No vCPU: 0 - 1, which is the ABI's "none".
-        max_vcpu_id: (d.vcpus().len() as u32)
-            .checked_sub(1)
-            .unwrap_or(INVALID_MAX_VCPU_ID),
+        max_vcpu_id: (d.vcpus().len() as u32).checked_sub(1).unwrap_or(INVALID_MAX_VCPU_ID),
         handle: *d.handle.lock(),
         ..Default::default()
     }

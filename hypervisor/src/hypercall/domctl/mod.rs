@@ -104,11 +104,7 @@ fn run(cx: &mut Cx, op: &mut Domctl) -> Result<Done, Errno> {
         }
         dc::OP_HYPERCALL_INIT => {
             let mfn = Mfn(payload::<dc::HypercallInit>(op)?.gmfn);
-            if super::page::fill(&d, mfn) {
-                Ok(Done::Plain)
-            } else {
-                Err(Errno::EACCES)
-            }
+            if super::page::fill(&d, mfn) { Ok(Done::Plain) } else { Err(Errno::EACCES) }
         }
         dc::OP_SET_ADDRESS_SIZE => match payload::<dc::AddressSize>(op)?.size {
             64 => Ok(Done::Plain),
@@ -136,11 +132,7 @@ fn run(cx: &mut Cx, op: &mut Domctl) -> Result<Done, Errno> {
         dc::OP_GETPAGEFRAMEINFO3 => page_types(&d, op),
         dc::OP_SETNODEAFFINITY => {
             let map = bitmap::read(&payload::<dc::NodeAffinity>(op)?.nodemap)?;
-            if map & 1 != 0 {
-                Ok(Done::Plain)
-            } else {
-                Err(Errno::EINVAL)
-            }
+            if map & 1 != 0 { Ok(Done::Plain) } else { Err(Errno::EINVAL) }
         }
         dc::OP_GETNODEAFFINITY => {
             bitmap::write(&payload::<dc::NodeAffinity>(op)?.nodemap, 1)?;
@@ -174,9 +166,7 @@ fn pause(d: &DomainRef, own: bool) -> Result<Done, Errno> {
 /// D4: takes one of the tools' pauses back.
 fn unpause(d: &DomainRef) -> Result<Done, Errno> {
     let less = |n: u32| n.checked_sub(1);
-    d.tool_pauses
-        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
-        .map_err(|_| Errno::EINVAL)?;
+    d.tool_pauses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).map_err(|_| Errno::EINVAL)?;
     d.started.store(true, Ordering::Release);
     lifecycle::unpause(d);
     Ok(Done::Plain)
@@ -191,10 +181,7 @@ fn scheduler_op(d: &DomainRef, op: &mut Domctl) -> Result<Done, Errno> {
     }
     match s.cmd {
         dc::SCHEDOP_GETINFO => {
-            s.u = [
-                u64::from(d.share.weight() as u16) | u64::from(d.share.cap() as u16) << 16,
-                0,
-            ];
+            s.u = [u64::from(d.share.weight() as u16) | u64::from(d.share.cap() as u16) << 16, 0];
             op.set_payload(&s);
             Ok(Done::Copy)
         }
@@ -234,9 +221,7 @@ fn page_types(d: &DomainRef, op: &mut Domctl) -> Result<Done, Errno> {
         let mut piece = [0u64; PIECE];
         let piece = piece.get_mut(..n).unwrap_or(&mut []);
         guest::read_bytes(at, piece.as_mut_bytes())?;
-        piece
-            .iter_mut()
-            .for_each(|word| *word = u64::from(page_type(d, Mfn(*word))));
+        piece.iter_mut().for_each(|word| *word = u64::from(page_type(d, Mfn(*word))));
         guest::write_bytes(at, piece.as_bytes())?;
     }
     Ok(Done::Copy)
@@ -257,11 +242,7 @@ fn page_type(d: &DomainRef, mfn: Mfn) -> u32 {
                 Kind::L4 => p::L4TAB,
                 _ => p::NOTAB,
             };
-            if f.pinned() {
-                table | p::LPINTAB
-            } else {
-                table
-            }
+            if f.pinned() { table | p::LPINTAB } else { table }
         }
     }
 }

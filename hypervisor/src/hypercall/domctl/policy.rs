@@ -20,10 +20,9 @@ fn allowed(l: &c::Leaf) -> bool {
         0x7 => l.subleaf <= 2,
         0xb => l.subleaf <= 1,
         0xd => l.subleaf <= 62,
-        0..=c::POLICY_BASIC_LAST
-        | 0x4000_0000
-        | 0x4000_0100
-        | 0x8000_0000..=c::POLICY_EXTENDED_LAST => l.subleaf == c::NO_SUBLEAF,
+        0..=c::POLICY_BASIC_LAST | 0x4000_0000 | 0x4000_0100 | 0x8000_0000..=c::POLICY_EXTENDED_LAST => {
+            l.subleaf == c::NO_SUBLEAF
+        }
         _ => false,
     }
 }
@@ -42,25 +41,17 @@ pub(super) fn set(d: &DomainRef, op: &mut dc::Domctl) -> Result<Done, Errno> {
         return Err(Errno::E2BIG);
     }
     let mut leaves = Vec::new();
-    leaves
-        .try_reserve_exact(p.nr_leaves as usize)
-        .map_err(|_| Errno::ENOMEM)?;
+    leaves.try_reserve_exact(p.nr_leaves as usize).map_err(|_| Errno::ENOMEM)?;
     for i in 0..p.nr_leaves {
-        let l =
-            guest::copy_element_from_guest(GuestHandle::<c::Leaf>::new(p.leaves), u64::from(i))?;
+        let l = guest::copy_element_from_guest(GuestHandle::<c::Leaf>::new(p.leaves), u64::from(i))?;
         if !allowed(&l) {
             return Err(Errno::ERANGE);
         }
         // Within what was reserved.
-        leaves.push(CpuidLeaf {
-            leaf: l.leaf,
-            subleaf: l.subleaf,
-            regs: [l.a, l.b, l.c, l.d],
-        });
+        leaves.push(CpuidLeaf { leaf: l.leaf, subleaf: l.subleaf, regs: [l.a, l.b, l.c, l.d] });
     }
     for i in 0..p.nr_msrs {
-        let m =
-            guest::copy_element_from_guest(GuestHandle::<c::MsrEntry>::new(p.msrs), u64::from(i))?;
+        let m = guest::copy_element_from_guest(GuestHandle::<c::MsrEntry>::new(p.msrs), u64::from(i))?;
         if m.flags != 0 || !MSRS.contains(&m.idx) {
             return Err(Errno::EINVAL);
         }
@@ -94,14 +85,7 @@ pub(super) fn get(d: &DomainRef, op: &mut dc::Domctl) -> Result<Done, Errno> {
             break;
         };
         let [a, b, c, d] = l.regs;
-        put(c::Leaf {
-            leaf: l.leaf,
-            subleaf: l.subleaf,
-            a,
-            b,
-            c,
-            d,
-        })?;
+        put(c::Leaf { leaf: l.leaf, subleaf: l.subleaf, a, b, c, d })?;
     }
     p.nr_leaves = n;
     p.nr_msrs = 0;

@@ -16,11 +16,7 @@ use pv_abi::ids::VcpuId;
 use zerocopy::IntoBytes;
 
 fn find(d: &DomainRef, id: u32) -> Result<VcpuRef, Errno> {
-    VcpuRef::new(d, VcpuId(id)).ok_or(if d.vcpus().is_empty() {
-        Errno::ESRCH
-    } else {
-        Errno::EINVAL
-    })
+    VcpuRef::new(d, VcpuId(id)).ok_or(if d.vcpus().is_empty() { Errno::ESRCH } else { Errno::EINVAL })
 }
 
 /// Runs `f` with the parked state of a vCPU of a paused domain.

@@ -46,28 +46,15 @@ fn run() {
     }
     // a number's upper half counts
     obs("xen_version", call(nr::XEN_VERSION, &[0]).0 >> 16);
-    obs(
-        "xen_version with an upper half",
-        Ret(raw(0x8000_0000_0000_0000 | nr::XEN_VERSION as u64, [0; 5])),
-    );
+    obs("xen_version with an upper half", Ret(raw(0x8000_0000_0000_0000 | nr::XEN_VERSION as u64, [0; 5])));
     registers();
 }
 
 /// Nothing but rax, rcx and r11 changes across a call, whatever it answers.
 fn registers() {
-    let keep = |g: &Gprs| Gprs {
-        rax: 0,
-        rcx: 0,
-        r11: 0,
-        ..*g
-    };
+    let keep = |g: &Gprs| Gprs { rax: 0, rcx: 0, r11: 0, ..*g };
     for n in (0..64u64).filter(|n| !NOT.contains(n) && !matches!(*n, 0 | 3 | 4 | 5)) {
-        let regs = Gprs {
-            rax: n,
-            rdi: 0xdead_0000,
-            rsi: 0x10_0000,
-            ..Gprs::MARKED
-        };
+        let regs = Gprs { rax: n, rdi: 0xdead_0000, rsi: 0x10_0000, ..Gprs::MARKED };
         let o = probe::kernel(code!("syscall"), &regs);
         match o {
             Outcome::Done(g) => check(f!("registers across {n}"), keep(&g) == keep(&regs)),

@@ -24,10 +24,7 @@ const PLAIN: [(usize, usize, [u64; 5]); 13] = [
 
 /// The operation's number stands in the structure.
 fn in_structure(hypercall: usize) -> bool {
-    matches!(
-        hypercall,
-        nr::PLATFORM_OP | nr::SYSCTL | nr::DOMCTL | nr::MCA
-    )
+    matches!(hypercall, nr::PLATFORM_OP | nr::SYSCTL | nr::DOMCTL | nr::MCA)
 }
 
 /// Operations that take no pointer, or stop the machine or this test when there is none.
@@ -60,29 +57,16 @@ fn run() {
         }
     }
     let edge = bad::edge();
-    for family in subops::FAMILIES
-        .iter()
-        .filter(|f| !in_structure(f.hypercall) && f.hypercall != nr::MMUEXT_OP)
-    {
+    for family in subops::FAMILIES.iter().filter(|f| !in_structure(f.hypercall) && f.hypercall != nr::MMUEXT_OP) {
         let n = family.hypercall;
         for op in family.ops.iter().filter(|o| !without_pointer(n, o.number)) {
             for (name, pointer) in bad::POINTERS {
-                obs(
-                    f!("{n}.{} {} {name}", op.number, op.name),
-                    call(n, &arguments(n, op.number, pointer)),
-                );
+                obs(f!("{n}.{} {} {name}", op.number, op.name), call(n, &arguments(n, op.number, pointer)));
             }
             // the first bytes are there, the others are not
             mem::write64(edge - 8, 0);
-            let short = if n == nr::XEN_VERSION || n == nr::CONSOLE_IO {
-                edge - 3
-            } else {
-                edge - 1
-            };
-            obs(
-                f!("{n}.{} {} cut off", op.number, op.name),
-                call(n, &arguments(n, op.number, short)),
-            );
+            let short = if n == nr::XEN_VERSION || n == nr::CONSOLE_IO { edge - 3 } else { edge - 1 };
+            obs(f!("{n}.{} {} cut off", op.number, op.name), call(n, &arguments(n, op.number, short)));
         }
     }
     structures(edge);
@@ -99,12 +83,9 @@ fn structures(edge: u64) {
         obs(f!("{n} cut off"), call(n, &[edge - 8]));
     }
     let page = Page::alloc();
-    for (n, version) in [
-        (nr::PLATFORM_OP, 0x0300_0001u64),
-        (nr::SYSCTL, 0x15),
-        (nr::DOMCTL, 0x15),
-        (nr::MCA, 0x01ec_c003),
-    ] {
+    for (n, version) in
+        [(nr::PLATFORM_OP, 0x0300_0001u64), (nr::SYSCTL, 0x15), (nr::DOMCTL, 0x15), (nr::MCA, 0x01ec_c003)]
+    {
         for wrong in [0u64, version - 1, version + 1, 0xffff_ffff] {
             page.clear();
             page.write(0, 1 | wrong << 32);
@@ -127,10 +108,7 @@ fn lists(edge: u64) {
         }
     }
     for count in [0u64, 1 << 31, 0x7fff_ffff, 0xffff_ffff, 1 << 32] {
-        obs(
-            f!("multicall: {count:#x} of an unmapped list"),
-            call(nr::MULTICALL, &[0x10_0000, count]),
-        );
+        obs(f!("multicall: {count:#x} of an unmapped list"), call(nr::MULTICALL, &[0x10_0000, count]));
         for op in [0u64, 2, 5, 6] {
             obs(
                 f!("grant_table_op {op}: {count:#x} of an unmapped list"),
@@ -145,10 +123,7 @@ fn lists(edge: u64) {
     let mut done = u32::MAX;
     let to_done = core::ptr::from_mut(&mut done) as u64;
     // machine_to_phys of a frame that is not ours: fails at the first
-    obs(
-        "mmu_update, list over an edge",
-        call(nr::MMU_UPDATE, &[edge - 32, 3, to_done, 0x7ff0]),
-    );
+    obs("mmu_update, list over an edge", call(nr::MMU_UPDATE, &[edge - 32, 3, to_done, 0x7ff0]));
     obs("mmu_update: done", done);
     let page = Page::alloc();
     for i in 0..2 {
@@ -156,10 +131,7 @@ fn lists(edge: u64) {
         mem::write64(edge - 32 + 16 * i + 8, page.pfn());
     }
     done = u32::MAX;
-    obs(
-        "mmu_update, good list over an edge",
-        call(nr::MMU_UPDATE, &[edge - 32, 3, to_done, 0x7ff0]),
-    );
+    obs("mmu_update, good list over an edge", call(nr::MMU_UPDATE, &[edge - 32, 3, to_done, 0x7ff0]));
     obs("mmu_update: then done", done);
     for i in 0..2u64 {
         mem::write64(edge - 48 + 24 * i, 6);
@@ -167,49 +139,22 @@ fn lists(edge: u64) {
         mem::write64(edge - 48 + 24 * i + 16, 0);
     }
     done = u32::MAX;
-    obs(
-        "mmuext_op, good list over an edge",
-        call(nr::MMUEXT_OP, &[edge - 48, 3, to_done, 0x7ff0]),
-    );
+    obs("mmuext_op, good list over an edge", call(nr::MMUEXT_OP, &[edge - 48, 3, to_done, 0x7ff0]));
     obs("mmuext_op: then done", done);
     for i in 0..8u64 {
         mem::write64(edge - 64 + 8 * i, 0);
     }
     mem::write64(edge - 64, nr::XEN_VERSION as u64);
-    obs(
-        "multicall over an edge",
-        call(nr::MULTICALL, &[edge - 64, 2]),
-    );
+    obs("multicall over an edge", call(nr::MULTICALL, &[edge - 64, 2]));
     obs("its first result", mem::read64(edge - 56) >> 16);
-    obs(
-        "multicall with half an entry",
-        call(nr::MULTICALL, &[edge - 32, 1]),
-    );
+    obs("multicall with half an entry", call(nr::MULTICALL, &[edge - 32, 1]));
     // results that cannot be written
     paging::make_ro(page).must("read-only");
-    obs(
-        "multicall on a read-only page",
-        call(nr::MULTICALL, &[page.va, 1]),
-    );
-    obs(
-        "event alloc on a read-only page",
-        call(nr::EVENT_CHANNEL_OP, &[pv_abi::event::OP_BIND_IPI, page.va]),
-    );
-    obs(
-        "grant query on a read-only page",
-        call(nr::GRANT_TABLE_OP, &[6, page.va, 1]),
-    );
-    obs(
-        "features on a read-only page",
-        call(nr::XEN_VERSION, &[6, page.va]),
-    );
-    obs(
-        "runstate on a read-only page",
-        call(nr::VCPU_OP, &[4, 0, page.va]),
-    );
-    obs(
-        "mmu_update, done on a read-only page",
-        call(nr::MMU_UPDATE, &[edge - 32, 0, page.va, 0x7ff0]),
-    );
+    obs("multicall on a read-only page", call(nr::MULTICALL, &[page.va, 1]));
+    obs("event alloc on a read-only page", call(nr::EVENT_CHANNEL_OP, &[pv_abi::event::OP_BIND_IPI, page.va]));
+    obs("grant query on a read-only page", call(nr::GRANT_TABLE_OP, &[6, page.va, 1]));
+    obs("features on a read-only page", call(nr::XEN_VERSION, &[6, page.va]));
+    obs("runstate on a read-only page", call(nr::VCPU_OP, &[4, 0, page.va]));
+    obs("mmu_update, done on a read-only page", call(nr::MMU_UPDATE, &[edge - 32, 0, page.va, 0x7ff0]));
     paging::make_rw(page).must("writable");
 }

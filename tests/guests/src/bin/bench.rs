@@ -60,10 +60,7 @@ fn row_per(name: &str, per: u64, mut f: impl FnMut()) {
     // the clock's steps per instruction, and the cost of an empty round
     let empty = cheapest(|| ());
     let ticks = cheapest(f).saturating_sub(empty);
-    console::line(f!(
-        "bench: {name} = {}",
-        ticks / per / ticks_per_instruction()
-    ));
+    console::line(f!("bench: {name} = {}", ticks / per / ticks_per_instruction()));
 }
 
 /// The TSC runs at 1 GHz under icount, one tick an instruction with shift 0; anything else is measured here.
@@ -107,16 +104,10 @@ fn page_tables() {
     let (window, a, b) = (Page::alloc(), Page::alloc(), Page::alloc());
     let (a, b) = (a.ma() | KERNEL_RW, b.ma() | KERNEL_RW);
     let mut flip = false;
-    for (name, flags) in [
-        ("update_va_mapping, no flush", 0u64),
-        ("update_va_mapping, invlpg", 2),
-    ] {
+    for (name, flags) in [("update_va_mapping, no flush", 0u64), ("update_va_mapping, invlpg", 2)] {
         row(name, || {
             flip = !flip;
-            raw(
-                nr::UPDATE_VA_MAPPING as u64,
-                [window.va, if flip { a } else { b }, flags, 0, 0],
-            );
+            raw(nr::UPDATE_VA_MAPPING as u64, [window.va, if flip { a } else { b }, flags, 0, 0]);
         });
     }
     let table = pg::new_table();
@@ -124,24 +115,12 @@ fn page_tables() {
     for (name, n) in [("mmu_update, one", 1), ("mmu_update, each of 32", 32u64)] {
         // Both lists are made before: the row is the hypercall alone.
         let list = |value: u64| -> [MmuUpdate; 32] {
-            core::array::from_fn(|i| MmuUpdate {
-                ptr: table.ma() + 8 * i as u64,
-                val: value,
-            })
+            core::array::from_fn(|i| MmuUpdate { ptr: table.ma() + 8 * i as u64, val: value })
         };
         let lists = [list(a), list(b)];
         row_per(name, n, || {
             flip = !flip;
-            raw(
-                nr::MMU_UPDATE as u64,
-                [
-                    lists[usize::from(flip)].as_ptr() as u64,
-                    n,
-                    0,
-                    DOMID_SELF,
-                    0,
-                ],
-            );
+            raw(nr::MMU_UPDATE as u64, [lists[usize::from(flip)].as_ptr() as u64, n, 0, DOMID_SELF, 0]);
         });
     }
     let l4 = pg::l4().mfn();
@@ -161,23 +140,14 @@ fn page_tables() {
 }
 
 fn multicalls() {
-    let mut list = [MulticallEntry {
-        op: nr::XEN_VERSION as u64,
-        ..MulticallEntry::default()
-    }; 32];
+    let mut list = [MulticallEntry { op: nr::XEN_VERSION as u64, ..MulticallEntry::default() }; 32];
     row("multicall of 32 null calls", || {
-        raw(
-            nr::MULTICALL as u64,
-            [list.as_mut_ptr() as u64, 32, 0, 0, 0],
-        );
+        raw(nr::MULTICALL as u64, [list.as_mut_ptr() as u64, 32, 0, 0, 0]);
     });
 }
 
 fn pins() {
-    for (name, full) in [
-        ("pin and unpin an empty L1", false),
-        ("pin and unpin a full L1", true),
-    ] {
+    for (name, full) in [("pin and unpin an empty L1", false), ("pin and unpin a full L1", true)] {
         let (t, data) = (Page::alloc(), Page::alloc());
         if full {
             (0..512).for_each(|i| t.write(i, data.ma() | KERNEL_RO));
@@ -236,18 +206,10 @@ unsafe extern "C" {
 }
 
 fn traps() {
-    trap::set(
-        14,
-        0,
-        pv_abi::arch::sel::FLAT_RING3_CS64,
-        bench_pf as *const () as u64,
-    )
-    .must("set");
+    trap::set(14, 0, pv_abi::arch::sel::FLAT_RING3_CS64, bench_pf as *const () as u64).must("set");
     row("#PF to the kernel and iret", || {
         // SAFETY: faults, and the handler above steps over it.
-        unsafe {
-            asm!("mov al, [rdi]", in("rdi") 0x1000u64, out("al") _, out("rcx") _, out("r11") _)
-        };
+        unsafe { asm!("mov al, [rdi]", in("rdi") 0x1000u64, out("al") _, out("rcx") _, out("r11") _) };
     });
     trap::set_flags(14, 0).must("set");
     row("rdmsr EFER", || {
@@ -279,54 +241,27 @@ fn events_and_time() {
     events::port_clear(port);
     events::quiet();
     EVENT_INFO.store(events::info(0), Ordering::Relaxed);
-    EVENT_WORD.store(
-        events::shared(pv_abi::shared_info::EVTCHN_PENDING) + u64::from(port / 64) * 8,
-        Ordering::Relaxed,
-    );
-    trap::register(
-        pv_abi::callback::TYPE_EVENT,
-        0,
-        bench_event as *const () as u64,
-    )
-    .must("register");
+    EVENT_WORD.store(events::shared(pv_abi::shared_info::EVTCHN_PENDING) + u64::from(port / 64) * 8, Ordering::Relaxed);
+    trap::register(pv_abi::callback::TYPE_EVENT, 0, bench_event as *const () as u64).must("register");
     events::mask().store(0, Ordering::SeqCst);
     row("event send, callback and iret", || {
         events::send(port);
     });
     events::mask().store(1, Ordering::SeqCst);
     trap::register_callbacks();
-    let mut s = pv_abi::vcpu::SetSingleshotTimer {
-        timeout_abs_ns: events::now() + 50_000_000_000,
-        flags: 0,
-        pad: 0,
-    };
+    let mut s = pv_abi::vcpu::SetSingleshotTimer { timeout_abs_ns: events::now() + 50_000_000_000, flags: 0, pad: 0 };
     row("set_singleshot_timer", || {
         s.timeout_abs_ns += 1000;
-        call(
-            nr::VCPU_OP,
-            &[
-                pv_abi::vcpu::OP_SET_SINGLESHOT_TIMER,
-                0,
-                core::ptr::from_mut(&mut s) as u64,
-            ],
-        );
+        call(nr::VCPU_OP, &[pv_abi::vcpu::OP_SET_SINGLESHOT_TIMER, 0, core::ptr::from_mut(&mut s) as u64]);
     });
     call(nr::VCPU_OP, &[pv_abi::vcpu::OP_STOP_SINGLESHOT_TIMER, 0, 0]);
 }
 
 fn grants() {
     let mut frame = [0u64; 1];
-    let mut setup = SetupTable {
-        dom: 0x7ff0,
-        nr_frames: 1,
-        frame_list: frame.as_mut_ptr() as u64,
-        ..SetupTable::default()
-    };
-    call(
-        nr::GRANT_TABLE_OP,
-        &[OP_SETUP_TABLE, core::ptr::from_mut(&mut setup) as u64, 1],
-    )
-    .must("setup_table");
+    let mut setup =
+        SetupTable { dom: 0x7ff0, nr_frames: 1, frame_list: frame.as_mut_ptr() as u64, ..SetupTable::default() };
+    call(nr::GRANT_TABLE_OP, &[OP_SETUP_TABLE, core::ptr::from_mut(&mut setup) as u64, 1]).must("setup_table");
     let (table, src, dst, window) = (Page::alloc(), Page::alloc(), Page::alloc(), Page::alloc());
     pg::update_va(table.va, (frame[0] * PAGE_SIZE) | KERNEL_RW).must("map the table");
     pg::update_va(window.va, 0).must("unmap");
@@ -342,42 +277,12 @@ fn grants() {
             handle: 0,
             dev_bus_addr: 0,
         };
-        raw(
-            nr::GRANT_TABLE_OP as u64,
-            [
-                OP_MAP_GRANT_REF,
-                core::ptr::from_mut(&mut m) as u64,
-                1,
-                0,
-                0,
-            ],
-        );
-        let mut u = UnmapGrantRef {
-            host_addr: window.va,
-            handle: m.handle,
-            ..UnmapGrantRef::default()
-        };
-        raw(
-            nr::GRANT_TABLE_OP as u64,
-            [
-                OP_UNMAP_GRANT_REF,
-                core::ptr::from_mut(&mut u) as u64,
-                1,
-                0,
-                0,
-            ],
-        );
+        raw(nr::GRANT_TABLE_OP as u64, [OP_MAP_GRANT_REF, core::ptr::from_mut(&mut m) as u64, 1, 0, 0]);
+        let mut u = UnmapGrantRef { host_addr: window.va, handle: m.handle, ..UnmapGrantRef::default() };
+        raw(nr::GRANT_TABLE_OP as u64, [OP_UNMAP_GRANT_REF, core::ptr::from_mut(&mut u) as u64, 1, 0, 0]);
     });
-    for (name, len) in [
-        ("grant copy, 64 bytes", 64u16),
-        ("grant copy, 4096 bytes", 4096),
-    ] {
-        let ptr = |reference| CopyPtr {
-            reference,
-            domid: 0,
-            offset: 0,
-            pad: 0,
-        };
+    for (name, len) in [("grant copy, 64 bytes", 64u16), ("grant copy, 4096 bytes", 4096)] {
+        let ptr = |reference| CopyPtr { reference, domid: 0, offset: 0, pad: 0 };
         let mut c = Copy {
             source: ptr(8),
             dest: ptr(9),
@@ -387,10 +292,7 @@ fn grants() {
             pad: 0,
         };
         row(name, || {
-            raw(
-                nr::GRANT_TABLE_OP as u64,
-                [OP_COPY, core::ptr::from_mut(&mut c) as u64, 1, 0, 0],
-            );
+            raw(nr::GRANT_TABLE_OP as u64, [OP_COPY, core::ptr::from_mut(&mut c) as u64, 1, 0, 0]);
         });
         if c.status != 0 {
             report::fail(f!("grant copy: status {}", c.status));
@@ -410,8 +312,5 @@ fn user_mode() {
         user::run(code!("nop"), &Gprs::ZERO);
     });
     events::mask().store(1, Ordering::SeqCst);
-    console::line(f!(
-        "bench: probe: iret to user mode and syscall = {}",
-        t / ticks
-    ));
+    console::line(f!("bench: probe: iret to user mode and syscall = {}", t / ticks));
 }

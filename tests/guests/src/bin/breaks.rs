@@ -52,26 +52,15 @@ fn run() {
         probe::code_page().va
     };
     // The pages below the stacks of those exceptions.
-    for (name, page) in [
-        (&b"guard_nmi"[..], 0),
-        (b"guard_mc", 5),
-        (b"guard_db", 10),
-        (b"guard_df", 15),
-    ] {
+    for (name, page) in [(&b"guard_nmi"[..], 0), (b"guard_mc", 5), (b"guard_db", 10), (b"guard_df", 15)] {
         if &si.cmd_line[..end] == name {
             at = page;
         }
     }
-    let mut op = Sysctl {
-        cmd: SYSCTL_BREAK,
-        interface_version: INTERFACE_VERSION,
-        u: [0; 16],
-    };
+    let mut op = Sysctl { cmd: SYSCTL_BREAK, interface_version: INTERFACE_VERSION, u: [0; 16] };
     op.set_payload(&Break { what, pad: 0, at });
     match call(nr::SYSCTL, &[core::ptr::from_mut(&mut op) as u64]) {
-        r if r == errno(ENOSYS) || r == errno(EOPNOTSUPP) => {
-            report::skip("this hypervisor cannot be asked to break")
-        }
+        r if r == errno(ENOSYS) || r == errno(EOPNOTSUPP) => report::skip("this hypervisor cannot be asked to break"),
         r => report::fail(f!("it goes on, and says {r}")),
     }
 }

@@ -10,24 +10,10 @@ guests::kernel!(run);
 
 fn run() {
     // the hypervisor's own heap may grow with the first one
-    Child::build(
-        body,
-        Spec {
-            vcpus: 2,
-            ..Spec::default()
-        },
-    )
-    .destroy();
+    Child::build(body, Spec { vcpus: 2, ..Spec::default() }).destroy();
     child::nap(100_000);
     let before = child::free_pages();
-    let c = Child::run(
-        body,
-        Spec {
-            vcpus: 2,
-            pages: 16,
-            room: 8,
-        },
-    );
+    let c = Child::run(body, Spec { vcpus: 2, pages: 16, room: 8 });
     c.word(0).store(41, SeqCst);
     check("the child answers", c.wait_word(1, 42));
     c.word(2).store(1, SeqCst);
@@ -42,10 +28,7 @@ fn run() {
         let c = Child::build(body, Spec::default());
         c.destroy();
     }
-    check(
-        "all memory is back after three more",
-        child::all_back(before),
-    );
+    check("all memory is back after three more", child::all_back(before));
 }
 
 /// In the child.
@@ -56,17 +39,12 @@ fn body() {
     wait_word(2, 1);
     check(
         "in the child: page numbers agree",
-        mem::pfn_of(Page::at(start_info().pt_base).mfn()) * PAGE_SIZE + mem::VIRT_BASE
-            == start_info().pt_base,
+        mem::pfn_of(Page::at(start_info().pt_base).mfn()) * PAGE_SIZE + mem::VIRT_BASE == start_info().pt_base,
     );
     let t = Page::alloc();
     paging::make_ro(t).must("make_ro");
     expect("in the child: pin an L1", paging::pin(t, 1), OK);
-    expect(
-        "in the child: map it writable",
-        paging::make_rw(t),
-        errno(EBUSY),
-    );
+    expect("in the child: map it writable", paging::make_rw(t), errno(EBUSY));
     expect("in the child: unpin it", paging::unpin(t), OK);
     let r = call(nr::CONSOLE_IO, &[0, 1, b"x".as_ptr() as u64]);
     check("in the child: the clock runs", {
@@ -140,68 +118,24 @@ fn debug_registers() {
     use pv_abi::domctl::{Domctl, OP_GETVCPUCONTEXT, OP_SETVCPUCONTEXT, Vcpucontext};
     static CONTEXT: mem::Racy<[u64; size_of::<VcpuGuestContext>() / 8]> =
         mem::Racy::new([0; size_of::<VcpuGuestContext>() / 8]);
-    let dr =
-        |n: u64| CONTEXT.addr() + core::mem::offset_of!(VcpuGuestContext, debugreg) as u64 + 8 * n;
+    let dr = |n: u64| CONTEXT.addr() + core::mem::offset_of!(VcpuGuestContext, debugreg) as u64 + 8 * n;
     let c = Child::build(body, Spec::default());
-    let arg = Vcpucontext {
-        vcpu: 0,
-        pad: 0,
-        ctxt: CONTEXT.addr(),
-    };
+    let arg = Vcpucontext { vcpu: 0, pad: 0, ctxt: CONTEXT.addr() };
     let get = || domctl(&mut Domctl::with(OP_GETVCPUCONTEXT, c.id, &arg));
     let set = || domctl(&mut Domctl::with(OP_SETVCPUCONTEXT, c.id, &arg));
     for (name, regs) in [
         ("at first", None),
-        (
-            "addresses",
-            Some([
-                0x1000u64,
-                0x2000,
-                0x7fff_ffff_f000,
-                0xffff_ffff_8000_0000,
-                0,
-                0,
-                0xffff_0ff0,
-                0x455,
-            ]),
-        ),
+        ("addresses", Some([0x1000u64, 0x2000, 0x7fff_ffff_f000, 0xffff_ffff_8000_0000, 0, 0, 0xffff_0ff0, 0x455])),
         (
             "of the hypervisor",
-            Some([
-                0xffff_8300_0000_0000,
-                0xffff_8000_0000_0000,
-                0x3000,
-                0x4000,
-                0,
-                0,
-                0xffff_0ff1,
-                0x400,
-            ]),
+            Some([0xffff_8300_0000_0000, 0xffff_8000_0000_0000, 0x3000, 0x4000, 0, 0, 0xffff_0ff1, 0x400]),
         ),
-        (
-            "no addresses",
-            Some([0x8000_0000_0000, u64::MAX, 1 << 63, 0, 0, 0, 0, 0]),
-        ),
-        (
-            "an I/O breakpoint",
-            Some([0x60, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x2_0001]),
-        ),
-        (
-            "general detect",
-            Some([0x1000, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x2401]),
-        ),
-        (
-            "reserved bits of DR6 and DR7",
-            Some([0x1000, 0, 0, 0, 0, 0, 0xffff_ffff, 0xdc01]),
-        ),
-        (
-            "upper halves",
-            Some([0x1000, 0, 0, 0, 0, 0, 1 << 32 | 0xf, 1 << 32 | 0x401]),
-        ),
-        (
-            "DR4 and DR5",
-            Some([0, 0, 0, 0, 0xffff_0ff5, 0x403, 0xffff_0ff0, 0x400]),
-        ),
+        ("no addresses", Some([0x8000_0000_0000, u64::MAX, 1 << 63, 0, 0, 0, 0, 0])),
+        ("an I/O breakpoint", Some([0x60, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x2_0001])),
+        ("general detect", Some([0x1000, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x2401])),
+        ("reserved bits of DR6 and DR7", Some([0x1000, 0, 0, 0, 0, 0, 0xffff_ffff, 0xdc01])),
+        ("upper halves", Some([0x1000, 0, 0, 0, 0, 0, 1 << 32 | 0xf, 1 << 32 | 0x401])),
+        ("DR4 and DR5", Some([0, 0, 0, 0, 0xffff_0ff5, 0x403, 0xffff_0ff0, 0x400])),
     ] {
         get().must("getvcpucontext");
         if let Some(regs) = regs {

@@ -51,10 +51,7 @@ fn run() {
     for cpu in 1..n {
         smp::start(cpu, body);
     }
-    check(
-        "all vCPUs came up",
-        events::wait_ms(20_000, || READY.load(Ordering::SeqCst) == n as u32 - 1),
-    );
+    check("all vCPUs came up", events::wait_ms(20_000, || READY.load(Ordering::SeqCst) == n as u32 - 1));
     let end = events::now() + 1_500_000_000;
     while events::now() < end {
         for _ in 0..200 {
@@ -63,23 +60,15 @@ fn run() {
         call(nr::SCHED_OP, &[sched::OP_YIELD, 0]);
     }
     STOP.store(1, Ordering::SeqCst);
-    check(
-        "all vCPUs went down",
-        events::wait_ms(20_000, || READY.load(Ordering::SeqCst) == 0),
-    );
+    check("all vCPUs went down", events::wait_ms(20_000, || READY.load(Ordering::SeqCst) == 0));
     for (cpu, readings) in READINGS.iter().enumerate() {
-        check(
-            f!("vCPU {cpu} read the clock often"),
-            readings.load(Ordering::SeqCst) > 100,
-        );
+        check(f!("vCPU {cpu} read the clock often"), readings.load(Ordering::SeqCst) > 100);
     }
     let (back, worst) = (BACK.load(Ordering::SeqCst), WORST.load(Ordering::SeqCst));
     // Real Xen keeps a clock for each CPU and sets it right once a second: in an emulator, whose TSCs run together but
     // not evenly, its guests see it go back by milliseconds. Ours is one clock where the TSCs are one.
     if back != 0 && is_hospes() {
-        report::fail(f!(
-            "the clock went back {back} times, by {worst} ns at most"
-        ));
+        report::fail(f!("the clock went back {back} times, by {worst} ns at most"));
     }
     secondary();
 }
@@ -87,11 +76,7 @@ fn run() {
 /// Whether this is Hospes, by the version string.
 fn is_hospes() -> bool {
     let mut extra = [0u8; 16];
-    call(
-        nr::XEN_VERSION,
-        &[pv_abi::version::OP_EXTRAVERSION, extra.as_mut_ptr() as u64],
-    )
-    .must("extraversion");
+    call(nr::XEN_VERSION, &[pv_abi::version::OP_EXTRAVERSION, extra.as_mut_ptr() as u64]).must("extraversion");
     extra.windows(6).any(|w| w == b"hospes")
 }
 
@@ -99,48 +84,23 @@ fn is_hospes() -> bool {
 fn secondary() {
     let area = Page::alloc();
     let mut a = MemoryArea { addr: area.va };
-    call(
-        nr::VCPU_OP,
-        &[
-            OP_REGISTER_VCPU_TIME_MEMORY_AREA,
-            0,
-            core::ptr::from_mut(&mut a) as u64,
-        ],
-    )
-    .must("register");
+    call(nr::VCPU_OP, &[OP_REGISTER_VCPU_TIME_MEMORY_AREA, 0, core::ptr::from_mut(&mut a) as u64]).must("register");
     let at = events::info(0) + pv_abi::shared_info::vcpu_info::TIME as u64;
     check("the copy's version is even", read64(area.va) & 1 == 0);
-    check(
-        "it has the same scale",
-        read64(area.va + 24) & 0xff_ffff_ffff == read64(at + 24) & 0xff_ffff_ffff,
-    );
+    check("it has the same scale", read64(area.va + 24) & 0xff_ffff_ffff == read64(at + 24) & 0xff_ffff_ffff);
     check("it has a time", read64(area.va + 16) != 0);
     // Time from the copy, as a vDSO computes it.
     let copy = || {
-        let (stamp, system, scale) = (
-            read64(area.va + 8),
-            read64(area.va + 16),
-            read64(area.va + 24),
-        );
+        let (stamp, system, scale) = (read64(area.va + 8), read64(area.va + 16), read64(area.va + 24));
         // SAFETY: rdtsc has no precondition.
         let delta = unsafe { core::arch::x86_64::_rdtsc() }.wrapping_sub(stamp);
         let shift = (scale >> 32) as i8;
-        let delta = if shift < 0 {
-            delta >> -shift
-        } else {
-            delta << shift
-        };
+        let delta = if shift < 0 { delta >> -shift } else { delta << shift };
         system.wrapping_add(((u128::from(delta) * u128::from(scale as u32)) >> 32) as u64)
     };
     let (before, middle, after) = (events::now(), copy(), events::now());
-    check(
-        "it tells the same time",
-        before <= middle + 1000 && middle <= after + 1000,
-    );
+    check("it tells the same time", before <= middle + 1000 && middle <= after + 1000);
     events::wait_ms(30, || false);
     let (before, middle, after) = (events::now(), copy(), events::now());
-    check(
-        "and later too",
-        before <= middle + 1000 && middle <= after + 1000,
-    );
+    check("and later too", before <= middle + 1000 && middle <= after + 1000);
 }

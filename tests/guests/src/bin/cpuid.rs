@@ -5,13 +5,8 @@ use guests::prelude::*;
 guests::kernel!(run);
 
 fn cpuid(leaf: u64, sub: u64) -> [u64; 4] {
-    let regs = Gprs {
-        rax: leaf,
-        rcx: sub,
-        ..Gprs::MARKED
-    };
-    let g =
-        probe::kernel(code!(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e", "cpuid"), &regs).done("cpuid");
+    let regs = Gprs { rax: leaf, rcx: sub, ..Gprs::MARKED };
+    let g = probe::kernel(code!(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e", "cpuid"), &regs).done("cpuid");
     check_kept(&g);
     [g.rax, g.rbx, g.rcx, g.rdx]
 }
@@ -140,19 +135,9 @@ fn xen_leaves() {
     let base = 0x4000_0000;
     let l = cpuid(base, 0);
     obs("Xen max leaf", Hex(l[0]));
-    check(
-        "XenVMMXenVMM",
-        l[1] == 0x566e_6558 && l[2] == 0x6558_4d4d && l[3] == 0x4d4d_566e,
-    );
-    expect(
-        "Xen version leaf",
-        Hex(cpuid(base + 1, 0)[0]),
-        Hex(0x4_0011),
-    );
-    obs(
-        "Xen version leaf, rest is zero",
-        cpuid(base + 1, 0)[1..] == [0; 3],
-    );
+    check("XenVMMXenVMM", l[1] == 0x566e_6558 && l[2] == 0x6558_4d4d && l[3] == 0x4d4d_566e);
+    expect("Xen version leaf", Hex(cpuid(base + 1, 0)[0]), Hex(0x4_0011));
+    obs("Xen version leaf, rest is zero", cpuid(base + 1, 0)[1..] == [0; 3]);
     let l = cpuid(base + 2, 0);
     obs("hypercall pages", l[0]);
     obs("hypercall MSR", Hex(l[1]));
@@ -165,14 +150,7 @@ fn xen_leaves() {
     obs("tsc incarnation", l[3]);
     let l = cpuid(base + 3, 1);
     obs("tsc scale shown", l[2] != 0);
-    obs(
-        "tsc leaf 2",
-        if cpuid(base + 3, 2)[0] != 0 {
-            "host khz"
-        } else {
-            "zero"
-        },
-    );
+    obs("tsc leaf 2", if cpuid(base + 3, 2)[0] != 0 { "host khz" } else { "zero" });
     check("HVM leaf is zero", cpuid(base + 4, 0) == [0; 4]);
     obs("PV leaf: address width", cpuid(base + 5, 0)[1]);
     check("PV leaf: rest is zero", {
@@ -185,33 +163,12 @@ fn xen_leaves() {
 
 /// Only CPUID is legal behind the prefix.
 fn prefix() {
-    obs(
-        "prefix and nop",
-        probe::kernel(
-            code!(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e", "nop"),
-            &Gprs::ZERO,
-        ),
-    );
-    obs(
-        "prefix and rdtsc",
-        probe::kernel(
-            code!(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e", "rdtsc"),
-            &Gprs::ZERO,
-        ),
-    );
-    obs(
-        "prefix cut short",
-        probe::kernel(
-            code!(".byte 0x0f, 0x0b, 0x78, 0x65", "nop", "cpuid"),
-            &Gprs::ZERO,
-        ),
-    );
+    obs("prefix and nop", probe::kernel(code!(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e", "nop"), &Gprs::ZERO));
+    obs("prefix and rdtsc", probe::kernel(code!(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e", "rdtsc"), &Gprs::ZERO));
+    obs("prefix cut short", probe::kernel(code!(".byte 0x0f, 0x0b, 0x78, 0x65", "nop", "cpuid"), &Gprs::ZERO));
     obs(
         "prefix before the page's end",
-        probe::kernel(
-            code!("nop", ".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e", "cpuid", "nop"),
-            &Gprs::ZERO,
-        ),
+        probe::kernel(code!("nop", ".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e", "cpuid", "nop"), &Gprs::ZERO),
     );
     obs("native cpuid", probe::kernel(code!("cpuid"), &Gprs::ZERO));
 }
@@ -226,76 +183,21 @@ fn xsave() {
     obs("xgetbv before CR4.OSXSAVE", g.rax());
     obs(
         "set CR4.OSXSAVE",
-        probe::kernel(
-            code!(
-                "mov rax, cr4",
-                "or eax, 0x40000",
-                "mov cr4, rax",
-                "mov rax, cr4"
-            ),
-            &Gprs::ZERO,
-        )
-        .rax(),
+        probe::kernel(code!("mov rax, cr4", "or eax, 0x40000", "mov cr4, rax", "mov rax, cr4"), &Gprs::ZERO).rax(),
     );
     obs("osxsave after it", cpuid(1, 0)[2] >> 27 & 1);
     for value in [0u64, 1, 2, 3, 4, 5, 7, 0x207, 1 << 62, u64::MAX] {
-        let regs = Gprs {
-            rax: value & 0xffff_ffff,
-            rdx: value >> 32,
-            ..Gprs::ZERO
-        };
-        obs(
-            f!("xsetbv {value:#x}"),
-            probe::kernel(code!("xor ecx, ecx", "xsetbv"), &regs),
-        );
+        let regs = Gprs { rax: value & 0xffff_ffff, rdx: value >> 32, ..Gprs::ZERO };
+        obs(f!("xsetbv {value:#x}"), probe::kernel(code!("xor ecx, ecx", "xsetbv"), &regs));
     }
-    obs(
-        "xsetbv index 1",
-        probe::kernel(
-            code!("mov ecx, 1", "xsetbv"),
-            &Gprs {
-                rax: 3,
-                ..Gprs::ZERO
-            },
-        ),
-    );
-    probe::kernel(
-        code!("xor ecx, ecx", "xsetbv"),
-        &Gprs {
-            rax: 7,
-            ..Gprs::ZERO
-        },
-    );
-    obs(
-        "xgetbv",
-        probe::kernel(code!("xor ecx, ecx", "xgetbv"), &Gprs::ZERO).rax(),
-    );
+    obs("xsetbv index 1", probe::kernel(code!("mov ecx, 1", "xsetbv"), &Gprs { rax: 3, ..Gprs::ZERO }));
+    probe::kernel(code!("xor ecx, ecx", "xsetbv"), &Gprs { rax: 7, ..Gprs::ZERO });
+    obs("xgetbv", probe::kernel(code!("xor ecx, ecx", "xgetbv"), &Gprs::ZERO).rax());
     obs("leaf 0xd: size with AVX", cpuid(0xd, 0)[1]);
-    probe::kernel(
-        code!("xor ecx, ecx", "xsetbv"),
-        &Gprs {
-            rax: 3,
-            ..Gprs::ZERO
-        },
-    );
+    probe::kernel(code!("xor ecx, ecx", "xsetbv"), &Gprs { rax: 3, ..Gprs::ZERO });
     obs("leaf 0xd: size without AVX", cpuid(0xd, 0)[1]);
-    obs(
-        "leaf 0xd.2: size, offset",
-        f!("{} {}", cpuid(0xd, 2)[0], cpuid(0xd, 2)[1]),
-    );
+    obs("leaf 0xd.2: size, offset", f!("{} {}", cpuid(0xd, 2)[0], cpuid(0xd, 2)[1]));
     user::init();
-    obs(
-        "user mode: native cpuid",
-        user::run(code!("cpuid"), &Gprs::ZERO),
-    );
-    obs(
-        "user mode: xsetbv",
-        user::run(
-            code!("xor ecx, ecx", "xsetbv"),
-            &Gprs {
-                rax: 3,
-                ..Gprs::ZERO
-            },
-        ),
-    );
+    obs("user mode: native cpuid", user::run(code!("cpuid"), &Gprs::ZERO));
+    obs("user mode: xsetbv", user::run(code!("xor ecx, ecx", "xsetbv"), &Gprs { rax: 3, ..Gprs::ZERO }));
 }

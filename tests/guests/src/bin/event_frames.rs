@@ -9,18 +9,9 @@ use pv_abi::shared_info::vcpu_info;
 guests::kernel!(run);
 
 fn state(name: &str, port: u32) {
-    obs(
-        f!("{name}: pending byte"),
-        events::pending().load(Ordering::SeqCst),
-    );
-    obs(
-        f!("{name}: mask byte"),
-        events::mask().load(Ordering::SeqCst),
-    );
-    obs(
-        f!("{name}: selector"),
-        Hex(events::pending_sel().load(Ordering::SeqCst)),
-    );
+    obs(f!("{name}: pending byte"), events::pending().load(Ordering::SeqCst));
+    obs(f!("{name}: mask byte"), events::mask().load(Ordering::SeqCst));
+    obs(f!("{name}: selector"), Hex(events::pending_sel().load(Ordering::SeqCst)));
     obs(f!("{name}: port"), events::port_pending(port));
 }
 
@@ -34,23 +25,13 @@ fn frame(name: &str, out: Outcome) {
     obs(f!("{name}: ss"), Hex(t.ss));
     obs(f!("{name}: rflags"), Hex(t.rflags));
     obs(f!("{name}: mask in the handler"), t.mask);
-    obs(
-        f!("{name}: pending in the handler"),
-        events::pending().load(Ordering::SeqCst),
-    );
+    obs(f!("{name}: pending in the handler"), events::pending().load(Ordering::SeqCst));
     obs(f!("{name}: handler's rflags"), Hex(t.handler_rflags));
-    let base = if t.cs & 3 == 3 {
-        user::kernel_stack_top()
-    } else {
-        t.rsp & !15
-    };
+    let base = if t.cs & 3 == 3 { user::kernel_stack_top() } else { t.rsp & !15 };
     obs(f!("{name}: frame below the stack base"), base - t.at);
 }
 
-const NOTHING: Gprs = Gprs {
-    rax: 17,
-    ..Gprs::ZERO
-};
+const NOTHING: Gprs = Gprs { rax: 17, ..Gprs::ZERO };
 
 fn run() {
     user::init();
@@ -63,50 +44,29 @@ fn run() {
     state("sent while masked", port);
     expect("send again", events::send(port), OK);
     // clearing the mask by a store delivers nothing; the next entry does
-    let regs = Gprs {
-        rdi: events::info(0) + vcpu_info::UPCALL_MASK as u64,
-        ..Gprs::ZERO
-    };
-    frame(
-        "mask cleared by a store",
-        probe::kernel(code!("mov byte ptr [rdi], 0", "nop", "nop"), &regs),
-    );
+    let regs = Gprs { rdi: events::info(0) + vcpu_info::UPCALL_MASK as u64, ..Gprs::ZERO };
+    frame("mask cleared by a store", probe::kernel(code!("mov byte ptr [rdi], 0", "nop", "nop"), &regs));
     events::mask().store(0, Ordering::SeqCst);
-    frame(
-        "then a hypercall",
-        probe::kernel(code!("xor edi, edi", "syscall", "nop"), &NOTHING),
-    );
+    frame("then a hypercall", probe::kernel(code!("xor edi, edi", "syscall", "nop"), &NOTHING));
     state("in the callback", port);
     // nothing was cleared: it comes again as soon as the mask is 0
     events::mask().store(0, Ordering::SeqCst);
-    frame(
-        "again, nothing cleared",
-        probe::kernel(code!("xor edi, edi", "syscall", "nop"), &NOTHING),
-    );
+    frame("again, nothing cleared", probe::kernel(code!("xor edi, edi", "syscall", "nop"), &NOTHING));
     events::quiet();
     events::port_clear(port);
 
     // pending bit alone, pending byte alone
     events::port_set(port);
     events::mask().store(0, Ordering::SeqCst);
-    frame(
-        "port bit without the byte",
-        probe::kernel(code!("xor edi, edi", "syscall"), &NOTHING),
-    );
+    frame("port bit without the byte", probe::kernel(code!("xor edi, edi", "syscall"), &NOTHING));
     events::port_clear(port);
     events::mask().store(0, Ordering::SeqCst);
     events::pending().store(1, Ordering::SeqCst);
-    frame(
-        "the byte without a port",
-        probe::kernel(code!("xor edi, edi", "syscall"), &NOTHING),
-    );
+    frame("the byte without a port", probe::kernel(code!("xor edi, edi", "syscall"), &NOTHING));
     events::quiet();
     events::mask().store(0, Ordering::SeqCst);
     events::pending().store(0x80, Ordering::SeqCst);
-    frame(
-        "another value of the byte",
-        probe::kernel(code!("xor edi, edi", "syscall"), &NOTHING),
-    );
+    frame("another value of the byte", probe::kernel(code!("xor edi, edi", "syscall"), &NOTHING));
     events::quiet();
 
     // a masked port sets its bit only
@@ -155,53 +115,26 @@ fn run() {
 
     // a trap's return path
     events::send(port).must("send");
-    let to = Iret {
-        rip: probe::code_page().va,
-        rsp: probe::stack_top() - 256,
-        cs: 0xe030,
-        ..user::frame()
-    };
+    let to = Iret { rip: probe::code_page().va, rsp: probe::stack_top() - 256, cs: 0xe030, ..user::frame() };
     probe::load(code!("nop"), &[0x0f, 0x0b]);
-    frame(
-        "iret to kernel that unmasks",
-        user::iret(&to, &Gprs::MARKED),
-    );
+    frame("iret to kernel that unmasks", user::iret(&to, &Gprs::MARKED));
     events::mask().store(1, Ordering::SeqCst);
     probe::load(code!("nop"), &[0x0f, 0x0b]);
-    frame(
-        "iret to kernel that does not",
-        user::iret(&Iret { rflags: 2, ..to }, &Gprs::MARKED),
-    );
-    frame(
-        "iret to user that unmasks",
-        user::run(code!("nop"), &Gprs::MARKED),
-    );
+    frame("iret to kernel that does not", user::iret(&Iret { rflags: 2, ..to }, &Gprs::MARKED));
+    frame("iret to user that unmasks", user::run(code!("nop"), &Gprs::MARKED));
     events::mask().store(1, Ordering::SeqCst);
     frame(
         "iret to user that does not",
-        user::run_from(
-            code!("nop"),
-            &Gprs::MARKED,
-            &Iret {
-                rflags: 2,
-                ..user::frame()
-            },
-        ),
+        user::run_from(code!("nop"), &Gprs::MARKED, &Iret { rflags: 2, ..user::frame() }),
     );
     // an exception that is bounced while an event waits: which comes first?
     events::mask().store(0, Ordering::SeqCst);
-    frame(
-        "#UD while an event waits",
-        probe::kernel(code!("ud2"), &Gprs::ZERO),
-    );
+    frame("#UD while an event waits", probe::kernel(code!("ud2"), &Gprs::ZERO));
     events::quiet();
     events::port_clear(port);
     events::mask().store(0, Ordering::SeqCst);
     events::pending().store(1, Ordering::SeqCst);
-    frame(
-        "an emulated instruction while an event waits",
-        probe::kernel(code!("mov rax, cr0", "nop"), &Gprs::ZERO),
-    );
+    frame("an emulated instruction while an event waits", probe::kernel(code!("mov rax, cr0", "nop"), &Gprs::ZERO));
     events::quiet();
     default_callback(port);
 }
@@ -219,26 +152,14 @@ fn default_callback(port: u32) {
         ..Gprs::MARKED
     };
     let g = probe::kernel(code!("syscall"), &regs).done("send with a callback");
-    expect(
-        "callback taken and returned",
-        events::count(port) - before,
-        1,
-    );
+    expect("callback taken and returned", events::count(port) - before, 1);
     expect("result survives", g.rax, 0);
     check(
         "registers survive",
-        [
-            g.rbx, g.rbp, g.r9, g.r12, g.r13, g.r14, g.r15, g.r8, g.r10, g.rdx,
-        ] == [
-            regs.rbx, regs.rbp, regs.r9, regs.r12, regs.r13, regs.r14, regs.r15, regs.r8, regs.r10,
-            regs.rdx,
-        ],
+        [g.rbx, g.rbp, g.r9, g.r12, g.r13, g.r14, g.r15, g.r8, g.r10, g.rdx]
+            == [regs.rbx, regs.rbp, regs.r9, regs.r12, regs.r13, regs.r14, regs.r15, regs.r8, regs.r10, regs.rdx],
     );
-    expect(
-        "mask after the iret",
-        events::mask().load(Ordering::SeqCst),
-        0,
-    );
+    expect("mask after the iret", events::mask().load(Ordering::SeqCst), 0);
     for i in 0..100 {
         if events::send(port) != OK {
             report::fail(f!("send {i}"));

@@ -65,9 +65,7 @@ fn walk(name: &str, mut op: impl FnMut() -> Ret, mut undo: impl FnMut(Ret)) {
     dirty += u64::from(audit_errors() != 0);
     OPERATIONS.fetch_add(1, SeqCst);
     INJECTED.fetch_add(failed, SeqCst);
-    guests::console::line(f!(
-        "faults: {name}: {failed} allocations failed, {errors} errors"
-    ));
+    guests::console::line(f!("faults: {name}: {failed} allocations failed, {errors} errors"));
     expect(f!("{name}: leaks"), leaks, 0);
     expect(f!("{name}: audits with errors"), dirty, 0);
     check(f!("{name}: it does allocate"), failed != 0);
@@ -109,14 +107,7 @@ fn on_fresh(name: &str, mut op: impl FnMut(u16) -> Ret) {
     let fresh = || {
         let mut c = create();
         child::domctl(&mut c).must("createdomain");
-        child::domctl(&mut Domctl::with(
-            OP_MAX_MEM,
-            c.domain,
-            &MaxMem {
-                max_memkb: 64 << 10,
-            },
-        ))
-        .must("max_mem");
+        child::domctl(&mut Domctl::with(OP_MAX_MEM, c.domain, &MaxMem { max_memkb: 64 << 10 })).must("max_mem");
         id.set(c.domain);
     };
     fresh();
@@ -150,67 +141,24 @@ fn run() {
             }
         },
     );
-    on_fresh("max_vcpus 1", |id| {
-        child::domctl(&mut Domctl::with(OP_MAX_VCPUS, id, &MaxVcpus { max: 1 }))
-    });
-    on_fresh("max_vcpus 8", |id| {
-        child::domctl(&mut Domctl::with(OP_MAX_VCPUS, id, &MaxVcpus { max: 8 }))
-    });
+    on_fresh("max_vcpus 1", |id| child::domctl(&mut Domctl::with(OP_MAX_VCPUS, id, &MaxVcpus { max: 1 })));
+    on_fresh("max_vcpus 8", |id| child::domctl(&mut Domctl::with(OP_MAX_VCPUS, id, &MaxVcpus { max: 8 })));
     for order in [0u32, 4, 9] {
         let list = [0u64; 4];
         on_fresh(
-            [
-                "populate single pages",
-                "",
-                "",
-                "",
-                "populate blocks of 16",
-                "",
-                "",
-                "",
-                "",
-                "populate blocks of 512",
-            ][order as usize],
-            |id| {
-                counted(
-                    memory_op(
-                        OP_POPULATE_PHYSMAP,
-                        &mut Reservation {
-                            domid: id,
-                            ..extents(&list, order)
-                        },
-                    ),
-                    4,
-                )
-            },
+            ["populate single pages", "", "", "", "populate blocks of 16", "", "", "", "", "populate blocks of 512"]
+                [order as usize],
+            |id| counted(memory_op(OP_POPULATE_PHYSMAP, &mut Reservation { domid: id, ..extents(&list, order) }), 4),
         );
     }
     let list = [0u64; 2];
     on_fresh("increase", |id| {
-        counted(
-            memory_op(
-                OP_INCREASE_RESERVATION,
-                &mut Reservation {
-                    domid: id,
-                    ..extents(&list, 3)
-                },
-            ),
-            2,
-        )
+        counted(memory_op(OP_INCREASE_RESERVATION, &mut Reservation { domid: id, ..extents(&list, 3) }), 2)
     });
     let frames = [0u64; 8];
     on_fresh("the grant table of another", |id| {
-        let mut s = [SetupTable {
-            dom: id,
-            nr_frames: 6,
-            frame_list: frames.as_ptr() as u64,
-            ..SetupTable::default()
-        }];
-        call(
-            nr::GRANT_TABLE_OP,
-            &[OP_SETUP_TABLE, s.as_mut_ptr() as u64, 1],
-        )
-        .must("setup_table");
+        let mut s = [SetupTable { dom: id, nr_frames: 6, frame_list: frames.as_ptr() as u64, ..SetupTable::default() }];
+        call(nr::GRANT_TABLE_OP, &[OP_SETUP_TABLE, s.as_mut_ptr() as u64, 1]).must("setup_table");
         status(s[0].status)
     });
     on_fresh("acquire_resource", |id| {
@@ -227,14 +175,7 @@ fn run() {
     });
     on_fresh("event channels of another", |id| {
         for _ in 0..200 {
-            let r = events::op(
-                OP_ALLOC_UNBOUND,
-                &mut AllocUnbound {
-                    dom: id,
-                    remote_dom: 0,
-                    port: 0,
-                },
-            );
+            let r = events::op(OP_ALLOC_UNBOUND, &mut AllocUnbound { dom: id, remote_dom: 0, port: 0 });
             if r.0 < 0 {
                 return r;
             }
@@ -245,29 +186,17 @@ fn run() {
         let e = [E820Entry::new(0, 1 << 20, E820_RAM); 5];
         let mut m = ForeignMemoryMap {
             domid: id,
-            map: MemoryMap {
-                nr_entries: 5,
-                pad: 0,
-                buffer: e.as_ptr() as u64,
-            },
+            map: MemoryMap { nr_entries: 5, pad: 0, buffer: e.as_ptr() as u64 },
             ..Default::default()
         };
         memory_op(OP_SET_MEMORY_MAP, &mut m)
     });
     on_fresh("set_cpu_policy", |id| {
-        let leaves = [pv_abi::cpuid::Leaf {
-            leaf: 1,
-            subleaf: pv_abi::cpuid::NO_SUBLEAF,
-            ..Default::default()
-        }; 3];
+        let leaves = [pv_abi::cpuid::Leaf { leaf: 1, subleaf: pv_abi::cpuid::NO_SUBLEAF, ..Default::default() }; 3];
         child::domctl(&mut Domctl::with(
             OP_SET_CPU_POLICY,
             id,
-            &CpuPolicy {
-                nr_leaves: 3,
-                leaves: leaves.as_ptr() as u64,
-                ..Default::default()
-            },
+            &CpuPolicy { nr_leaves: 3, leaves: leaves.as_ptr() as u64, ..Default::default() },
         ))
     });
     contexts();
@@ -282,48 +211,24 @@ fn run() {
         |_| {},
     );
     let all = INJECTED.load(SeqCst);
-    guests::console::line(f!(
-        "faults: {all} injected into {} operations",
-        OPERATIONS.load(SeqCst)
-    ));
+    guests::console::line(f!("faults: {all} injected into {} operations", OPERATIONS.load(SeqCst)));
     check("enough were injected", all >= 100);
     alive();
 }
 
 fn contexts() {
-    let c = Child::build(
-        || {},
-        Spec {
-            vcpus: 2,
-            ..Spec::default()
-        },
-    );
+    let c = Child::build(|| {}, Spec { vcpus: 2, ..Spec::default() });
     let context = Page::alloc();
     let behind = Page::alloc();
     check("two pages in a row", behind.va == context.va + PAGE_SIZE);
-    let arg = Vcpucontext {
-        vcpu: 0,
-        pad: 0,
-        ctxt: context.va,
-    };
-    walk(
-        "getvcpucontext",
-        || child::domctl(&mut Domctl::with(OP_GETVCPUCONTEXT, c.id, &arg)),
-        |_| {},
-    );
-    walk(
-        "setvcpucontext",
-        || child::domctl(&mut Domctl::with(OP_SETVCPUCONTEXT, c.id, &arg)),
-        |_| {},
-    );
+    let arg = Vcpucontext { vcpu: 0, pad: 0, ctxt: context.va };
+    walk("getvcpucontext", || child::domctl(&mut Domctl::with(OP_GETVCPUCONTEXT, c.id, &arg)), |_| {});
+    walk("setvcpucontext", || child::domctl(&mut Domctl::with(OP_SETVCPUCONTEXT, c.id, &arg)), |_| {});
     c.destroy();
 }
 
 fn exchanges() {
-    for (name, from, to) in [
-        ("exchange one", 0u32, 0u32),
-        ("exchange 16 for a block", 0, 4),
-    ] {
+    for (name, from, to) in [("exchange one", 0u32, 0u32), ("exchange 16 for a block", 0, 4)] {
         let pages: [Page; 16] = core::array::from_fn(|_| unmapped_page());
         let mut mfns: [u64; 16] = core::array::from_fn(|i| pages[i].mfn());
         let n = 1usize << to.max(from);
@@ -371,26 +276,14 @@ fn mappings() {
         }
     }
     for (handle, _) in handles.iter().filter(|h| h.1 == 0) {
-        let mut u = [pv_abi::grant::UnmapGrantRef {
-            host_addr: 0,
-            dev_bus_addr: p.ma(),
-            handle: *handle,
-            status: 99,
-            pad: 0,
-        }];
-        call(
-            nr::GRANT_TABLE_OP,
-            &[pv_abi::grant::OP_UNMAP_GRANT_REF, u.as_mut_ptr() as u64, 1],
-        )
-        .must("unmap");
+        let mut u =
+            [pv_abi::grant::UnmapGrantRef { host_addr: 0, dev_bus_addr: p.ma(), handle: *handle, status: 99, pad: 0 }];
+        call(nr::GRANT_TABLE_OP, &[pv_abi::grant::OP_UNMAP_GRANT_REF, u.as_mut_ptr() as u64, 1]).must("unmap");
         if u[0].status != 0 {
             report::fail(f!("unmap: {}", u[0].status));
         }
     }
-    check(
-        "all 300 mappings came about",
-        handles.iter().all(|h| h.1 == 0),
-    );
+    check("all 300 mappings came about", handles.iter().all(|h| h.1 == 0));
     check("pages for handles", from - child::free_pages() < 64);
     expect("after mappings: audits with errors", audit_errors(), 0);
     guests::console::line(f!("faults: map_grant_ref: {failed} allocations failed"));

@@ -25,54 +25,21 @@ fn run() {
         ("the direct map", 0xffff_8300_0010_0000),
     ] {
         for count in [1u64, 2, 512, 0x7fff_ffff] {
-            refused(
-                f!("mmu_update, {count} at {name}"),
-                call(nr::MMU_UPDATE, &[p, count, 0, pg::DOMID_SELF]),
-            );
-            refused(
-                f!("mmuext_op, {count} at {name}"),
-                call(nr::MMUEXT_OP, &[p, count, 0, pg::DOMID_SELF]),
-            );
-            refused(
-                f!("multicall, {count} at {name}"),
-                call(nr::MULTICALL, &[p, count]),
-            );
-            for (op, cmd) in [
-                ("decrease", OP_DECREASE_RESERVATION),
-                ("populate", OP_POPULATE_PHYSMAP),
-            ] {
-                let mut r = Reservation {
-                    extent_start: p,
-                    nr_extents: count,
-                    domid: SELF,
-                    ..Reservation::default()
-                };
+            refused(f!("mmu_update, {count} at {name}"), call(nr::MMU_UPDATE, &[p, count, 0, pg::DOMID_SELF]));
+            refused(f!("mmuext_op, {count} at {name}"), call(nr::MMUEXT_OP, &[p, count, 0, pg::DOMID_SELF]));
+            refused(f!("multicall, {count} at {name}"), call(nr::MULTICALL, &[p, count]));
+            for (op, cmd) in [("decrease", OP_DECREASE_RESERVATION), ("populate", OP_POPULATE_PHYSMAP)] {
+                let mut r = Reservation { extent_start: p, nr_extents: count, domid: SELF, ..Reservation::default() };
                 let got = memory_op(cmd, &mut r);
                 check(f!("{op}, {count} at {name}"), got.0 <= 0);
             }
             let mut x = Exchange {
-                input: Reservation {
-                    extent_start: p,
-                    nr_extents: count,
-                    domid: SELF,
-                    ..Reservation::default()
-                },
-                output: Reservation {
-                    extent_start: p,
-                    nr_extents: count,
-                    domid: SELF,
-                    ..Reservation::default()
-                },
+                input: Reservation { extent_start: p, nr_extents: count, domid: SELF, ..Reservation::default() },
+                output: Reservation { extent_start: p, nr_extents: count, domid: SELF, ..Reservation::default() },
                 nr_exchanged: 0,
             };
-            refused(
-                f!("exchange, {count} at {name}"),
-                memory_op(OP_EXCHANGE, &mut x),
-            );
-            refused(
-                f!("set_gdt at {name}"),
-                call(nr::SET_GDT, &[p, 8 * 512 + count % 512]),
-            );
+            refused(f!("exchange, {count} at {name}"), memory_op(OP_EXCHANGE, &mut x));
+            refused(f!("set_gdt at {name}"), call(nr::SET_GDT, &[p, 8 * 512 + count % 512]));
         }
         for cmd in [
             OP_DECREASE_RESERVATION,
@@ -93,10 +60,7 @@ fn run() {
         }
         for cmd in [5, 6, 7, 8, 9, 10, 11, 15, 16, 17] {
             let r = pg::mmuext(cmd, p, p);
-            obs(
-                f!("mmuext {cmd} of {name}"),
-                if r.0 < 0 { "refused" } else { "nothing" },
-            );
+            obs(f!("mmuext {cmd} of {name}"), if r.0 < 0 { "refused" } else { "nothing" });
         }
         refused(f!("set_ldt at {name}"), pg::mmuext(13, p & !0xfff, 10000));
     }

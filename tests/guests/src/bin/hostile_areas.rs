@@ -39,10 +39,7 @@ fn run() {
     paging::make_ro(ro).must("read-only");
     let gone = Page::alloc();
     let edge = bad::edge();
-    for op in [
-        OP_REGISTER_RUNSTATE_MEMORY_AREA,
-        OP_REGISTER_VCPU_TIME_MEMORY_AREA,
-    ] {
+    for op in [OP_REGISTER_RUNSTATE_MEMORY_AREA, OP_REGISTER_VCPU_TIME_MEMORY_AREA] {
         for (name, at) in bad::POINTERS.into_iter().chain([
             ("the M2P", pv_abi::arch::MACH2PHYS_VIRT_START + 0x1000),
             ("the last bytes before the hypervisor", 0x7fff_ffff_fff0),
@@ -62,26 +59,14 @@ fn run() {
                 paging::make_rw(gone).must("map");
             }
         }
-        check(
-            f!("{op}: the page table is empty"),
-            (0..512).all(|i| table.read(i) == 0),
-        );
-        check(
-            f!("{op}: the read-only page is, too"),
-            (0..512).all(|i| ro.read(i) == 0),
-        );
+        check(f!("{op}: the page table is empty"), (0..512).all(|i| table.read(i) == 0));
+        check(f!("{op}: the read-only page is, too"), (0..512).all(|i| ro.read(i) == 0));
         register(op, gone.va + 256).must("a good one");
         switches();
-        check(
-            f!("{op}: a good one is written"),
-            (32..40).any(|i| gone.read(i) != 0),
-        );
+        check(f!("{op}: a good one is written"), (32..40).any(|i| gone.read(i) != 0));
     }
     STOP.store(true, Ordering::SeqCst);
-    check(
-        "the other vCPU ends",
-        events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)),
-    );
+    check("the other vCPU ends", events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)));
     paging::unpin(table).must("unpin");
     alive();
 }

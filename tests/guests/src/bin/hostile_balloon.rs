@@ -24,13 +24,8 @@ fn body() {
     told.store(1, SeqCst);
     while go.load(SeqCst) == 0 {
         let list = [0u64; 16];
-        let got = memory_op(OP_INCREASE_RESERVATION, &mut extents(&list, 0))
-            .0
-            .max(0) as u64;
-        let mut r = Reservation {
-            nr_extents: got,
-            ..extents(&list, 0)
-        };
+        let got = memory_op(OP_INCREASE_RESERVATION, &mut extents(&list, 0)).0.max(0) as u64;
+        let mut r = Reservation { nr_extents: got, ..extents(&list, 0) };
         memory_op(OP_DECREASE_RESERVATION, &mut r);
         told.fetch_add(1, SeqCst);
         yield_cpu();
@@ -41,13 +36,7 @@ fn run() {
     Child::build(body, Spec::default()).destroy();
     child::nap(100_000);
     let before = child::free_pages();
-    let c = Child::run(
-        body,
-        Spec {
-            room: 1 << 20,
-            ..Spec::default()
-        },
-    );
+    let c = Child::run(body, Spec { room: 1 << 20, ..Spec::default() });
     check(
         "the child took all there was",
         events::wait_ms(60_000, || {
@@ -62,17 +51,10 @@ fn run() {
         let got = memory_op(OP_INCREASE_RESERVATION, &mut extents(&list, 4));
         made += u32::from(got == Ret(1));
         if got == Ret(1) {
-            memory_op(
-                OP_DECREASE_RESERVATION,
-                &mut extents(&[mem::read64(list.as_ptr() as u64)], 4),
-            )
-            .must("give back");
+            memory_op(OP_DECREASE_RESERVATION, &mut extents(&[mem::read64(list.as_ptr() as u64)], 4)).must("give back");
         }
     }
-    obs(
-        "blocks dom0 got, of 200",
-        if made < 200 { "not all" } else { "all" },
-    );
+    obs("blocks dom0 got, of 200", if made < 200 { "not all" } else { "all" });
     let create = pv_abi::domctl::Createdomain {
         max_vcpus: 1,
         max_evtchn_port: 1023,
@@ -94,22 +76,14 @@ fn run() {
         }
     }
     for i in ids.iter().filter(|i| **i != 0) {
-        child::domctl(&mut pv_abi::domctl::Domctl::new(
-            pv_abi::domctl::OP_DESTROYDOMAIN,
-            *i,
-        ))
-        .must("destroy");
+        child::domctl(&mut pv_abi::domctl::Domctl::new(pv_abi::domctl::OP_DESTROYDOMAIN, *i)).must("destroy");
     }
     let (p, q) = (pg::new_table(), unmapped_page());
     expect("pin under pressure", pg::pin(p, 1), OK);
     let (input, output) = ([q.mfn()], [q.pfn()]);
     let r = memory_op(
         OP_EXCHANGE,
-        &mut Exchange {
-            input: extents(&input, 0),
-            output: extents(&output, 0),
-            nr_exchanged: 0,
-        },
+        &mut Exchange { input: extents(&input, 0), output: extents(&output, 0), nr_exchanged: 0 },
     );
     check("exchange under pressure", r == OK || r == errno(ENOMEM));
     c.word(0).store(1, SeqCst);

@@ -8,12 +8,7 @@ use guests::prelude::*;
 guests::kernel!(run);
 
 fn run() {
-    let below = [
-        Page::alloc(),
-        pg::new_table(),
-        pg::new_table(),
-        pg::new_table(),
-    ];
+    let below = [Page::alloc(), pg::new_table(), pg::new_table(), pg::new_table()];
     for (i, t) in below.iter().enumerate().skip(1) {
         pg::pin(*t, i as u32).must("pin");
     }
@@ -35,15 +30,9 @@ fn run() {
             ("the LAPIC", 0xfee0_0000 | TABLE),
             ("frame 0", TABLE),
             ("a data page", below[0].ma() | TABLE),
-            (
-                "a large page of RAM at 16 MiB",
-                0x100_0000 | TABLE | pg::PSE | US,
-            ),
+            ("a large page of RAM at 16 MiB", 0x100_0000 | TABLE | pg::PSE | US),
         ] {
-            refused(
-                f!("L{level}: {name}"),
-                pg::mmu_update(t.ma() + 8 * 5, entry),
-            );
+            refused(f!("L{level}: {name}"), pg::mmu_update(t.ma() + 8 * 5, entry));
             expect(f!("L{level}: {name}: the entry"), Hex(t.read(5)), Hex(0));
             let fresh = Page::alloc();
             fresh.write(400, entry);
@@ -52,17 +41,9 @@ fn run() {
             check(f!("L{level}: {name}: free"), pg::make_rw(fresh) == OK);
         }
         for bits in [0, pg::NX, 0x7ff << 52, 0xe00] {
-            expect(
-                f!("L{level}: a table with {bits:#x}"),
-                pg::mmu_update(t.ma() + 8 * 5, good | TABLE | bits),
-                OK,
-            );
+            expect(f!("L{level}: a table with {bits:#x}"), pg::mmu_update(t.ma() + 8 * 5, good | TABLE | bits), OK);
         }
-        expect(
-            f!("L{level}: out"),
-            pg::mmu_update(t.ma() + 8 * 5, 0xdead_0000),
-            OK,
-        );
+        expect(f!("L{level}: out"), pg::mmu_update(t.ma() + 8 * 5, 0xdead_0000), OK);
     }
     let window = Page::alloc();
     for (name, entry) in [

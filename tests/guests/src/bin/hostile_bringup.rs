@@ -19,10 +19,7 @@ static RAN: AtomicU32 = AtomicU32::new(0);
 fn starter() {
     while !STOP.load(Ordering::SeqCst) {
         for v in [2u64, 3] {
-            UPS.fetch_add(
-                u32::from(call(nr::VCPU_OP, &[OP_UP, v, 0]) == OK),
-                Ordering::SeqCst,
-            );
+            UPS.fetch_add(u32::from(call(nr::VCPU_OP, &[OP_UP, v, 0]) == OK), Ordering::SeqCst);
         }
     }
 }
@@ -48,26 +45,12 @@ fn run() {
         refused_ones += u32::from(smp::initialise(2, c).0 < 0);
     }
     expect("bad contexts refused", refused_ones, 300);
-    expect(
-        "vCPUs started without a context",
-        UPS.load(Ordering::SeqCst),
-        0,
-    );
+    expect("vCPUs started without a context", UPS.load(Ordering::SeqCst), 0);
     expect("a good one", smp::initialise(2, smp::context(2, body)), OK);
-    expect(
-        "another",
-        smp::initialise(2, smp::context(2, body)),
-        errno(EEXIST),
-    );
-    check(
-        "it runs",
-        events::wait_ms(5000, || RAN.load(Ordering::SeqCst) > 0),
-    );
+    expect("another", smp::initialise(2, smp::context(2, body)), errno(EEXIST));
+    check("it runs", events::wait_ms(5000, || RAN.load(Ordering::SeqCst) > 0));
     STOP.store(true, Ordering::SeqCst);
-    check(
-        "the starter ends",
-        events::wait_ms(5000, || call(nr::VCPU_OP, &[OP_IS_UP, 1, 0]) == Ret(0)),
-    );
+    check("the starter ends", events::wait_ms(5000, || call(nr::VCPU_OP, &[OP_IS_UP, 1, 0]) == Ret(0)));
     call(nr::VCPU_OP, &[OP_DOWN, 2, 0]);
     alive();
 }

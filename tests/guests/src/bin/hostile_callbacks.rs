@@ -7,8 +7,7 @@
 use guests::hostile::*;
 use guests::prelude::*;
 use pv_abi::callback::{
-    F_MASK_EVENTS, NMI_OP_REGISTER, NmiCallback, TYPE_EVENT, TYPE_FAILSAFE, TYPE_NMI, TYPE_SYSCALL,
-    TYPE_SYSCALL32,
+    F_MASK_EVENTS, NMI_OP_REGISTER, NmiCallback, TYPE_EVENT, TYPE_FAILSAFE, TYPE_NMI, TYPE_SYSCALL, TYPE_SYSCALL32,
 };
 
 guests::kernel!(run);
@@ -26,93 +25,45 @@ fn run() {
         ("not executable", data.va),
         ("the last byte", u64::MAX),
     ] {
-        obs(
-            f!("event entry, {name}"),
-            trap::register(TYPE_EVENT, F_MASK_EVENTS, at),
-        );
+        obs(f!("event entry, {name}"), trap::register(TYPE_EVENT, F_MASK_EVENTS, at));
         events::quiet();
         events::send(port).must("send");
         events::mask().store(0, core::sync::atomic::Ordering::SeqCst);
-        let o = probe::kernel(
-            code!("syscall"),
-            &Gprs {
-                rax: nr::XEN_VERSION as u64,
-                ..Gprs::ZERO
-            },
-        );
+        let o = probe::kernel(code!("syscall"), &Gprs { rax: nr::XEN_VERSION as u64, ..Gprs::ZERO });
         events::quiet();
         events::port_clear(port);
         show(f!("an event there, {name}"), o, at);
         trap::register(TYPE_EVENT, 0, trap::event_entry()).must("event entry");
-        obs(
-            f!("system-call entry, {name}"),
-            trap::register(TYPE_SYSCALL, 0, at),
-        );
+        obs(f!("system-call entry, {name}"), trap::register(TYPE_SYSCALL, 0, at));
         let o = user::run(code!("nop"), &Gprs::ZERO);
         show(f!("a system call there, {name}"), o, at);
-        trap::register(TYPE_SYSCALL, F_MASK_EVENTS, trap::syscall_entry())
-            .must("system-call entry");
+        trap::register(TYPE_SYSCALL, F_MASK_EVENTS, trap::syscall_entry()).must("system-call entry");
         obs(f!("trap entry, {name}"), trap::set(3, 3, 0xe033, at));
-        show(
-            f!("a trap there, {name}"),
-            probe::kernel(code!("int3"), &Gprs::ZERO),
-            at,
-        );
-        show(
-            f!("a trap of user mode there, {name}"),
-            user::run(code!("int3"), &Gprs::ZERO),
-            at,
-        );
+        show(f!("a trap there, {name}"), probe::kernel(code!("int3"), &Gprs::ZERO), at);
+        show(f!("a trap of user mode there, {name}"), user::run(code!("int3"), &Gprs::ZERO), at);
         trap::init();
     }
     events::close(port).must("close");
     // what is no address at all is not taken, by whatever door
-    for (name, address) in [
-        ("no address", 0x8000_0000_0000u64),
-        ("the end of no address", 0xffff_7fff_ffff_ffff),
-    ] {
-        for kind in [
-            TYPE_EVENT,
-            TYPE_FAILSAFE,
-            TYPE_SYSCALL,
-            TYPE_SYSCALL32,
-            TYPE_NMI,
-        ] {
-            obs(
-                f!("callback {kind} at {name}"),
-                trap::register(kind, 0, address),
-            );
+    for (name, address) in [("no address", 0x8000_0000_0000u64), ("the end of no address", 0xffff_7fff_ffff_ffff)] {
+        for kind in [TYPE_EVENT, TYPE_FAILSAFE, TYPE_SYSCALL, TYPE_SYSCALL32, TYPE_NMI] {
+            obs(f!("callback {kind} at {name}"), trap::register(kind, 0, address));
         }
         obs(f!("trap at {name}"), trap::set(3, 3, 0xe033, address));
         let mut nmi = NmiCallback { address, pad: 0 };
-        obs(
-            f!("nmi_op at {name}"),
-            call_ref(nr::NMI_OP, NMI_OP_REGISTER, &mut nmi),
-        );
+        obs(f!("nmi_op at {name}"), call_ref(nr::NMI_OP, NMI_OP_REGISTER, &mut nmi));
     }
-    let mut nmi = NmiCallback {
-        address: trap::stub(2),
-        pad: 0,
-    };
-    obs(
-        "nmi_op at a good one",
-        call_ref(nr::NMI_OP, NMI_OP_REGISTER, &mut nmi),
-    );
+    let mut nmi = NmiCallback { address: trap::stub(2), pad: 0 };
+    obs("nmi_op at a good one", call_ref(nr::NMI_OP, NMI_OP_REGISTER, &mut nmi));
     trap::init();
     alive();
 }
 
 fn show(name: core::fmt::Arguments<'_>, o: Outcome, at: u64) {
     match o {
-        Outcome::Trap(t) => obs(
-            name,
-            f!(
-                "{t} at the entry {} cs {:#x} cr2 is it {}",
-                t.rip == at,
-                t.cs & 0xffff,
-                t.cr2 == at
-            ),
-        ),
+        Outcome::Trap(t) => {
+            obs(name, f!("{t} at the entry {} cs {:#x} cr2 is it {}", t.rip == at, t.cs & 0xffff, t.cr2 == at))
+        }
         Outcome::Done(_) => obs(name, "ran"),
     }
 }

@@ -43,19 +43,12 @@ const CASES: [(&str, Spoil); 13] = [
 
 fn run() {
     for (i, (name, _)) in CASES.iter().enumerate() {
-        let c = Child::build(
-            body,
-            Spec {
-                vcpus: 2,
-                ..Spec::default()
-            },
-        );
+        let c = Child::build(body, Spec { vcpus: 2, ..Spec::default() });
         c.word(0).store(i as u64, SeqCst);
         c.unpause().must("unpause");
         let ended = events::wait_ms(10_000, || {
             child::nap(300);
-            !matches!(c.state(), child::State::Built | child::State::Running)
-                || c.word(3).load(SeqCst) != 0
+            !matches!(c.state(), child::State::Built | child::State::Running) || c.word(3).load(SeqCst) != 0
         });
         check(f!("{name}: something comes of it"), ended);
         obs(f!("{name}: initialise"), Ret(c.word(1).load(SeqCst) as i64));

@@ -17,10 +17,7 @@ fn run() {
         pg::make_ro(t).must("make_ro");
         t
     });
-    check(
-        "51200 writable mappings",
-        l1s.iter().all(|t| pg::pin(*t, 1) == OK),
-    );
+    check("51200 writable mappings", l1s.iter().all(|t| pg::pin(*t, 1) == OK));
     pg::make_ro(data).must("make_ro");
     expect("it cannot become a table", pg::pin(data, 1), errno(EINVAL));
     for t in &l1s[1..] {
@@ -42,10 +39,7 @@ fn run() {
         pg::make_ro(t).must("make_ro");
         t
     });
-    check(
-        "hooked in 2048 times",
-        l2s.iter().all(|t| pg::pin(*t, 2) == OK),
-    );
+    check("hooked in 2048 times", l2s.iter().all(|t| pg::pin(*t, 2) == OK));
     for t in l2s {
         expect("still a table", pg::make_rw(l1), errno(EBUSY));
         pg::unpin(t).must("unpin");
@@ -69,11 +63,7 @@ fn run() {
     }
     check("mapped by grant a hundred times", mapped >= 100);
     refused("a table now", pg::pin(data, 1));
-    let unmapped = handles
-        .iter()
-        .enumerate()
-        .filter(|(i, h)| grant_unmap(l1.ma() + 8 * *i as u64, **h) == 0)
-        .count();
+    let unmapped = handles.iter().enumerate().filter(|(i, h)| grant_unmap(l1.ma() + 8 * *i as u64, **h) == 0).count();
     check("all unmapped", unmapped == mapped);
     expect("a table then", pg::pin(data, 1), OK);
     pg::unpin(data).must("unpin");

@@ -9,28 +9,13 @@ use guests::prelude::*;
 guests::kernel!(run);
 
 fn forced(leaf: u64, sub: u64) -> Gprs {
-    probe::kernel(
-        code!(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2"),
-        &Gprs {
-            rax: leaf,
-            rcx: sub,
-            ..Gprs::ZERO
-        },
-    )
-    .done("cpuid")
+    probe::kernel(code!(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2"), &Gprs { rax: leaf, rcx: sub, ..Gprs::ZERO })
+        .done("cpuid")
 }
 
 fn run() {
     let mut answers = 0u32;
-    for base in [
-        0u64,
-        0x4000_0000,
-        0x4000_0100,
-        0x8000_0000,
-        0x8fff_0000,
-        0xc000_0000,
-        0xffff_ff00,
-    ] {
+    for base in [0u64, 0x4000_0000, 0x4000_0100, 0x8000_0000, 0x8fff_0000, 0xc000_0000, 0xffff_ff00] {
         for i in 0..0x40 {
             for sub in [0u64, 1, 2, 3, 62, 63, 64, 0xff, 0x7fff_ffff, 0xffff_ffff] {
                 let g = forced(base + i, sub);

@@ -11,17 +11,12 @@ guests::kernel!(run);
 
 fn copy_of_l4() -> Page {
     let p = Page::alloc();
-    (0..512)
-        .filter(|i| !(256..=271).contains(i))
-        .for_each(|i| p.write(i, pg::l4().read(i)));
+    (0..512).filter(|i| !(256..=271).contains(i)).for_each(|i| p.write(i, pg::l4().read(i)));
     p
 }
 
 fn run() {
-    let bases = [
-        ("kernel", mmu::EXT_NEW_BASEPTR),
-        ("user", mmu::EXT_NEW_USER_BASEPTR),
-    ];
+    let bases = [("kernel", mmu::EXT_NEW_BASEPTR), ("user", mmu::EXT_NEW_USER_BASEPTR)];
     let bad = copy_of_l4();
     let (l3, l2, l1) = (Page::alloc(), Page::alloc(), Page::alloc());
     l1.write(511, (xen_frame() * PAGE_SIZE) | KERNEL_RW);
@@ -48,68 +43,24 @@ fn run() {
             }
         }
     }
-    check(
-        "the tables of the bad one are free",
-        [bad, l3, l2, l1].iter().all(|p| pg::make_rw(*p) == OK),
-    );
+    check("the tables of the bad one are free", [bad, l3, l2, l1].iter().all(|p| pg::make_rw(*p) == OK));
     refused("kernel base: none", pg::mmuext(mmu::EXT_NEW_BASEPTR, 0, 0));
     // cr3 by instruction
-    for value in [
-        data.ma(),
-        xen_frame() * PAGE_SIZE,
-        !0xfff,
-        NON_CANONICAL,
-    ] {
-        let o = probe::kernel(
-            code!("mov cr3, rax"),
-            &Gprs {
-                rax: value,
-                ..Gprs::ZERO
-            },
-        );
-        check(
-            f!(
-                "mov to cr3 of {}",
-                if value == data.ma() {
-                    "a data page"
-                } else {
-                    "nothing"
-                }
-            ),
-            !o.is_done(),
-        );
+    for value in [data.ma(), xen_frame() * PAGE_SIZE, !0xfff, NON_CANONICAL] {
+        let o = probe::kernel(code!("mov cr3, rax"), &Gprs { rax: value, ..Gprs::ZERO });
+        check(f!("mov to cr3 of {}", if value == data.ma() { "a data page" } else { "nothing" }), !o.is_done());
     }
     // loaded, never pinned
     let other = copy_of_l4();
     pg::make_ro(other).must("make_ro");
-    expect(
-        "an L4 that is not pinned",
-        pg::mmuext(mmu::EXT_NEW_BASEPTR, other.mfn(), 0),
-        OK,
-    );
+    expect("an L4 that is not pinned", pg::mmuext(mmu::EXT_NEW_BASEPTR, other.mfn(), 0), OK);
     expect("it is a table", pg::make_rw(other), errno(EBUSY));
     refused("unpin it", pg::unpin(other));
-    expect(
-        "the same again",
-        pg::mmuext(mmu::EXT_NEW_BASEPTR, other.mfn(), 0),
-        OK,
-    );
-    expect(
-        "as user base too",
-        pg::mmuext(mmu::EXT_NEW_USER_BASEPTR, other.mfn(), 0),
-        OK,
-    );
-    expect(
-        "back",
-        pg::mmuext(mmu::EXT_NEW_BASEPTR, pg::l4().mfn(), 0),
-        OK,
-    );
+    expect("the same again", pg::mmuext(mmu::EXT_NEW_BASEPTR, other.mfn(), 0), OK);
+    expect("as user base too", pg::mmuext(mmu::EXT_NEW_USER_BASEPTR, other.mfn(), 0), OK);
+    expect("back", pg::mmuext(mmu::EXT_NEW_BASEPTR, pg::l4().mfn(), 0), OK);
     expect("the user base holds it", pg::make_rw(other), errno(EBUSY));
-    expect(
-        "no user base",
-        pg::mmuext(mmu::EXT_NEW_USER_BASEPTR, 0, 0),
-        OK,
-    );
+    expect("no user base", pg::mmuext(mmu::EXT_NEW_USER_BASEPTR, 0, 0), OK);
     expect("now it is free", pg::make_rw(other), OK);
     // unpin the L4 in use
     expect("unpin the live L4", pg::unpin(pg::l4()), OK);

@@ -23,13 +23,9 @@ fn run() {
     let ways: [(&str, fn()); 14] = [
         ("a stack that is unmapped", || stack(0x1000)),
         ("a stack in the hypervisor", || stack(XEN_VA + 4096)),
-        ("a stack at the start of the hypervisor", || {
-            stack(0xffff_8000_0000_0000)
-        }),
+        ("a stack at the start of the hypervisor", || stack(0xffff_8000_0000_0000)),
         ("a stack at no address", || stack(NON_CANONICAL)),
-        ("a stack that is a page table", || {
-            stack(paging::l4().va + 2048)
-        }),
+        ("a stack that is a page table", || stack(paging::l4().va + 2048)),
         ("a stack that wraps", || stack(8)),
         ("a handler that is unmapped", || {
             trap::set(14, 0, 0xe033, 0x10_0000).must("set");
@@ -50,20 +46,11 @@ fn run() {
         }),
         ("an iret frame that is unmapped", || {
             // SAFETY: as above.
-            unsafe {
-                asm!(
-                    "mov rsp, 0x1000",
-                    "mov eax, 23",
-                    "syscall",
-                    options(noreturn)
-                )
-            }
+            unsafe { asm!("mov rsp, 0x1000", "mov eax, 23", "syscall", options(noreturn)) }
         }),
         ("an iret frame in the hypervisor", || {
             // SAFETY: as above.
-            unsafe {
-                asm!("mov rsp, {}", "mov eax, 23", "syscall", in(reg) XEN_VA, options(noreturn))
-            }
+            unsafe { asm!("mov rsp, {}", "mov eax, 23", "syscall", in(reg) XEN_VA, options(noreturn)) }
         }),
         ("user mode without tables", || {
             user::iret(&user::frame(), &Gprs::ZERO);
@@ -78,9 +65,7 @@ fn run() {
         });
         check(f!("{name}: it ends"), ended);
         obs(f!("{name}"), c.state());
-        let reason = c
-            .info()
-            .map(|i| i.flags >> pv_abi::domctl::dominf::SHUTDOWN_SHIFT & 0xff);
+        let reason = c.info().map(|i| i.flags >> pv_abi::domctl::dominf::SHUTDOWN_SHIFT & 0xff);
         obs(f!("{name}: the reason"), reason.unwrap_or(0xff));
         expect(f!("{name}: destroy"), c.destroy(), OK);
     }

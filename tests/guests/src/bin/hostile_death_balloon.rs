@@ -36,11 +36,7 @@ fn body() {
                 let output = [first];
                 memory_op(
                     OP_EXCHANGE,
-                    &mut Exchange {
-                        input: extents(&input, 0),
-                        output: extents(&output, 0),
-                        nr_exchanged: 0,
-                    },
+                    &mut Exchange { input: extents(&input, 0), output: extents(&output, 0), nr_exchanged: 0 },
                 );
             }
             _ => {
@@ -54,26 +50,12 @@ fn body() {
 }
 
 fn run() {
-    Child::build(
-        body,
-        Spec {
-            pages: 128,
-            ..Spec::default()
-        },
-    )
-    .destroy();
+    Child::build(body, Spec { pages: 128, ..Spec::default() }).destroy();
     child::nap(100_000);
     let before = child::free_pages();
     let mut begun = 0;
     for round in 0..10u64 {
-        let c = Child::build(
-            body,
-            Spec {
-                pages: 128,
-                room: 4096,
-                ..Spec::default()
-            },
-        );
+        let c = Child::build(body, Spec { pages: 128, room: 4096, ..Spec::default() });
         c.word(0).store(round * 104_729, SeqCst);
         c.unpause().must("unpause");
         begun += u32::from(events::wait_ms(10_000, || {

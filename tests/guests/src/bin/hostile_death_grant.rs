@@ -17,13 +17,7 @@ fn body() {
     for i in 0..16 {
         let va = mem::VIRT_BASE + (first + i) * PAGE_SIZE;
         mem::write64(va, 0xabc0 + i);
-        grant(
-            table,
-            8 + i as usize,
-            0,
-            Page { va }.mfn(),
-            GTF_PERMIT_ACCESS,
-        );
+        grant(table, 8 + i as usize, 0, Page { va }.mfn(), GTF_PERMIT_ACCESS);
     }
     let window = unmapped_page();
     child::inside::word(1).store(1, SeqCst);
@@ -42,24 +36,11 @@ fn body() {
 
 fn run() {
     let table = grant_table();
-    Child::build(
-        body,
-        Spec {
-            pages: 16,
-            ..Spec::default()
-        },
-    )
-    .destroy();
+    Child::build(body, Spec { pages: 16, ..Spec::default() }).destroy();
     child::nap(100_000);
     let mut before = 0;
     for round in 0..4u64 {
-        let c = Child::build(
-            body,
-            Spec {
-                pages: 16,
-                ..Spec::default()
-            },
-        );
+        let c = Child::build(body, Spec { pages: 16, ..Spec::default() });
         let lent: [Page; 4] = core::array::from_fn(|_| Page::alloc());
         for (i, p) in lent.iter().enumerate() {
             grant(table, 20 + i, c.id, p.mfn(), GTF_PERMIT_ACCESS);
@@ -86,26 +67,16 @@ fn run() {
         expect(f!("round {round}: destroy"), c.destroy_only(), OK);
         check(
             f!("round {round}: its pages are still there"),
-            windows
-                .iter()
-                .enumerate()
-                .all(|(i, w)| w.read(0) == 0xabc0 + i as u64),
+            windows.iter().enumerate().all(|(i, w)| w.read(0) == 0xabc0 + i as u64),
         );
         let late = unmapped_page();
         let (h, s) = grant_map(id, 9, GNTMAP_HOST_MAP, late.va);
-        obs(
-            f!("round {round}: map one more of a dead domain"),
-            if s == 0 { "allowed" } else { "refused" },
-        );
+        obs(f!("round {round}: map one more of a dead domain"), if s == 0 { "allowed" } else { "refused" });
         if s == 0 {
             expect(f!("round {round}: unmap it"), grant_unmap(late.va, h), 0);
         }
         for (i, w) in windows.iter().enumerate() {
-            expect(
-                f!("round {round}: unmap {i}"),
-                grant_unmap(w.va, handles[i]),
-                0,
-            );
+            expect(f!("round {round}: unmap {i}"), grant_unmap(w.va, handles[i]), 0);
             check(f!("round {round}: {i} is gone"), pg::pte(w.va) & 1 == 0);
         }
         check(
@@ -122,11 +93,7 @@ fn run() {
         );
         for p in lent {
             pg::make_ro(p).must("make_ro");
-            expect(
-                f!("round {round}: a lent page can become a table"),
-                pg::pin(p, 1),
-                OK,
-            );
+            expect(f!("round {round}: a lent page can become a table"), pg::pin(p, 1), OK);
             pg::unpin(p).must("unpin");
             pg::update_va(p.va, p.ma() | KERNEL_RW).must("writable");
         }

@@ -14,9 +14,7 @@ fn body() {
     let top = pg::new_table();
     pg::pin(top, 3).must("pin");
     let l4 = Page::alloc();
-    (0..512)
-        .filter(|i| !(256..=271).contains(i))
-        .for_each(|i| l4.write(i, pg::l4().read(i)));
+    (0..512).filter(|i| !(256..=271).contains(i)).for_each(|i| l4.write(i, pg::l4().read(i)));
     l4.write(100, top.ma() | TABLE);
     pg::make_ro(l4).must("make_ro");
     let mut dice = Dice(0x77 + child::inside::word(0).load(SeqCst));

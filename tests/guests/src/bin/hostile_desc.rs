@@ -31,25 +31,15 @@ fn run() {
     let table = grant_table();
     let grant_frame = (pg::pte(table.va) & pg::FRAME) / PAGE_SIZE;
     pg::update_va(table.va, 0).must("unmap the grant table");
-    refused(
-        "shared_info as GDT while it is mapped",
-        set_gdt(&[shared], 512),
-    );
+    refused("shared_info as GDT while it is mapped", set_gdt(&[shared], 512));
     pg::update_va(events::shared(0), 0).must("unmap shared_info");
     refused("shared_info as GDT", set_gdt(&[shared], 512));
     refused("a grant-table frame as GDT", set_gdt(&[grant_frame], 512));
     for level in 1..=4 {
-        refused(
-            f!("shared_info as L{level}"),
-            pg::mmuext(mmu::EXT_PIN_L1_TABLE + level - 1, shared, 0),
-        );
-        refused(
-            f!("a grant-table frame as L{level}"),
-            pg::mmuext(mmu::EXT_PIN_L1_TABLE + level - 1, grant_frame, 0),
-        );
+        refused(f!("shared_info as L{level}"), pg::mmuext(mmu::EXT_PIN_L1_TABLE + level - 1, shared, 0));
+        refused(f!("a grant-table frame as L{level}"), pg::mmuext(mmu::EXT_PIN_L1_TABLE + level - 1, grant_frame, 0));
     }
-    pg::update_va(events::shared(0), start_info().shared_info | pg::KERNEL_RW)
-        .must("map shared_info");
+    pg::update_va(events::shared(0), start_info().shared_info | pg::KERNEL_RW).must("map shared_info");
     for (name, frame) in [
         ("the hypervisor's frame", xen_frame()),
         ("the LAPIC", 0xfee00),
@@ -77,36 +67,21 @@ fn run() {
     let filler = Page::alloc();
     filler.write(5, GATE);
     for (name, bad) in BAD {
-        refused(
-            f!("{name} by update_descriptor"),
-            call(nr::UPDATE_DESCRIPTOR, &[gdt.ma() + 40, bad]),
-        );
-        refused(
-            f!("{name} by mmu_update"),
-            pg::mmu_update(gdt.ma() + 40, bad),
-        );
+        refused(f!("{name} by update_descriptor"), call(nr::UPDATE_DESCRIPTOR, &[gdt.ma() + 40, bad]));
+        refused(f!("{name} by mmu_update"), pg::mmu_update(gdt.ma() + 40, bad));
     }
-    refused(
-        "by copying a page",
-        pg::mmuext(mmu::EXT_COPY_PAGE, gdt.mfn(), filler.mfn()),
-    );
+    refused("by copying a page", pg::mmuext(mmu::EXT_COPY_PAGE, gdt.mfn(), filler.mfn()));
     check("by storing", !probe::catch(|| gdt.write(5, GATE)).is_done());
     expect("the entry", Hex(gdt.read(5)), Hex(0));
     expect(
         "data of DPL 0 by update_descriptor",
-        call(
-            nr::UPDATE_DESCRIPTOR,
-            &[gdt.ma() + 40, 0x00cf_9300_0000_ffff],
-        ),
+        call(nr::UPDATE_DESCRIPTOR, &[gdt.ma() + 40, 0x00cf_9300_0000_ffff]),
         OK,
     );
     expect("is raised", Hex(gdt.read(5)), Hex(0x00cf_f300_0000_ffff));
     refused("15 pages", set_gdt(&[gdt.mfn(); 16], 15 * 512));
     refused("endless entries", set_gdt(&[gdt.mfn(); 16], u64::MAX));
-    refused(
-        "one bad page among good ones",
-        set_gdt(&[gdt.mfn(), gdt.mfn(), xen_frame(), gdt.mfn()], 2048),
-    );
+    refused("one bad page among good ones", set_gdt(&[gdt.mfn(), gdt.mfn(), xen_frame(), gdt.mfn()], 2048));
     expect("the old GDT stays", pg::make_rw(gdt), errno(EBUSY));
     expect("none", set_gdt(&[], 0), OK);
     expect("the page is free", pg::make_rw(gdt), OK);

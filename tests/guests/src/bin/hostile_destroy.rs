@@ -22,26 +22,12 @@ fn run() {
     Child::build(idle, Spec::default()).destroy();
     child::nap(100_000);
     let before = child::free_pages();
-    let c = Child::run(
-        idle,
-        Spec {
-            room: 16,
-            ..Spec::default()
-        },
-    );
+    let c = Child::run(idle, Spec { room: 16, ..Spec::default() });
     let id = c.id;
     let has = c.info().map_or(0, |i| i.tot_pages);
     let list = [3u64];
-    let give = |n: u64| {
-        memory_op(
-            OP_POPULATE_PHYSMAP,
-            &mut Reservation {
-                domid: id,
-                nr_extents: n,
-                ..extents(&list, 0)
-            },
-        )
-    };
+    let give =
+        |n: u64| memory_op(OP_POPULATE_PHYSMAP, &mut Reservation { domid: id, nr_extents: n, ..extents(&list, 0) });
     expect("one more page", give(1), Ret(1));
     for limit in [0, 1, has / 2, has] {
         obs(
@@ -58,10 +44,7 @@ fn run() {
             c.max_mem(limit),
         );
         expect("no page beyond it", give(1), Ret(0));
-        check(
-            "it keeps what it has",
-            c.info().is_some_and(|i| i.tot_pages == has + 1),
-        );
+        check("it keeps what it has", c.info().is_some_and(|i| i.tot_pages == has + 1));
     }
     for limit in [u64::MAX / 4, 1 << 50] {
         obs("a limit beyond the machine", c.max_mem(limit));
@@ -108,12 +91,7 @@ fn run() {
     }
     check("all memory is back", child::all_back(before));
     c.forget();
-    for cmd in [
-        OP_DESTROYDOMAIN,
-        OP_PAUSEDOMAIN,
-        OP_SETVCPUCONTEXT,
-        OP_MAX_VCPUS,
-    ] {
+    for cmd in [OP_DESTROYDOMAIN, OP_PAUSEDOMAIN, OP_SETVCPUCONTEXT, OP_MAX_VCPUS] {
         refused(f!("domctl {cmd} of itself"), op(cmd, 0));
     }
     // domains that are no more than a name
@@ -131,30 +109,15 @@ fn run() {
         child::domctl(&mut o).must("createdomain");
         *i = o.domain;
     }
-    check(
-        "all are different",
-        ids.iter()
-            .enumerate()
-            .all(|(n, a)| ids[n + 1..].iter().all(|b| a != b)),
-    );
-    refused(
-        "one more with a taken id",
-        child::domctl(&mut Domctl::with(OP_CREATEDOMAIN, ids[3], &make)),
-    );
+    check("all are different", ids.iter().enumerate().all(|(n, a)| ids[n + 1..].iter().all(|b| a != b)));
+    refused("one more with a taken id", child::domctl(&mut Domctl::with(OP_CREATEDOMAIN, ids[3], &make)));
     for i in ids {
         refused(
             f!("a context without a vCPU"),
-            child::domctl(&mut Domctl::with(
-                OP_SETVCPUCONTEXT,
-                i,
-                &Vcpucontext::default(),
-            )),
+            child::domctl(&mut Domctl::with(OP_SETVCPUCONTEXT, i, &Vcpucontext::default())),
         );
         expect("destroy an empty one", op(OP_DESTROYDOMAIN, i), OK);
     }
-    check(
-        "all memory is back after the flood",
-        child::all_back(before),
-    );
+    check("all memory is back after the flood", child::all_back(before));
     alive();
 }

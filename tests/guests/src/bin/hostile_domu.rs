@@ -28,16 +28,11 @@ fn body() {
     ]) {
         for flags in [KERNEL_RW, KERNEL_RO, KERNEL_RO | 0x18, pg::P | pg::US] {
             for dom in [SELF, 0x7ff1, 0x7ff2, 0, 0x7ff4, 0x7fff] {
-                allowed +=
-                    u32::from(child::foreign_update(slot, (mfn * PAGE_SIZE) | flags, dom).0 >= 0);
+                allowed += u32::from(child::foreign_update(slot, (mfn * PAGE_SIZE) | flags, dom).0 >= 0);
             }
             allowed += u32::from(pg::update_va(window.va, (mfn * PAGE_SIZE) | flags).0 >= 0);
             allowed += u32::from(
-                call(
-                    nr::UPDATE_VA_MAPPING_OTHERDOMAIN,
-                    &[window.va, (mfn * PAGE_SIZE) | flags, 0, 0],
-                )
-                .0 >= 0,
+                call(nr::UPDATE_VA_MAPPING_OTHERDOMAIN, &[window.va, (mfn * PAGE_SIZE) | flags, 0, 0]).0 >= 0,
             );
         }
         for cmd in [0, 1, 2, 3, 4, 5, 15, 16, 17] {
@@ -49,23 +44,11 @@ fn body() {
         }
         let list = [mfn];
         allowed += u32::from(memory_op(OP_DECREASE_RESERVATION, &mut extents(&list, 0)).0 != 0);
-        allowed += u32::from(
-            memory_op(
-                OP_DECREASE_RESERVATION,
-                &mut Reservation {
-                    domid: 0,
-                    ..extents(&list, 0)
-                },
-            )
-            .0 != 0,
-        );
+        allowed +=
+            u32::from(memory_op(OP_DECREASE_RESERVATION, &mut Reservation { domid: 0, ..extents(&list, 0) }).0 != 0);
     }
     expect("in the child: attempts allowed", allowed, 0);
-    expect(
-        "in the child: the window is empty",
-        Hex(pg::pte(window.va)),
-        Hex(0),
-    );
+    expect("in the child: the window is empty", Hex(pg::pte(window.va)), Hex(0));
     // cache attributes are for who has devices
     let p = Page::alloc();
     for bits in [8, 0x10, 0x18, 0x80] {
@@ -74,24 +57,13 @@ fn body() {
             pg::update_va(p.va, p.ma() | KERNEL_RW | bits),
         );
     }
-    for cmd in [
-        OP_MACHINE_MEMORY_MAP,
-        OP_SET_MEMORY_MAP,
-        OP_ACQUIRE_RESOURCE,
-    ] {
+    for cmd in [OP_MACHINE_MEMORY_MAP, OP_SET_MEMORY_MAP, OP_ACQUIRE_RESOURCE] {
         let page = Page::alloc();
         let r = call(nr::MEMORY_OP, &[cmd, page.va]);
         refused(f!("in the child: memory_op {cmd}"), r);
     }
-    for cmd in [
-        OP_CURRENT_RESERVATION,
-        OP_MAXIMUM_RESERVATION,
-        OP_MAXIMUM_GPFN,
-    ] {
-        refused(
-            f!("in the child: memory_op {cmd} of dom0"),
-            memory_op(cmd, &mut 0u16),
-        );
+    for cmd in [OP_CURRENT_RESERVATION, OP_MAXIMUM_RESERVATION, OP_MAXIMUM_GPFN] {
+        refused(f!("in the child: memory_op {cmd} of dom0"), memory_op(cmd, &mut 0u16));
     }
     // more than it may have
     let mut got = 0;
@@ -116,8 +88,7 @@ fn body() {
 
 fn run() {
     let c = Child::build(body, Spec::default());
-    c.word(0)
-        .store(Page::alloc().mfn(), core::sync::atomic::Ordering::SeqCst);
+    c.word(0).store(Page::alloc().mfn(), core::sync::atomic::Ordering::SeqCst);
     c.unpause().must("unpause");
     c.wait_word(1, 1);
     c.max_mem(4 * 4096).must("room for larger blocks");

@@ -32,11 +32,7 @@ fn run() {
     }
     start(1, body);
     start(2, body);
-    let enough = || {
-        ROUNDS[1..]
-            .iter()
-            .all(|r| r.load(Ordering::SeqCst) >= WANTED)
-    };
+    let enough = || ROUNDS[1..].iter().all(|r| r.load(Ordering::SeqCst) >= WANTED);
     check(
         "both vCPUs take each other down and come back, hundreds of times",
         events::wait_ms(20_000, || {
@@ -46,11 +42,7 @@ fn run() {
         }),
     );
     STOP.store(true, Ordering::SeqCst);
-    let still = || {
-        [1, 2]
-            .iter()
-            .all(|v| call(nr::VCPU_OP, &[OP_IS_UP, *v, 0]) == Ret(0))
-    };
+    let still = || [1, 2].iter().all(|v| call(nr::VCPU_OP, &[OP_IS_UP, *v, 0]) == Ret(0));
     check(
         "both end",
         events::wait_ms(5000, still) || {

@@ -22,22 +22,11 @@ fn run() {
     let before = child::free_pages();
     let windows: [Page; 8] = core::array::from_fn(|_| Page::alloc());
     let own: [u64; 8] = core::array::from_fn(|i| pg::pte(windows[i].va));
-    let c = Child::run(
-        idle,
-        Spec {
-            pages: 600,
-            ..Spec::default()
-        },
-    );
+    let c = Child::run(idle, Spec { pages: 600, ..Spec::default() });
     let extra = c.parts().extra;
     for (i, w) in windows.iter().enumerate() {
         let flags = if i % 2 == 0 { KERNEL_RW } else { KERNEL_RO };
-        child::foreign_update(
-            pg::slot(w.va, 1),
-            (c.mfn(extra + i as u64) * PAGE_SIZE) | flags,
-            c.id,
-        )
-        .must("map");
+        child::foreign_update(pg::slot(w.va, 1), (c.mfn(extra + i as u64) * PAGE_SIZE) | flags, c.id).must("map");
         pg::mmuext(mmu::EXT_INVLPG_LOCAL, w.va, 0);
         if i % 2 == 0 {
             w.write(3, 0x1234 + i as u64);
@@ -64,28 +53,15 @@ fn run() {
         "map a page that went",
         child::foreign_update(pg::slot(spare.va, 1), (more[0] * PAGE_SIZE) | KERNEL_RW, id),
     );
-    refused(
-        "pin its L4",
-        child::foreign_mmuext(mmu::EXT_PIN_L4_TABLE, l4, id),
-    );
+    refused("pin its L4", child::foreign_mmuext(mmu::EXT_PIN_L4_TABLE, l4, id));
     refused(
         "pin a page that is still mapped",
-        child::foreign_mmuext(
-            mmu::EXT_PIN_L1_TABLE,
-            (pg::pte(windows[0].va) & pg::FRAME) / PAGE_SIZE,
-            id,
-        ),
+        child::foreign_mmuext(mmu::EXT_PIN_L1_TABLE, (pg::pte(windows[0].va) & pg::FRAME) / PAGE_SIZE, id),
     );
     let list = [5u64];
     expect(
         "give it memory",
-        memory_op(
-            OP_POPULATE_PHYSMAP,
-            &mut Reservation {
-                domid: id,
-                ..extents(&list, 0)
-            },
-        ),
+        memory_op(OP_POPULATE_PHYSMAP, &mut Reservation { domid: id, ..extents(&list, 0) }),
         Ret(0),
     );
     for (w, own) in windows.iter().zip(own) {

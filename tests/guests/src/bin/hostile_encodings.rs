@@ -27,15 +27,7 @@ fn control() {
                 match o {
                     Outcome::Done(g) => check(
                         f!("{name}{n}, ModRM {modrm:#x}"),
-                        Gprs {
-                            rbx: 0,
-                            rcx: 0,
-                            ..g
-                        } == Gprs {
-                            rbx: 0,
-                            rcx: 0,
-                            ..Gprs::MARKED
-                        },
+                        Gprs { rbx: 0, rcx: 0, ..g } == Gprs { rbx: 0, rcx: 0, ..Gprs::MARKED },
                     ),
                     Outcome::Trap(_) => obs(f!("{name}{n}, ModRM {modrm:#x}"), o),
                 }
@@ -48,25 +40,13 @@ fn control() {
             for v in [0u64, u64::MAX, 0xffff_8300_0000_0000] {
                 obs(
                     f!("{name}{n} <- {v:#x}"),
-                    probe::kernel(
-                        &[rex, 0x0f, op, 0xc3 | (n & 7) << 3],
-                        &Gprs {
-                            rbx: v,
-                            ..Gprs::ZERO
-                        },
-                    ),
+                    probe::kernel(&[rex, 0x0f, op, 0xc3 | (n & 7) << 3], &Gprs { rbx: v, ..Gprs::ZERO }),
                 );
             }
         }
     }
     for (bit, v) in (0..64u32).map(|b| (b, 1u64 << b)) {
-        let cr0 = probe::kernel(
-            code!("mov rbx, cr0", "xor rbx, rax", "mov cr0, rbx"),
-            &Gprs {
-                rax: v,
-                ..Gprs::ZERO
-            },
-        );
+        let cr0 = probe::kernel(code!("mov rbx, cr0", "xor rbx, rax", "mov cr0, rbx"), &Gprs { rax: v, ..Gprs::ZERO });
         if bit != 3 {
             obs(f!("CR0 bit {bit}"), cr0);
         }
@@ -80,10 +60,7 @@ fn control() {
                 "mov cr4, rcx",
                 "mov rax, rdx"
             ),
-            &Gprs {
-                rax: v,
-                ..Gprs::ZERO
-            },
+            &Gprs { rax: v, ..Gprs::ZERO },
         );
         obs(f!("CR4 bit {bit}"), cr4.rax());
     }
@@ -92,25 +69,8 @@ fn control() {
         call(nr::SET_DEBUGREG, &[i, 0]).must("no breakpoint");
     }
     call(nr::SET_DEBUGREG, &[7, 0]).must("DR7");
-    for v in [
-        0u64,
-        1,
-        0x1000,
-        0x7f_ffff_f000,
-        u64::MAX,
-        1 << 63,
-        0xfee0_0000,
-    ] {
-        obs(
-            f!("CR3 <- {v:#x}"),
-            probe::kernel(
-                code!("mov cr3, rax"),
-                &Gprs {
-                    rax: v,
-                    ..Gprs::ZERO
-                },
-            ),
-        );
+    for v in [0u64, 1, 0x1000, 0x7f_ffff_f000, u64::MAX, 1 << 63, 0xfee0_0000] {
+        obs(f!("CR3 <- {v:#x}"), probe::kernel(code!("mov cr3, rax"), &Gprs { rax: v, ..Gprs::ZERO }));
     }
 }
 
@@ -129,23 +89,11 @@ fn forced() {
     ] {
         let mut bytes = [0x0f, 0x0b, 0x78, 0x65, 0x6e, 0, 0, 0, 0, 0, 0, 0];
         bytes[5..5 + code.len()].copy_from_slice(code);
-        obs(
-            f!("forced {name}"),
-            probe::kernel(
-                &bytes[..5 + code.len()],
-                &Gprs {
-                    rdx: 0x1230,
-                    ..Gprs::ZERO
-                },
-            ),
-        );
+        obs(f!("forced {name}"), probe::kernel(&bytes[..5 + code.len()], &Gprs { rdx: 0x1230, ..Gprs::ZERO }));
     }
     obs(
         "a prefix before the forced one",
-        probe::kernel(
-            &[0x66, 0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2],
-            &Gprs::ZERO,
-        ),
+        probe::kernel(&[0x66, 0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2], &Gprs::ZERO),
     );
 }
 
@@ -155,21 +103,14 @@ fn second_bytes() {
     let skip = |b: u8| matches!(b, 0x05 | 0x07 | 0x34 | 0x35 | 0x80..=0x8f | 0xa1 | 0xa9 | 0xb2 | 0xb4 | 0xb5 | 0x01 | 0x77 | 0xae | 0xc7 | 0x0b | 0xb9 | 0xc8..=0xcf | 0xff);
     let mut gp = [0u64; 4];
     for b in (0..=255u8).filter(|b| !skip(*b)) {
-        if let Outcome::Trap(t) = probe::kernel(
-            &[0x0f, b, 0xc0, 0x90, 0x90, 0x90],
-            &Gprs {
-                rcx: 0x7fff_ffff,
-                ..Gprs::ZERO
-            },
-        ) && t.vector == 13
+        if let Outcome::Trap(t) =
+            probe::kernel(&[0x0f, b, 0xc0, 0x90, 0x90, 0x90], &Gprs { rcx: 0x7fff_ffff, ..Gprs::ZERO })
+            && t.vector == 13
         {
             gp[usize::from(b) / 64] |= 1 << (b % 64);
         }
     }
-    obs(
-        "#GP behind 0F",
-        f!("{:#x} {:#x} {:#x} {:#x}", gp[0], gp[1], gp[2], gp[3]),
-    );
+    obs("#GP behind 0F", f!("{:#x} {:#x} {:#x} {:#x}", gp[0], gp[1], gp[2], gp[3]));
 }
 
 /// One-byte instructions that level 3 may not execute.
@@ -178,10 +119,7 @@ fn one_byte() {
         ("hlt", &[0xf4_u8][..]),
         ("lock hlt", &[0xf0, 0xf4][..]),
         ("int1", &[0xf1][..]),
-        (
-            "iretd to nothing",
-            &[0x6a, 0, 0x6a, 0, 0x6a, 0, 0x6a, 0, 0x6a, 0, 0x48, 0xcf][..],
-        ),
+        ("iretd to nothing", &[0x6a, 0, 0x6a, 0, 0x6a, 0, 0x6a, 0, 0x6a, 0, 0x48, 0xcf][..]),
         ("retfq to nothing", &[0x6a, 0, 0x6a, 0, 0x48, 0xcb][..]),
         ("lgdt", &[0x0f, 0x01, 0x14, 0x24][..]),
         ("lidt", &[0x0f, 0x01, 0x1c, 0x24][..]),
@@ -199,15 +137,6 @@ fn one_byte() {
         ("ltr ax", &[0x0f, 0x00, 0xd8][..]),
         ("lldt ax", &[0x0f, 0x00, 0xd0][..]),
     ] {
-        obs(
-            name,
-            probe::kernel(
-                code,
-                &Gprs {
-                    rax: 0xe040,
-                    ..Gprs::ZERO
-                },
-            ),
-        );
+        obs(name, probe::kernel(code, &Gprs { rax: 0xe040, ..Gprs::ZERO }));
     }
 }

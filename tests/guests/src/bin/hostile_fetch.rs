@@ -18,11 +18,7 @@ fn at_edge(code: Page, tail: Page, bytes: &[u8], first: usize) -> u64 {
     }
     let start = code.va + PAGE_SIZE - first as u64;
     for (i, b) in bytes.iter().enumerate() {
-        let va = if i < first {
-            start + i as u64
-        } else {
-            tail.va + (i - first) as u64
-        };
+        let va = if i < first { start + i as u64 } else { tail.va + (i - first) as u64 };
         // SAFETY: inside one of the two pages.
         unsafe { (va as *mut u8).write_volatile(*b) };
     }
@@ -31,15 +27,8 @@ fn at_edge(code: Page, tail: Page, bytes: &[u8], first: usize) -> u64 {
 
 fn run() {
     let (code, tail) = (Page::alloc(), Page::alloc());
-    check(
-        "two pages follow each other",
-        code.va + PAGE_SIZE == tail.va,
-    );
-    let regs = Gprs {
-        rcx: 0xc000_0100,
-        rdx: 0x1230,
-        ..Gprs::ZERO
-    };
+    check("two pages follow each other", code.va + PAGE_SIZE == tail.va);
+    let regs = Gprs { rcx: 0xc000_0100, rdx: 0x1230, ..Gprs::ZERO };
     for (name, bytes) in [
         ("mov rax, cr0", &[0x0f_u8, 0x20, 0xc0][..]),
         ("rdmsr", &[0x0f, 0x32][..]),
@@ -47,24 +36,15 @@ fn run() {
         ("rep insb", &[0xf3, 0x6c][..]),
         ("rex mov rax, cr2", &[0x48, 0x0f, 0x20, 0xd0][..]),
         ("lock mov rax, cr0", &[0xf0, 0x0f, 0x20, 0xc0][..]),
-        (
-            "forced cpuid",
-            &[0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2][..],
-        ),
+        ("forced cpuid", &[0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2][..]),
         ("xgetbv", &[0x0f, 0x01, 0xd0][..]),
         (
             "many prefixes and cli",
-            &[
-                0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
-                0xfa,
-            ][..],
+            &[0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0xfa][..],
         ),
         (
             "too many prefixes",
-            &[
-                0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
-                0x66, 0xfa,
-            ][..],
+            &[0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0xfa][..],
         ),
     ] {
         for first in [1, bytes.len() / 2, bytes.len()] {

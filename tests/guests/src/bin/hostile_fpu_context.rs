@@ -29,9 +29,7 @@ fn run() {
     let vcpus = smp::count();
     let images: [(&str, fn(&mut [u8; 512])); 3] = [
         ("of ones", |f| f.fill(0xff)),
-        ("with a bad MXCSR", |f| {
-            f[24..28].copy_from_slice(&0xffff_0000u32.to_le_bytes())
-        }),
+        ("with a bad MXCSR", |f| f[24..28].copy_from_slice(&0xffff_0000u32.to_le_bytes())),
         ("with a register and garbage behind", |f| {
             f[160..168].fill(0x77);
             f[416..512].fill(0xee);
@@ -52,10 +50,7 @@ fn run() {
         obs(f!("initialise with an image {name}"), r);
         if r == OK {
             smp::up(cpu).must("up");
-            check(
-                f!("it runs, {name}"),
-                events::wait_ms(5000, || SEEN[0].load(Ordering::SeqCst) > i as u64),
-            );
+            check(f!("it runs, {name}"), events::wait_ms(5000, || SEEN[0].load(Ordering::SeqCst) > i as u64));
             obs(f!("its FCW, {name}"), Hex(SEEN[1].load(Ordering::SeqCst)));
             obs(f!("its xmm0, {name}"), Hex(SEEN[2].load(Ordering::SeqCst)));
         }

@@ -24,28 +24,12 @@ static SEEN: mem::Racy<Area> = mem::Racy::new(Area([0; AREA / 8]));
 
 /// Turns everything on the CPU offers; which features those are, 0 without XSAVE.
 fn all_on() -> u64 {
-    let on = probe::kernel(
-        code!("mov rax, cr4", "or eax, 0x40000", "mov cr4, rax"),
-        &Gprs::ZERO,
-    );
-    let g =
-        probe::kernel(code!("mov eax, 0xd", "xor ecx, ecx", "cpuid"), &Gprs::ZERO).done("cpuid");
+    let on = probe::kernel(code!("mov rax, cr4", "or eax, 0x40000", "mov cr4, rax"), &Gprs::ZERO);
+    let g = probe::kernel(code!("mov eax, 0xd", "xor ecx, ecx", "cpuid"), &Gprs::ZERO).done("cpuid");
     // what guests may have: x87, SSE, AVX, and AVX-512 whole
     let mask = g.rax & if g.rax & 0xe0 == 0xe0 { 0xe7 } else { 7 };
-    let set = probe::kernel(
-        code!("xsetbv"),
-        &Gprs {
-            rcx: 0,
-            rax: mask & 0xffff_ffff,
-            rdx: mask >> 32,
-            ..Gprs::ZERO
-        },
-    );
-    if on.is_done() && set.is_done() {
-        mask
-    } else {
-        0
-    }
+    let set = probe::kernel(code!("xsetbv"), &Gprs { rcx: 0, rax: mask & 0xffff_ffff, rdx: mask >> 32, ..Gprs::ZERO });
+    if on.is_done() && set.is_done() { mask } else { 0 }
 }
 
 /// The state as it is, nothing left of what stood in the buffer.
@@ -75,9 +59,7 @@ fn fill(mask: u64, byte: u8) {
     // the header: all is in the image
     (64..72).for_each(|i| mem::write64(at + 8 * i, if i == 64 { mask } else { 0 }));
     // SAFETY: a legal image; nobody keeps values in these registers.
-    unsafe {
-        core::arch::asm!("xrstor64 [{}]", in(reg) at, in("eax") mask as u32, in("edx") (mask >> 32) as u32)
-    };
+    unsafe { core::arch::asm!("xrstor64 [{}]", in(reg) at, in("eax") mask as u32, in("edx") (mask >> 32) as u32) };
 }
 
 /// Back to what Rust code expects.
@@ -96,23 +78,10 @@ fn wrong(mask: u64) -> usize {
     let differs = |i: &usize| byte(SEEN.addr(), *i) != byte(PATTERN.addr(), *i);
     // control and status words and tags; MXCSR; ten bytes of sixteen for each x87 register; XMM
     let x87 = (32..160).filter(|i| i % 16 < 10);
-    let mut n = (0..5)
-        .chain(24..28)
-        .chain(x87)
-        .chain(160..416)
-        .filter(differs)
-        .count();
+    let mut n = (0..5).chain(24..28).chain(x87).chain(160..416).filter(differs).count();
     // the rest stands where CPUID says
     for feature in (2..8).filter(|f| mask >> f & 1 != 0) {
-        let g = probe::kernel(
-            code!("cpuid"),
-            &Gprs {
-                rax: 0xd,
-                rcx: feature,
-                ..Gprs::ZERO
-            },
-        )
-        .done("cpuid");
+        let g = probe::kernel(code!("cpuid"), &Gprs { rax: 0xd, rcx: feature, ..Gprs::ZERO }).done("cpuid");
         let (size, at) = (g.rax as usize & 0xffff, g.rbx as usize & 0xffff);
         n += (at..(at + size).min(AREA)).filter(differs).count();
     }
@@ -125,10 +94,7 @@ fn untouched(mask: u64) -> (u64, u64, usize, usize) {
     let at = |i: u64| mem::read64(SEEN.addr() + 8 * i);
     let x87 = (4..20).filter(|i| at(*i) != 0).count();
     // (Test kernels are built without SSE: no register is the compiler's.)
-    let others = (20..52)
-        .chain(72..AREA as u64 / 8)
-        .filter(|i| at(*i) != 0)
-        .count();
+    let others = (20..52).chain(72..AREA as u64 / 8).filter(|i| at(*i) != 0).count();
     (at(0) & 0xffff, at(3) & 0xffff_ffff, x87, others)
 }
 
@@ -159,17 +125,10 @@ fn body() {
     expect("in the child: FCW at first", Hex(fcw), Hex(0x37f));
     expect("in the child: MXCSR at first", Hex(mxcsr), Hex(0x1f80));
     // Xen leaves a number of its own in one: it loads one to clear the pointers of the x87.
-    obs(
-        "in the child: x87 registers at first",
-        if x87 == 0 { "empty" } else { "not empty" },
-    );
+    obs("in the child: x87 registers at first", if x87 == 0 { "empty" } else { "not empty" });
     expect("in the child: words of other registers at first", others, 0);
     word(1).store(1, SeqCst);
-    expect(
-        "in the child: rounds that saw another's",
-        turns(THEIRS, mask, 60),
-        0,
-    );
+    expect("in the child: rounds that saw another's", turns(THEIRS, mask, 60), 0);
     word(1).store(2, SeqCst);
     wait_word(0, 2);
 }
@@ -180,17 +139,8 @@ fn run() {
         report::skip("no XSAVE");
     }
     check("AVX is there", mask & 7 == 7);
-    obs(
-        "RDPKRU",
-        probe::kernel(code!("xor ecx, ecx", "rdpkru"), &Gprs::ZERO),
-    );
-    obs(
-        "WRPKRU",
-        probe::kernel(
-            code!("xor eax, eax", "xor ecx, ecx", "xor edx, edx", "wrpkru"),
-            &Gprs::ZERO,
-        ),
-    );
+    obs("RDPKRU", probe::kernel(code!("xor ecx, ecx", "rdpkru"), &Gprs::ZERO));
+    obs("WRPKRU", probe::kernel(code!("xor eax, eax", "xor ecx, ecx", "xor edx, edx", "wrpkru"), &Gprs::ZERO));
     fill(mask, MINE);
     look(mask);
     expect("the pattern comes back", wrong(mask), 0);

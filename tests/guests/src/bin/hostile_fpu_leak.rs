@@ -50,10 +50,7 @@ fn other() {
     for round in 0..200u32 {
         fill(THEIRS ^ u64::from(round));
         call(nr::SCHED_OP, &[0, 0]);
-        FOREIGN.fetch_add(
-            u32::from(xmm(15) != THEIRS ^ u64::from(round)),
-            Ordering::SeqCst,
-        );
+        FOREIGN.fetch_add(u32::from(xmm(15) != THEIRS ^ u64::from(round)), Ordering::SeqCst);
     }
     TURN.store(2, Ordering::SeqCst);
     turn(3);
@@ -75,17 +72,9 @@ fn run() {
         }
     }
     for (i, s) in SEEN.iter().enumerate().take(6) {
-        expect(
-            f!("register {i} of a fresh vCPU"),
-            s.load(Ordering::SeqCst),
-            0,
-        );
+        expect(f!("register {i} of a fresh vCPU"), s.load(Ordering::SeqCst), 0);
     }
-    expect(
-        "registers that were another's",
-        FOREIGN.load(Ordering::SeqCst),
-        0,
-    );
+    expect("registers that were another's", FOREIGN.load(Ordering::SeqCst), 0);
     // behind TS: the registers are there, unreachable; a switch must not hand them on
     fill(MINE);
     call(nr::FPU_TASKSWITCH, &[1]).must("TS on");
@@ -93,10 +82,6 @@ fn run() {
     turn(4);
     call(nr::FPU_TASKSWITCH, &[0]).must("TS off");
     expect("mine behind TS", Hex(xmm(15)), Hex(MINE));
-    expect(
-        "theirs behind TS",
-        Hex(SEEN[6].load(Ordering::SeqCst)),
-        Hex(THEIRS ^ 199),
-    );
+    expect("theirs behind TS", Hex(SEEN[6].load(Ordering::SeqCst)), Hex(THEIRS ^ 199));
     alive();
 }

@@ -21,10 +21,7 @@ const REF: u32 = 8;
 
 /// Entry `REF`: flags 1 = permit, 5 = permit read-only; domain 0.
 fn set(flags: u64, mfn: u64) {
-    mem::write64(
-        mem::read64(TABLE.addr()) + 8 * u64::from(REF),
-        flags | mfn << 32,
-    );
+    mem::write64(mem::read64(TABLE.addr()) + 8 * u64::from(REF), flags | mfn << 32);
 }
 
 fn flip() {
@@ -36,20 +33,9 @@ fn flip() {
         // the same handle as the other vCPU unmaps
         let h = HANDLE.load(Ordering::SeqCst);
         if h != u32::MAX && i.is_multiple_of(3) {
-            let mut u = UnmapGrantRef {
-                host_addr: 0,
-                dev_bus_addr: 0,
-                handle: h,
-                ..UnmapGrantRef::default()
-            };
-            call(
-                nr::GRANT_TABLE_OP,
-                &[OP_UNMAP_GRANT_REF, core::ptr::from_mut(&mut u) as u64, 1],
-            );
-            ODD.fetch_add(
-                u32::from(!matches!(u.status, 0 | -1 | -4)),
-                Ordering::SeqCst,
-            );
+            let mut u = UnmapGrantRef { host_addr: 0, dev_bus_addr: 0, handle: h, ..UnmapGrantRef::default() };
+            call(nr::GRANT_TABLE_OP, &[OP_UNMAP_GRANT_REF, core::ptr::from_mut(&mut u) as u64, 1]);
+            ODD.fetch_add(u32::from(!matches!(u.status, 0 | -1 | -4)), Ordering::SeqCst);
         }
         if i.is_multiple_of(64) {
             call(nr::SCHED_OP, &[0, 0]);
@@ -62,17 +48,8 @@ fn run() {
         report::skip("one vCPU only");
     }
     let frames = [0u64; 4];
-    let mut s = SetupTable {
-        dom: SELF,
-        nr_frames: 1,
-        frame_list: frames.as_ptr() as u64,
-        ..SetupTable::default()
-    };
-    call(
-        nr::GRANT_TABLE_OP,
-        &[OP_SETUP_TABLE, core::ptr::from_mut(&mut s) as u64, 1],
-    )
-    .must("setup_table");
+    let mut s = SetupTable { dom: SELF, nr_frames: 1, frame_list: frames.as_ptr() as u64, ..SetupTable::default() };
+    call(nr::GRANT_TABLE_OP, &[OP_SETUP_TABLE, core::ptr::from_mut(&mut s) as u64, 1]).must("setup_table");
     let frame = mem::read64(frames.as_ptr() as u64);
     let window = Page::alloc();
     paging::update_va(window.va, (frame * PAGE_SIZE) | paging::KERNEL_RW).must("map the table");
@@ -93,34 +70,16 @@ fn run() {
             dom: 0,
             ..MapGrantRef::default()
         };
-        call(
-            nr::GRANT_TABLE_OP,
-            &[OP_MAP_GRANT_REF, core::ptr::from_mut(&mut m) as u64, 1],
-        )
-        .must("map");
-        ODD.fetch_add(
-            u32::from(!matches!(m.status, 0 | -1 | -9 | -3 | -11)),
-            Ordering::SeqCst,
-        );
+        call(nr::GRANT_TABLE_OP, &[OP_MAP_GRANT_REF, core::ptr::from_mut(&mut m) as u64, 1]).must("map");
+        ODD.fetch_add(u32::from(!matches!(m.status, 0 | -1 | -9 | -3 | -11)), Ordering::SeqCst);
         if m.status == 0 {
             mapped += 1;
             HANDLE.store(m.handle, Ordering::SeqCst);
-            let mut u = UnmapGrantRef {
-                host_addr: target.va,
-                dev_bus_addr: 0,
-                handle: m.handle,
-                ..UnmapGrantRef::default()
-            };
+            let mut u =
+                UnmapGrantRef { host_addr: target.va, dev_bus_addr: 0, handle: m.handle, ..UnmapGrantRef::default() };
             for n in 0..3 {
-                call(
-                    nr::GRANT_TABLE_OP,
-                    &[OP_UNMAP_GRANT_REF, core::ptr::from_mut(&mut u) as u64, 1],
-                )
-                .must("unmap");
-                DOUBLE.fetch_add(
-                    u32::from(n > 0 && u.status == 0 && n == 2),
-                    Ordering::SeqCst,
-                );
+                call(nr::GRANT_TABLE_OP, &[OP_UNMAP_GRANT_REF, core::ptr::from_mut(&mut u) as u64, 1]).must("unmap");
+                DOUBLE.fetch_add(u32::from(n > 0 && u.status == 0 && n == 2), Ordering::SeqCst);
                 if u.status == 0 {
                     break;
                 }
@@ -128,31 +87,16 @@ fn run() {
             HANDLE.store(u32::MAX, Ordering::SeqCst);
         }
         let mut c = Copy {
-            source: CopyPtr {
-                reference: u64::from(REF),
-                domid: 0,
-                ..CopyPtr::default()
-            },
-            dest: CopyPtr {
-                reference: a.mfn(),
-                domid: SELF,
-                ..CopyPtr::default()
-            },
+            source: CopyPtr { reference: u64::from(REF), domid: 0, ..CopyPtr::default() },
+            dest: CopyPtr { reference: a.mfn(), domid: SELF, ..CopyPtr::default() },
             len: 4096,
             flags: GNTCOPY_SOURCE_GREF,
             ..Copy::default()
         };
-        call(
-            nr::GRANT_TABLE_OP,
-            &[OP_COPY, core::ptr::from_mut(&mut c) as u64, 1],
-        )
-        .must("copy");
+        call(nr::GRANT_TABLE_OP, &[OP_COPY, core::ptr::from_mut(&mut c) as u64, 1]).must("copy");
     }
     STOP.store(true, Ordering::SeqCst);
-    check(
-        "the other vCPU ends",
-        events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)),
-    );
+    check("the other vCPU ends", events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)));
     // how many depends on the machine's load
     guests::console::line(f!("{mapped} mapped"));
     expect("odd statuses", ODD.load(Ordering::SeqCst), 0);

@@ -15,15 +15,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 static MAP: mem::Racy<u64> = mem::Racy::new(0);
 
 fn set(bitmap: u64, nr_ports: u32) -> Ret {
-    call_ref(
-        nr::PHYSDEV_OP,
-        OP_SET_IOBITMAP,
-        &mut SetIobitmap {
-            bitmap,
-            nr_ports,
-            pad: 0,
-        },
-    )
+    call_ref(nr::PHYSDEV_OP, OP_SET_IOBITMAP, &mut SetIobitmap { bitmap, nr_ports, pad: 0 })
 }
 
 fn flip() {
@@ -46,13 +38,7 @@ fn run() {
             obs(f!("map of {ports} ports, {name}"), set(at, ports));
             obs(
                 f!("user in 0x80 with it: {ports}, {name}"),
-                user::run(
-                    code!("in al, dx"),
-                    &Gprs {
-                        rdx: 0x80,
-                        ..Gprs::ZERO
-                    },
-                ),
+                user::run(code!("in al, dx"), &Gprs { rdx: 0x80, ..Gprs::ZERO }),
             );
         }
     }
@@ -69,40 +55,14 @@ fn run() {
         (65535, code!("in ax, dx"), "in ax"),
         (65533, code!("in eax, dx"), "in eax"),
     ] {
-        obs(
-            f!("user {name} of port {port}"),
-            user::run(
-                code,
-                &Gprs {
-                    rdx: port,
-                    ..Gprs::ZERO
-                },
-            ),
-        );
-        obs(
-            f!("kernel {name} of port {port}"),
-            probe::kernel(
-                code,
-                &Gprs {
-                    rdx: port,
-                    ..Gprs::ZERO
-                },
-            ),
-        );
+        obs(f!("user {name} of port {port}"), user::run(code, &Gprs { rdx: port, ..Gprs::ZERO }));
+        obs(f!("kernel {name} of port {port}"), probe::kernel(code, &Gprs { rdx: port, ..Gprs::ZERO }));
     }
     for ports in [0u32, 1, 7, 8, 9, 127, 128] {
         set(edge - 16, ports).must("set_iobitmap");
         let allowed = (0..130u64)
             .filter(|p| {
-                user::run(
-                    code!("in al, dx"),
-                    &Gprs {
-                        rdx: 0x1200 + p - 0x1200,
-                        ..Gprs::ZERO
-                    },
-                )
-                .trap("user")
-                .vector
+                user::run(code!("in al, dx"), &Gprs { rdx: 0x1200 + p - 0x1200, ..Gprs::ZERO }).trap("user").vector
                     == trap::SYSCALL
             })
             .count();
@@ -117,22 +77,12 @@ fn run() {
     smp::start(1, flip);
     let mut others = 0;
     for _ in 0..3000 {
-        let t = user::run(
-            code!("in eax, dx"),
-            &Gprs {
-                rdx: 0x506,
-                ..Gprs::ZERO
-            },
-        )
-        .trap("user");
+        let t = user::run(code!("in eax, dx"), &Gprs { rdx: 0x506, ..Gprs::ZERO }).trap("user");
         others += u32::from(!matches!(t.vector, 13 | trap::SYSCALL));
     }
     STOP.store(true, Ordering::SeqCst);
     expect("with a changing map, neither done nor #GP", others, 0);
-    check(
-        "the other vCPU ends",
-        events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)),
-    );
+    check("the other vCPU ends", events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)));
     set(0, 0).must("no map");
     alive();
 }

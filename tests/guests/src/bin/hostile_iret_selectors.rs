@@ -47,10 +47,7 @@ fn run() {
     }
     for (kind, name) in ["cs", "ss"].into_iter().enumerate() {
         let [done, entered, refused, other] = counts[kind];
-        obs(
-            f!("selectors as {name}: entered, refused"),
-            f!("{entered} {refused}"),
-        );
+        obs(f!("selectors as {name}: entered, refused"), f!("{entered} {refused}"));
         expect(f!("something else as {name}"), done + other, 0);
         obs(f!("sum of those that {name} took"), f!("{:#x}", sums[kind]));
     }

@@ -14,14 +14,8 @@ fn set_ldt(va: u64, entries: u64) -> Ret {
 
 /// Loads selector `index` of the LDT into ES.
 fn load(index: u64) -> bool {
-    probe::kernel(
-        code!("mov es, ax", "xor eax, eax", "mov es, ax"),
-        &Gprs {
-            rax: index * 8 + 7,
-            ..Gprs::ZERO
-        },
-    )
-    .is_done()
+    probe::kernel(code!("mov es, ax", "xor eax, eax", "mov es, ax"), &Gprs { rax: index * 8 + 7, ..Gprs::ZERO })
+        .is_done()
 }
 
 const DATA: u64 = 0x00cf_f300_0000_ffff;
@@ -40,10 +34,7 @@ fn run() {
         "a system descriptor by update_descriptor",
         call(nr::UPDATE_DESCRIPTOR, &[p.ma() + 8, 0x0000_ec00_e008_0000]),
     );
-    refused(
-        "by mmu_update",
-        pg::mmu_update(p.ma() + 8, 0x0000_ec00_e008_0000),
-    );
+    refused("by mmu_update", pg::mmu_update(p.ma() + 8, 0x0000_ec00_e008_0000));
     expect("no LDT", set_ldt(0, 0), OK);
     check("nothing loads", !load(0));
     expect("it is free", pg::make_rw(p), OK);
@@ -82,21 +73,10 @@ fn run() {
     set_ldt(p.va, 512).must("set_ldt");
     check("loads", load(0));
     let q = Page::alloc();
-    expect(
-        "its address leads to another page",
-        pg::update_va(p.va, q.ma() | pg::KERNEL_RW),
-        OK,
-    );
+    expect("its address leads to another page", pg::update_va(p.va, q.ma() | pg::KERNEL_RW), OK);
     let alias = Page::alloc();
-    refused(
-        "the page behind is still a descriptor page",
-        pg::update_va(alias.va, p.ma() | pg::KERNEL_RW),
-    );
+    refused("the page behind is still a descriptor page", pg::update_va(alias.va, p.ma() | pg::KERNEL_RW));
     set_ldt(0, 0).must("no LDT");
-    expect(
-        "now it is free",
-        pg::update_va(alias.va, p.ma() | pg::KERNEL_RW),
-        OK,
-    );
+    expect("now it is free", pg::update_va(alias.va, p.ma() | pg::KERNEL_RW), OK);
     alive();
 }

@@ -12,10 +12,7 @@ fn free(name: impl core::fmt::Display, pages: &[Page]) {
     for p in pages {
         pg::unpin(*p);
     }
-    check(
-        f!("{name}: free afterwards"),
-        pages.iter().all(|p| pg::make_rw(*p) == OK),
-    );
+    check(f!("{name}: free afterwards"), pages.iter().all(|p| pg::make_rw(*p) == OK));
     pages.iter().for_each(|p| p.clear());
 }
 
@@ -31,25 +28,16 @@ fn run() {
             }
             let r = [pg::pin(a, level), pg::pin(b, level)];
             if how == "writable" {
-                check(
-                    f!("L{level} and L{level}, {how}: refused"),
-                    r.iter().all(|r| r.0 < 0),
-                );
+                check(f!("L{level} and L{level}, {how}: refused"), r.iter().all(|r| r.0 < 0));
             }
             free(f!("L{level} and L{level}, {how}"), &[a, b]);
         }
         // one that leads to itself, entry made by update
         pg::make_ro(a).must("make_ro");
         pg::pin(a, level).must("pin");
-        refused(
-            f!("L{level}: an entry to itself, writable"),
-            pg::mmu_update(a.ma() + 8, a.ma() | TABLE),
-        );
+        refused(f!("L{level}: an entry to itself, writable"), pg::mmu_update(a.ma() + 8, a.ma() | TABLE));
         let r = pg::mmu_update(a.ma() + 8, a.ma() | P | US);
-        refused(
-            f!("L{level}: then writable by the same entry"),
-            pg::mmu_update(a.ma() + 8, a.ma() | TABLE),
-        );
+        refused(f!("L{level}: then writable by the same entry"), pg::mmu_update(a.ma() + 8, a.ma() | TABLE));
         refused(f!("L{level}: mapped writable"), pg::make_rw(a));
         if r == OK {
             pg::mmu_update(a.ma() + 8, 0).must("take it out");
@@ -63,14 +51,8 @@ fn run() {
             for p in [a, below] {
                 pg::make_ro(p).must("make_ro");
             }
-            refused(
-                f!("L{level} over L{} over L{level}", level - 1),
-                pg::pin(a, level),
-            );
-            refused(
-                f!("L{} over L{level} over L{}", level - 1, level - 1),
-                pg::pin(below, level - 1),
-            );
+            refused(f!("L{level} over L{} over L{level}", level - 1), pg::pin(a, level));
+            refused(f!("L{} over L{level} over L{}", level - 1, level - 1), pg::pin(below, level - 1));
             free(f!("ring of L{level} and L{}", level - 1), &[a, below]);
         }
     }
@@ -80,10 +62,7 @@ fn run() {
     l1.write(1, l1.ma() | KERNEL_RO);
     pg::make_ro(l1).must("make_ro");
     expect("an L1 that maps itself read-only", pg::pin(l1, 1), OK);
-    refused(
-        "then writable",
-        pg::mmu_update(l1.ma(), l1.ma() | KERNEL_RW),
-    );
+    refused("then writable", pg::mmu_update(l1.ma(), l1.ma() | KERNEL_RW));
     free("an L1 that maps itself", &[l1]);
     l1.write(0, l1.ma() | KERNEL_RW);
     pg::make_ro(l1).must("make_ro");

@@ -24,39 +24,22 @@ fn run() {
         }
     }
     let mut ranges = [E820Entry::default(); 64];
-    let mut m = MemoryMap {
-        nr_entries: 64,
-        pad: 0,
-        buffer: ranges.as_mut_ptr() as u64,
-    };
+    let mut m = MemoryMap { nr_entries: 64, pad: 0, buffer: ranges.as_mut_ptr() as u64 };
     memory_op(OP_MACHINE_MEMORY_MAP, &mut m).must("machine_memory_map");
     let (mut others, mut writable, mut readable) = (0u64, 0u64, 0u64);
     let shared = start_info().shared_info / PAGE_SIZE;
-    for r in ranges
-        .iter()
-        .take(m.nr_entries as usize)
-        .filter(|r| r.kind() == E820_RAM && r.addr() >= 1 << 20)
-    {
+    for r in ranges.iter().take(m.nr_entries as usize).filter(|r| r.kind() == E820_RAM && r.addr() >= 1 << 20) {
         for mfn in r.addr().div_ceil(PAGE_SIZE)..(r.addr() + r.size()) / PAGE_SIZE {
-            if own
-                .get((mfn / 64) as usize)
-                .is_some_and(|w| w >> (mfn % 64) & 1 != 0)
-                || mfn == shared
-            {
+            if own.get((mfn / 64) as usize).is_some_and(|w| w >> (mfn % 64) & 1 != 0) || mfn == shared {
                 continue;
             }
             others += 1;
             writable += u64::from(pg::update_va(window.va, (mfn * PAGE_SIZE) | KERNEL_RW) == OK);
             // each read-only attempt too, of every eighth frame
             if mfn % 8 == 0 {
-                readable +=
-                    u64::from(pg::update_va(window.va, (mfn * PAGE_SIZE) | KERNEL_RO) == OK);
+                readable += u64::from(pg::update_va(window.va, (mfn * PAGE_SIZE) | KERNEL_RO) == OK);
                 readable += u64::from(
-                    child::foreign_update(
-                        pg::slot(window.va, 1),
-                        (mfn * PAGE_SIZE) | KERNEL_RO,
-                        0x7ff1,
-                    ) == OK,
+                    child::foreign_update(pg::slot(window.va, 1), (mfn * PAGE_SIZE) | KERNEL_RO, 0x7ff1) == OK,
                 );
             }
         }
@@ -67,10 +50,7 @@ fn run() {
     pg::update_va(window.va, 0).must("unmap");
     for (name, mfn) in [("the LAPIC", 0xfee00u64)] {
         for (how, flags) in [("writable", KERNEL_RW), ("read-only", KERNEL_RO)] {
-            refused(
-                f!("{name} {how}"),
-                pg::update_va(window.va, (mfn * PAGE_SIZE) | flags),
-            );
+            refused(f!("{name} {how}"), pg::update_va(window.va, (mfn * PAGE_SIZE) | flags));
             refused(
                 f!("{name} {how}, as device memory"),
                 child::foreign_update(pg::slot(window.va, 1), (mfn * PAGE_SIZE) | flags, 0x7ff1),
@@ -79,26 +59,15 @@ fn run() {
     }
     let ioapic = 0xfec0_0000u64;
     let r = pg::update_va(window.va, ioapic | KERNEL_RW);
-    check(
-        "the IOAPIC is never writable",
-        r.0 < 0 || pg::pte(window.va) & pg::RW == 0,
-    );
+    check("the IOAPIC is never writable", r.0 < 0 || pg::pte(window.va) & pg::RW == 0);
     if r == OK {
         obs(
             "a write to it",
-            if probe::catch(|| mem::write64(window.va, 0x10)).is_done() {
-                "is swallowed"
-            } else {
-                "faults"
-            },
+            if probe::catch(|| mem::write64(window.va, 0x10)).is_done() { "is swallowed" } else { "faults" },
         );
         refused("the entry made writable", {
             let r = pg::mmu_update(pg::slot(window.va, 1), ioapic | KERNEL_RW);
-            if pg::pte(window.va) & pg::RW == 0 {
-                errno(EPERM)
-            } else {
-                r
-            }
+            if pg::pte(window.va) & pg::RW == 0 { errno(EPERM) } else { r }
         });
         check("nor by a store", {
             let at = pg::slot_va(window.va, 1);
@@ -110,10 +79,7 @@ fn run() {
     // device memory is nobody's page
     for mfn in [0xb8u64, 0xfee00, 0xfec00, 0xf0] {
         for cmd in 0..=5 {
-            refused(
-                f!("mmuext {cmd} of device frame {mfn:#x}"),
-                pg::mmuext(cmd, mfn, 0),
-            );
+            refused(f!("mmuext {cmd} of device frame {mfn:#x}"), pg::mmuext(cmd, mfn, 0));
         }
     }
     c.destroy();

@@ -20,27 +20,13 @@ fn run() {
         ("int3", code!("mov ss, [rsi]", "int3", "nop")),
         ("int 0x80", code!("mov ss, [rsi]", "int 0x80", "nop")),
         ("ud2", code!("mov ss, [rsi]", "ud2", "nop")),
-        (
-            "mov rax, cr0",
-            code!("mov ss, [rsi]", "mov rax, cr0", "nop"),
-        ),
+        ("mov rax, cr0", code!("mov ss, [rsi]", "mov rax, cr0", "nop")),
         ("icebp", code!("mov ss, [rsi]", ".byte 0xf1", "nop")),
-        (
-            "a page fault",
-            code!("mov ss, [rsi]", "mov rax, [rdi]", "nop"),
-        ),
-        (
-            "another mov ss",
-            code!("mov ss, [rsi]", "mov ss, [rsi]", "nop"),
-        ),
+        ("a page fault", code!("mov ss, [rsi]", "mov rax, [rdi]", "nop")),
+        ("another mov ss", code!("mov ss, [rsi]", "mov ss, [rsi]", "nop")),
     ];
     for (name, code) in cases {
-        let regs = Gprs {
-            rax: nr::XEN_VERSION as u64,
-            rsi: page.va,
-            rdi: 0,
-            ..Gprs::ZERO
-        };
+        let regs = Gprs { rax: nr::XEN_VERSION as u64, rsi: page.va, rdi: 0, ..Gprs::ZERO };
         for (mode, dr7) in [("unwatched", 0u64), ("watched", 0x0003_0001)] {
             call(nr::SET_DEBUGREG, &[7, dr7]).must("DR7");
             let o = probe::kernel(code, &regs);
@@ -49,8 +35,7 @@ fn run() {
             let fine = match o {
                 Outcome::Done(_) => true,
                 Outcome::Trap(t) => {
-                    matches!(t.vector, 1 | 3 | 6 | 14 | 0x80)
-                        && t.rip.wrapping_sub(probe::code_page().va) < 16
+                    matches!(t.vector, 1 | 3 | 6 | 14 | 0x80) && t.rip.wrapping_sub(probe::code_page().va) < 16
                 }
             };
             check(f!("{name}, {mode}"), fine);
@@ -58,49 +43,11 @@ fn run() {
     }
     // the same with a single step
     for (name, code) in [
-        (
-            "syscall",
-            code!(
-                "pushfq",
-                "or qword ptr [rsp], 0x100",
-                "popfq",
-                "mov ss, edx",
-                "syscall",
-                "nop",
-                "nop"
-            ),
-        ),
-        (
-            "int3",
-            code!(
-                "pushfq",
-                "or qword ptr [rsp], 0x100",
-                "popfq",
-                "mov ss, edx",
-                "int3",
-                "nop"
-            ),
-        ),
-        (
-            "iret",
-            code!(
-                "pushfq",
-                "or qword ptr [rsp], 0x100",
-                "popfq",
-                "mov ss, edx",
-                "mov eax, ss",
-                "nop"
-            ),
-        ),
+        ("syscall", code!("pushfq", "or qword ptr [rsp], 0x100", "popfq", "mov ss, edx", "syscall", "nop", "nop")),
+        ("int3", code!("pushfq", "or qword ptr [rsp], 0x100", "popfq", "mov ss, edx", "int3", "nop")),
+        ("iret", code!("pushfq", "or qword ptr [rsp], 0x100", "popfq", "mov ss, edx", "mov eax, ss", "nop")),
     ] {
-        let o = probe::kernel(
-            code,
-            &Gprs {
-                rax: nr::XEN_VERSION as u64,
-                rdx: 0xe02b,
-                ..Gprs::ZERO
-            },
-        );
+        let o = probe::kernel(code, &Gprs { rax: nr::XEN_VERSION as u64, rdx: 0xe02b, ..Gprs::ZERO });
         let fine = match o {
             Outcome::Done(_) => true,
             Outcome::Trap(t) => matches!(t.vector, 1 | 3) && t.cs & 0xffff == 0xe030,

@@ -13,29 +13,14 @@ guests::kernel!(run);
 const OURS: [u64; 3] = [0xc000_0100, 0xc000_0101, 0xc000_0102];
 
 fn read(n: u64) -> Option<u64> {
-    match probe::kernel(
-        code!("rdmsr"),
-        &Gprs {
-            rcx: n,
-            ..Gprs::ZERO
-        },
-    ) {
+    match probe::kernel(code!("rdmsr"), &Gprs { rcx: n, ..Gprs::ZERO }) {
         Outcome::Done(g) => Some(g.rdx << 32 | g.rax & 0xffff_ffff),
         Outcome::Trap(_) => None,
     }
 }
 
 fn write(n: u64, v: u64) -> bool {
-    probe::kernel(
-        code!("wrmsr"),
-        &Gprs {
-            rcx: n,
-            rax: v & 0xffff_ffff,
-            rdx: v >> 32,
-            ..Gprs::ZERO
-        },
-    )
-    .is_done()
+    probe::kernel(code!("wrmsr"), &Gprs { rcx: n, rax: v & 0xffff_ffff, rdx: v >> 32, ..Gprs::ZERO }).is_done()
 }
 
 fn run() {
@@ -82,9 +67,6 @@ fn run() {
     obs("a system call", user::run(code!("nop"), &Gprs::ZERO));
     let t = events::now();
     child::nap(1000);
-    check(
-        "the clock runs, and interrupts come",
-        events::now() - t >= 1_000_000,
-    );
+    check("the clock runs, and interrupts come", events::now() - t >= 1_000_000);
     alive();
 }

@@ -22,14 +22,7 @@ fn flip() {
     while !STOP.load(Ordering::SeqCst) {
         i += 1;
         let e = at + 64 * (i % ENTRIES);
-        mem::write64(
-            e,
-            if i.is_multiple_of(3) {
-                nr::XEN_VERSION as u64
-            } else {
-                nr::MMUEXT_OP as u64
-            },
-        );
+        mem::write64(e, if i.is_multiple_of(3) { nr::XEN_VERSION as u64 } else { nr::MMUEXT_OP as u64 });
         mem::write64(e + 16, if i.is_multiple_of(5) { 0 } else { at });
         mem::write64(e + 24, 0);
         mem::write64(e + 40, if i.is_multiple_of(7) { 0x7ff0 } else { 0x1234 });
@@ -47,10 +40,7 @@ fn run() {
     let page = Page::alloc();
     mem::write64(LIST.addr(), page.va);
     smp::start(1, flip);
-    check(
-        "it flips",
-        events::wait_ms(5000, || FLIPS.load(Ordering::SeqCst) > 100),
-    );
+    check("it flips", events::wait_ms(5000, || FLIPS.load(Ordering::SeqCst) > 100));
     let version = call(nr::XEN_VERSION, &[0]).0;
     let (mut wrong, mut versions) = (0u32, 0u32);
     for _ in 0..3000 {
@@ -66,9 +56,6 @@ fn run() {
     STOP.store(true, Ordering::SeqCst);
     expect("results that were neither's", wrong, 0);
     check("both calls were seen", versions > 0);
-    check(
-        "the other vCPU ends",
-        events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)),
-    );
+    check("the other vCPU ends", events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)));
     alive();
 }

@@ -32,24 +32,11 @@ fn run() {
     user::init();
     events::quiet();
     for v in [2u64, 31, 127, u64::from(u32::MAX)] {
-        obs(
-            f!("send_nmi to vCPU {v}"),
-            call(nr::VCPU_OP, &[OP_SEND_NMI, v, 0]),
-        );
+        obs(f!("send_nmi to vCPU {v}"), call(nr::VCPU_OP, &[OP_SEND_NMI, v, 0]));
     }
     // one NMI is taken and not returned from: the others wait until a probe's iret lets them in, never in other code
-    let send = Gprs {
-        rax: nr::VCPU_OP as u64,
-        rdi: OP_SEND_NMI,
-        ..Gprs::ZERO
-    };
-    expect(
-        "the first is taken",
-        probe::kernel(code!("syscall", "nop"), &send)
-            .trap("send_nmi")
-            .vector,
-        2,
-    );
+    let send = Gprs { rax: nr::VCPU_OP as u64, rdi: OP_SEND_NMI, ..Gprs::ZERO };
+    expect("the first is taken", probe::kernel(code!("syscall", "nop"), &send).trap("send_nmi").vector, 2);
     smp::initialise(1, smp::context(1, sender)).must("initialise");
     smp::up(1).must("up");
     let (mut taken, mut odd) = (0u32, 0u32);
@@ -66,10 +53,7 @@ fn run() {
                 ss: 0xe02b,
             }
         } else {
-            user::Iret {
-                rflags: 2,
-                ..user::frame()
-            }
+            user::Iret { rflags: 2, ..user::frame() }
         };
         match user::run_from(spin, &Gprs::ZERO, &frame) {
             Outcome::Trap(t) if t.vector == 2 => taken += 1,
@@ -79,10 +63,7 @@ fn run() {
     check("NMIs came", taken == 400 && SENT.load(Ordering::SeqCst) > 0);
     expect("anything else", odd, 0);
     STOP.store(true, Ordering::SeqCst);
-    check(
-        "the sender ends",
-        events::wait_ms(5000, || call(nr::VCPU_OP, &[OP_IS_UP, 1, 0]) == Ret(0)),
-    );
+    check("the sender ends", events::wait_ms(5000, || call(nr::VCPU_OP, &[OP_IS_UP, 1, 0]) == Ret(0)));
     // let a last one in
     let frame = user::Iret {
         flags: 0,
@@ -92,9 +73,7 @@ fn run() {
         rsp: probe::stack_top() - 1024,
         ss: 0xe02b,
     };
-    while matches!(user::run_from(code!("ud2"), &Gprs::ZERO, &frame), Outcome::Trap(t) if t.vector == 2)
-    {
-    }
+    while matches!(user::run_from(code!("ud2"), &Gprs::ZERO, &frame), Outcome::Trap(t) if t.vector == 2) {}
     events::quiet();
     alive();
 }

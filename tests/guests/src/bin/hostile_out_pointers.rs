@@ -14,72 +14,28 @@ guests::kernel!(run);
 fn writers(p: u64) -> [(&'static str, Ret); 12] {
     let one = unmapped_page();
     let list = [one.mfn()];
-    let update = [mmu::MmuUpdate {
-        ptr: pg::slot(one.va, 1),
-        val: 0,
-    }];
-    let ext = [mmu::MmuextOp {
-        cmd: mmu::EXT_TLB_FLUSH_LOCAL,
-        ..Default::default()
-    }];
-    let mut pop = Reservation {
-        extent_start: p,
-        nr_extents: 1,
-        domid: SELF,
-        ..Reservation::default()
-    };
+    let update = [mmu::MmuUpdate { ptr: pg::slot(one.va, 1), val: 0 }];
+    let ext = [mmu::MmuextOp { cmd: mmu::EXT_TLB_FLUSH_LOCAL, ..Default::default() }];
+    let mut pop = Reservation { extent_start: p, nr_extents: 1, domid: SELF, ..Reservation::default() };
     let mut x = Exchange {
         input: extents(&list, 0),
-        output: Reservation {
-            extent_start: p,
-            nr_extents: 1,
-            domid: SELF,
-            ..Reservation::default()
-        },
+        output: Reservation { extent_start: p, nr_extents: 1, domid: SELF, ..Reservation::default() },
         nr_exchanged: 0,
     };
-    let mut m = MemoryMap {
-        nr_entries: 100,
-        pad: 0,
-        buffer: p,
-    };
+    let mut m = MemoryMap { nr_entries: 100, pad: 0, buffer: p };
     [
-        (
-            "done of mmu_update",
-            call(
-                nr::MMU_UPDATE,
-                &[update.as_ptr() as u64, 1, p, pg::DOMID_SELF],
-            ),
-        ),
-        (
-            "done of mmuext_op",
-            call(nr::MMUEXT_OP, &[ext.as_ptr() as u64, 1, p, pg::DOMID_SELF]),
-        ),
-        (
-            "machphys_mapping",
-            call(nr::MEMORY_OP, &[OP_MACHPHYS_MAPPING, p]),
-        ),
+        ("done of mmu_update", call(nr::MMU_UPDATE, &[update.as_ptr() as u64, 1, p, pg::DOMID_SELF])),
+        ("done of mmuext_op", call(nr::MMUEXT_OP, &[ext.as_ptr() as u64, 1, p, pg::DOMID_SELF])),
+        ("machphys_mapping", call(nr::MEMORY_OP, &[OP_MACHPHYS_MAPPING, p])),
         ("populate_physmap", memory_op(OP_POPULATE_PHYSMAP, &mut pop)),
-        (
-            "increase_reservation",
-            memory_op(OP_INCREASE_RESERVATION, &mut pop),
-        ),
+        ("increase_reservation", memory_op(OP_INCREASE_RESERVATION, &mut pop)),
         ("exchange", memory_op(OP_EXCHANGE, &mut x)),
-        (
-            "machine_memory_map",
-            memory_op(OP_MACHINE_MEMORY_MAP, &mut m),
-        ),
+        ("machine_memory_map", memory_op(OP_MACHINE_MEMORY_MAP, &mut m)),
         ("a version string", call(nr::XEN_VERSION, &[1, p])),
         ("capabilities", call(nr::XEN_VERSION, &[3, p])),
-        (
-            "runstate",
-            call(nr::VCPU_OP, &[pv_abi::vcpu::OP_GET_RUNSTATE_INFO, 0, p]),
-        ),
+        ("runstate", call(nr::VCPU_OP, &[pv_abi::vcpu::OP_GET_RUNSTATE_INFO, 0, p])),
         ("multicall", call(nr::MULTICALL, &[p, 1])),
-        (
-            "query_size",
-            call(nr::GRANT_TABLE_OP, &[pv_abi::grant::OP_QUERY_SIZE, p, 1]),
-        ),
+        ("query_size", call(nr::GRANT_TABLE_OP, &[pv_abi::grant::OP_QUERY_SIZE, p, 1])),
     ]
 }
 
@@ -94,11 +50,7 @@ fn run() {
     check("two pages in a row", behind.va == edge.va + 4096);
     pg::update_va(behind.va, 0).must("unmap");
     let room = [unmapped_page().mfn(), unmapped_page().mfn()];
-    expect(
-        "room for two pages",
-        memory_op(OP_DECREASE_RESERVATION, &mut extents(&room, 0)),
-        Ret(2),
-    );
+    expect("room for two pages", memory_op(OP_DECREASE_RESERVATION, &mut extents(&room, 0)), Ret(2));
     let before = memory_op(OP_CURRENT_RESERVATION, &mut { SELF }).0;
     for (name, p) in [
         ("a live L4", pg::l4().va + 8),
@@ -113,9 +65,7 @@ fn run() {
         ("across a page's end", behind.va - 4),
     ] {
         let sum = |p: Page| {
-            (0..512).filter(|i| *i != 256).fold(0u64, |s, i| {
-                s.rotate_left(1) ^ (p.read(i) & !(pg::A | pg::D))
-            })
+            (0..512).filter(|i| *i != 256).fold(0u64, |s, i| s.rotate_left(1) ^ (p.read(i) & !(pg::A | pg::D)))
         };
         let sums = [sum(pg::l4()), sum(l1), sum(gdt)];
         for (what, r) in writers(p) {
@@ -131,10 +81,7 @@ fn run() {
                 },
             );
         }
-        check(
-            f!("no table changed by pointers into {name}"),
-            sums == [sum(pg::l4()), sum(l1), sum(gdt)],
-        );
+        check(f!("no table changed by pointers into {name}"), sums == [sum(pg::l4()), sum(l1), sum(gdt)]);
     }
     let now = memory_op(OP_CURRENT_RESERVATION, &mut { SELF }).0;
     obs("pages given that nobody was told of", now != before);

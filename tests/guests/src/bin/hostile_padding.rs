@@ -28,18 +28,11 @@ fn foreign(p: Page, from: u64) -> usize {
 /// Length of the string at the page's start.
 fn text(p: Page) -> u64 {
     // SAFETY: as above.
-    (0..PAGE_SIZE)
-        .find(|i| unsafe { ((p.va + i) as *const u8).read_volatile() } == 0)
-        .unwrap_or(PAGE_SIZE)
+    (0..PAGE_SIZE).find(|i| unsafe { ((p.va + i) as *const u8).read_volatile() } == 0).unwrap_or(PAGE_SIZE)
 }
 
 fn run() {
-    for (name, op) in [
-        ("extraversion", 1u64),
-        ("capabilities", 3),
-        ("changeset", 4),
-        ("command line", 9),
-    ] {
+    for (name, op) in [("extraversion", 1u64), ("capabilities", 3), ("changeset", 4), ("command line", 9)] {
         let p = marked();
         call(nr::XEN_VERSION, &[op, p.va]).must(name);
         expect(f!("behind the {name}"), foreign(p, text(p)), 0);
@@ -61,34 +54,15 @@ fn run() {
     expect("behind machphys_mapping", foreign(p, 24), 0);
     // structures that go in and come back: a page in which all else is marked
     for (name, n, op, first, len) in [
-        (
-            "alloc_unbound",
-            nr::EVENT_CHANNEL_OP,
-            6u64,
-            u64::from(SELF) | u64::from(SELF) << 16,
-            8u64,
-        ),
+        ("alloc_unbound", nr::EVENT_CHANNEL_OP, 6u64, u64::from(SELF) | u64::from(SELF) << 16, 8u64),
         ("bind_ipi", nr::EVENT_CHANNEL_OP, 7, 0, 8),
-        (
-            "status of a free port",
-            nr::EVENT_CHANNEL_OP,
-            5,
-            u64::from(SELF) | 900 << 32,
-            24,
-        ),
+        ("status of a free port", nr::EVENT_CHANNEL_OP, 5, u64::from(SELF) | 900 << 32, 24),
         ("irq_status_query", nr::PHYSDEV_OP, 5, 4, 8),
         ("get_free_pirq", nr::PHYSDEV_OP, 23, 0, 8),
         ("current_reservation", nr::MEMORY_OP, 3, u64::from(SELF), 2),
     ] {
         let p = marked();
-        p.write(
-            0,
-            if len == 2 {
-                MARK & !0xffff | first
-            } else {
-                first
-            },
-        );
+        p.write(0, if len == 2 { MARK & !0xffff | first } else { first });
         let r = call(n, &[op, p.va]);
         obs(f!("{name}"), if r.0 < 0 { "refused" } else { "done" });
         expect(f!("behind {name}"), foreign(p, len), 0);
@@ -97,7 +71,8 @@ fn run() {
     call(nr::VCPU_OP, &[pv_abi::vcpu::OP_GET_PHYSID, 0, p.va]);
     expect("behind get_physid", foreign(p, 8), 0);
     let (p, list) = (marked(), marked());
-    p.write(0, 64); p.write(1, list.va);
+    p.write(0, 64);
+    p.write(1, list.va);
     call(nr::MEMORY_OP, &[10, p.va]).must("machine_memory_map");
     let entries = p.read(0) & 0xffff_ffff;
     expect("behind machine_memory_map", foreign(p, 16), 0);
@@ -119,59 +94,27 @@ fn run() {
         expect(f!("behind {name}"), foreign(p, used), 0);
     }
     // a child's first registers and pages are its own
-    let c = Child::run(
-        body,
-        Spec {
-            pages: 8,
-            ..Spec::default()
-        },
-    );
+    let c = Child::run(body, Spec { pages: 8, ..Spec::default() });
     expect("how the child ended", c.wait(), child::State::Finished);
     expect("destroy", c.destroy(), OK);
     // registers across calls that switch: others' values must not come back
-    let keep = Gprs {
-        rax: nr::SCHED_OP as u64,
-        rdi: 0,
-        rsi: 0,
-        ..Gprs::MARKED
-    };
+    let keep = Gprs { rax: nr::SCHED_OP as u64, rdi: 0, rsi: 0, ..Gprs::MARKED };
     let g = probe::kernel(code!("syscall"), &keep).done("yield");
-    check(
-        "registers across a yield",
-        Gprs {
-            rax: 0,
-            rcx: 0,
-            r11: 0,
-            ..g
-        } == Gprs {
-            rax: 0,
-            rcx: 0,
-            r11: 0,
-            ..keep
-        },
-    );
+    check("registers across a yield", Gprs { rax: 0, rcx: 0, r11: 0, ..g } == Gprs { rax: 0, rcx: 0, r11: 0, ..keep });
     alive();
 }
 
 fn body() {
     use guests::child::inside::extra_pfn;
     let dirty = (0..8u64)
-        .filter(|n| {
-            (0..512)
-                .any(|i| mem::read64(mem::VIRT_BASE + (extra_pfn() + n) * PAGE_SIZE + 8 * i) != 0)
-        })
+        .filter(|n| (0..512).any(|i| mem::read64(mem::VIRT_BASE + (extra_pfn() + n) * PAGE_SIZE + 8 * i) != 0))
         .count();
     expect("pages of a new domain that are not empty", dirty, 0);
     let page = Page::alloc();
     // SAFETY: 512 aligned bytes.
     unsafe { core::arch::asm!("fxsave64 [{}]", in(reg) page.va) };
     // the compiler's own code has used XMM registers by now; the upper ones it hardly does
-    check(
-        "x87 of a new domain is empty",
-        (4..20).all(|i| page.read(i) == 0),
-    );
-    let dr: u64 = (0..4u64)
-        .map(|i| call(nr::GET_DEBUGREG, &[i]).0 as u64)
-        .fold(0, |a, b| a | b);
+    check("x87 of a new domain is empty", (4..20).all(|i| page.read(i) == 0));
+    let dr: u64 = (0..4u64).map(|i| call(nr::GET_DEBUGREG, &[i]).0 as u64).fold(0, |a, b| a | b);
     expect("debug registers of a new domain", Hex(dr), Hex(0));
 }

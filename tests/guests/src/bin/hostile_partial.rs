@@ -23,8 +23,7 @@ fn alarmed(f: impl FnOnce() -> Ret) -> Ret {
 fn run() {
     let port = events::bind_virq(pv_abi::event::VIRQ_TIMER, 0);
     let l2 = wide_l2(L1S);
-    let l1s: [Page; L1S] =
-        core::array::from_fn(|i| mem::page_of_mfn((l2.read(i) & pg::FRAME) / PAGE_SIZE));
+    let l1s: [Page; L1S] = core::array::from_fn(|i| mem::page_of_mfn((l2.read(i) & pg::FRAME) / PAGE_SIZE));
     let top = pg::new_table();
     pg::pin(top, 3).must("pin the L3");
     let mut dice = Dice(0x1234_5678_9abc);
@@ -49,11 +48,7 @@ fn run() {
     expect("tables that were writable", wrong, 0);
     // lists whose rest is changed by the event handler's vCPU: pin and unpin in one call, over and over
     let list: [MmuextOp; 8] = core::array::from_fn(|i| MmuextOp {
-        cmd: if i % 2 == 0 {
-            mmu::EXT_PIN_L1_TABLE + 1
-        } else {
-            mmu::EXT_UNPIN_TABLE
-        },
+        cmd: if i % 2 == 0 { mmu::EXT_PIN_L1_TABLE + 1 } else { mmu::EXT_UNPIN_TABLE },
         arg1: l2.mfn(),
         ..MmuextOp::default()
     });
@@ -65,15 +60,7 @@ fn run() {
     expect(
         "a list of pins and unpins",
         alarmed(|| {
-            call(
-                nr::MMUEXT_OP,
-                &[
-                    list.as_ptr() as u64,
-                    8,
-                    core::ptr::from_mut(&mut done) as u64,
-                    pg::DOMID_SELF,
-                ],
-            )
+            call(nr::MMUEXT_OP, &[list.as_ptr() as u64, 8, core::ptr::from_mut(&mut done) as u64, pg::DOMID_SELF])
         }),
         OK,
     );
@@ -93,10 +80,7 @@ fn run() {
     );
     expect("all of them done", done, 64);
     expect("the L2 is free", pg::make_rw(l2), OK);
-    check(
-        "the L1s are free",
-        l1s.iter().all(|p| pg::make_rw(*p) == OK),
-    );
+    check("the L1s are free", l1s.iter().all(|p| pg::make_rw(*p) == OK));
     let page = Page::alloc();
     expect(
         "a page that was mapped by all of them",

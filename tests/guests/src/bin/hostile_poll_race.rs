@@ -18,16 +18,7 @@ static ODD: AtomicU32 = AtomicU32::new(0);
 
 fn poll(port: u32, timeout: u64) -> Ret {
     let list = [port];
-    call_ref(
-        nr::SCHED_OP,
-        OP_POLL,
-        &mut Poll {
-            ports: list.as_ptr() as u64,
-            nr_ports: 1,
-            pad: 0,
-            timeout,
-        },
-    )
+    call_ref(nr::SCHED_OP, OP_POLL, &mut Poll { ports: list.as_ptr() as u64, nr_ports: 1, pad: 0, timeout })
 }
 
 fn poller() {
@@ -69,27 +60,12 @@ fn run() {
         }
     }
     let at = POLLS.load(Ordering::SeqCst);
-    check(
-        "both still poll",
-        events::wait_ms(5000, || POLLS.load(Ordering::SeqCst) > at + 8),
-    );
+    check("both still poll", events::wait_ms(5000, || POLLS.load(Ordering::SeqCst) > at + 8));
     STOP.store(true, Ordering::SeqCst);
-    check(
-        "both end",
-        events::wait_ms(5000, || {
-            [1u64, 2]
-                .iter()
-                .all(|v| call(nr::VCPU_OP, &[3, *v, 0]) == Ret(0))
-        }),
-    );
+    check("both end", events::wait_ms(5000, || [1u64, 2].iter().all(|v| call(nr::VCPU_OP, &[3, *v, 0]) == Ret(0))));
     expect("odd answers", ODD.load(Ordering::SeqCst), 0);
     events::quiet();
-    for (name, t) in [
-        ("1", 1u64),
-        ("now", events::now()),
-        ("2^63", 1 << 63),
-        ("-1", u64::MAX),
-    ] {
+    for (name, t) in [("1", 1u64), ("now", events::now()), ("2^63", 1 << 63), ("-1", u64::MAX)] {
         let port = events::bind_ipi(0);
         events::port_mask(port, true);
         events::send(port).must("send");

@@ -9,9 +9,7 @@ use guests::prelude::*;
 
 guests::kernel!(run);
 
-const PREFIXES: [u8; 12] = [
-    0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x48,
-];
+const PREFIXES: [u8; 12] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x48];
 const CODES: [(&str, &[u8], u16); 10] = [
     // name, bytes, which registers may change: bits in the order of `words`
     ("mov rax, cr0", &[0x0f, 0x20, 0xc0], 1),
@@ -27,25 +25,13 @@ const CODES: [(&str, &[u8], u16); 10] = [
 ];
 
 fn words(g: &Gprs) -> [u64; 13] {
-    [
-        g.rax, g.rbx, 0, g.rdx, g.rsi, g.rdi, g.rbp, g.r8, g.r9, g.r10, g.r12, g.r13, g.r14,
-    ]
+    [g.rax, g.rbx, 0, g.rdx, g.rsi, g.rdi, g.rbp, g.r8, g.r9, g.r10, g.r12, g.r13, g.r14]
 }
 
 fn run() {
-    call_ref(
-        nr::PHYSDEV_OP,
-        pv_abi::physdev::OP_SET_IOPL,
-        &mut pv_abi::physdev::SetIopl { iopl: 1 },
-    )
-    .must("set_iopl");
+    call_ref(nr::PHYSDEV_OP, pv_abi::physdev::OP_SET_IOPL, &mut pv_abi::physdev::SetIopl { iopl: 1 }).must("set_iopl");
     let page = Page::alloc();
-    let regs = Gprs {
-        rcx: 0xc000_0100,
-        rdx: 0x1230,
-        rax: page.va,
-        ..Gprs::MARKED
-    };
+    let regs = Gprs { rcx: 0xc000_0100, rdx: 0x1230, rax: page.va, ..Gprs::MARKED };
     for (name, code, may) in CODES {
         let (mut ran, mut others, mut list) = (0u32, 0u32, 0u64);
         for (i, a) in PREFIXES.iter().enumerate() {
@@ -78,16 +64,10 @@ fn run() {
     for n in [1usize, 7, 12, 13, 14, 15] {
         let mut bytes = [0x3e_u8; 18];
         bytes[n] = 0xfa;
-        obs(
-            f!("cli behind {n} prefixes"),
-            probe::kernel(&bytes[..=n], &regs),
-        );
+        obs(f!("cli behind {n} prefixes"), probe::kernel(&bytes[..=n], &regs));
         let mut bytes = [0x66_u8; 18];
         bytes[n..n + 3].copy_from_slice(&[0x0f, 0x20, 0xc0]);
-        obs(
-            f!("mov rax, cr0 behind {n} prefixes"),
-            probe::kernel(&bytes[..n + 3], &regs),
-        );
+        obs(f!("mov rax, cr0 behind {n} prefixes"), probe::kernel(&bytes[..n + 3], &regs));
     }
     alive();
 }

@@ -12,10 +12,7 @@ fn attempt(name: &str, at: u64, store: impl Fn()) {
     let before = read64(at);
     let o = probe::catch(&store);
     check(f!("{name}: refused"), !o.is_done());
-    check(
-        f!("{name}: left as it was"),
-        (read64(at) ^ before) & !(pg::A | pg::D) == 0,
-    );
+    check(f!("{name}: left as it was"), (read64(at) ^ before) & !(pg::A | pg::D) == 0);
 }
 
 fn run() {
@@ -26,11 +23,7 @@ fn run() {
     let gdt = pg::new_table();
     let list = [gdt.mfn()];
     call(nr::SET_GDT, &[list.as_ptr() as u64, 512]).must("set_gdt");
-    let (l4, l3, l2) = (
-        pg::l4(),
-        pg::table(window.va, 3).unwrap_or(l1),
-        pg::table(window.va, 2).unwrap_or(l1),
-    );
+    let (l4, l3, l2) = (pg::l4(), pg::table(window.va, 3).unwrap_or(l1), pg::table(window.va, 2).unwrap_or(l1));
     for (name, p) in [
         ("L1", l1),
         ("live L4", l4),
@@ -39,9 +32,7 @@ fn run() {
         ("GDT", gdt),
         ("live L1", pg::table(window.va, 1).unwrap_or(l1)),
     ] {
-        attempt(&Name::of("whole entry", name), slot, || {
-            write64(slot, p.ma() | KERNEL_RW)
-        });
+        attempt(&Name::of("whole entry", name), slot, || write64(slot, p.ma() | KERNEL_RW));
         write64(slot, p.ma() | KERNEL_RO);
         attempt(&Name::of("RW alone, one byte", name), slot, || {
             // SAFETY: the entry's lowest byte; the store is emulated or faults.
@@ -53,9 +44,7 @@ fn run() {
         });
         attempt(&Name::of("RW alone, xchg", name), slot, || {
             // SAFETY: as above.
-            unsafe {
-                core::arch::asm!("xchg qword ptr [{}], {}", in(reg) slot, inout(reg) p.ma() | KERNEL_RW => _)
-            }
+            unsafe { core::arch::asm!("xchg qword ptr [{}], {}", in(reg) slot, inout(reg) p.ma() | KERNEL_RW => _) }
         });
         attempt(&Name::of("RW alone, bts", name), slot, || {
             // SAFETY: as above.
@@ -70,18 +59,12 @@ fn run() {
         write64(slot, window.ma() | KERNEL_RW);
     }
     for (name, entry) in [
-        (
-            "the hypervisor's frame",
-            (xen_frame() * PAGE_SIZE) | KERNEL_RW,
-        ),
+        ("the hypervisor's frame", (xen_frame() * PAGE_SIZE) | KERNEL_RW),
         ("the LAPIC", 0xfee0_0000 | KERNEL_RW),
         ("beyond the CPU's width", 0x000f_ffff_ffff_f000 | KERNEL_RW),
         (
             "RAM of nobody",
-            (0x1000..0x1e000)
-                .map(|m| m * PAGE_SIZE)
-                .find(|a| mem::pfn_of(a / PAGE_SIZE) == u64::MAX)
-                .unwrap_or(0)
+            (0x1000..0x1e000).map(|m| m * PAGE_SIZE).find(|a| mem::pfn_of(a / PAGE_SIZE) == u64::MAX).unwrap_or(0)
                 | KERNEL_RW,
         ),
     ] {
@@ -89,12 +72,8 @@ fn run() {
     }
     for (name, t) in [("L4", l4), ("L3", l3), ("L2", l2)] {
         let at = t.va + 8 * 300;
-        attempt(&Name::of("a table into", name), at, || {
-            write64(at, l1.ma() | TABLE)
-        });
-        attempt(&Name::of("a large page into", name), at, || {
-            write64(at, P | RW | pg::PSE)
-        });
+        attempt(&Name::of("a table into", name), at, || write64(at, l1.ma() | TABLE));
+        attempt(&Name::of("a large page into", name), at, || write64(at, P | RW | pg::PSE));
         attempt(&Name::of("nothing into", name), at, || write64(at, 0));
     }
     for offset in [1, 4, 7] {
@@ -105,11 +84,9 @@ fn run() {
         // SAFETY: emulated or faults.
         unsafe { core::arch::asm!("movups xmmword ptr [{}], xmm0", in(reg) slot & !0xf) }
     });
-    attempt(
-        "the last bytes of a table and behind",
-        (slot & !0xfff) + 0xff8,
-        || write64((slot & !0xfff) + 0xffc, u64::MAX),
-    );
+    attempt("the last bytes of a table and behind", (slot & !0xfff) + 0xff8, || {
+        write64((slot & !0xfff) + 0xffc, u64::MAX)
+    });
     alive();
 }
 

@@ -32,11 +32,7 @@ fn step(dice: &mut Dice, window: Page) {
         }
         2 => {
             let (input, output) = ([mfn], [window.pfn()]);
-            let mut x = Exchange {
-                input: extents(&input, 0),
-                output: extents(&output, 0),
-                nr_exchanged: 0,
-            };
+            let mut x = Exchange { input: extents(&input, 0), output: extents(&output, 0), nr_exchanged: 0 };
             if memory_op(OP_EXCHANGE, &mut x) == OK {
                 cell.store(mem::read64(output.as_ptr() as u64), SeqCst);
             }
@@ -74,15 +70,9 @@ fn run() {
         step(&mut dice, window);
     }
     join();
-    check(
-        "pages were given back and taken",
-        GIVEN.load(SeqCst) > 20 && TAKEN.load(SeqCst) > 20,
-    );
+    check("pages were given back and taken", GIVEN.load(SeqCst) > 20 && TAKEN.load(SeqCst) > 20);
     // (Xen says "given" of a page again while something still refers to it)
     let (given, taken) = (GIVEN.load(SeqCst) as i64, TAKEN.load(SeqCst) as i64);
-    check(
-        "the size adds up",
-        (taken - given..=taken).contains(&(size() - before)),
-    );
+    check("the size adds up", (taken - given..=taken).contains(&(size() - before)));
     alive();
 }

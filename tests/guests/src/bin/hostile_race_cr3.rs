@@ -21,16 +21,7 @@ fn thief() {
             TAKEN.fetch_add(1, SeqCst);
             let saved: [u64; 512] = core::array::from_fn(|i| alias.read(i));
             (0..512).for_each(|i| alias.write(i, 0xdead_beef_0000_0003));
-            (0..512).for_each(|i| {
-                alias.write(
-                    i,
-                    if (256..=271).contains(&i) {
-                        0xdead_0007
-                    } else {
-                        saved[i]
-                    },
-                )
-            });
+            (0..512).for_each(|i| alias.write(i, if (256..=271).contains(&i) { 0xdead_0007 } else { saved[i] }));
             pg::update_va(alias.va, 0).must("unmap the alias");
         } else if pg::pin(l4, 1) == OK {
             pg::unpin(l4).must("unpin");
@@ -40,9 +31,7 @@ fn thief() {
 
 fn run() {
     let (l4, alias) = (Page::alloc(), unmapped_page());
-    (0..512)
-        .filter(|i| !(256..=271).contains(i))
-        .for_each(|i| l4.write(i, pg::l4().read(i)));
+    (0..512).filter(|i| !(256..=271).contains(i)).for_each(|i| l4.write(i, pg::l4().read(i)));
     pg::update_va(l4.va, l4.ma() | KERNEL_RO).must("read-only");
     L4.store(l4.va, SeqCst);
     ALIAS.store(alias.va, SeqCst);

@@ -33,14 +33,7 @@ fn run() {
     GOOD.store(table.ma() | KERNEL_RO, SeqCst);
     EVIL.store(table.ma() | KERNEL_RW, SeqCst);
     for (i, w) in LIST.iter().enumerate() {
-        w.store(
-            if i % 2 == 0 {
-                slot
-            } else {
-                table.ma() | KERNEL_RO
-            },
-            SeqCst,
-        );
+        w.store(if i % 2 == 0 { slot } else { table.ma() | KERNEL_RO }, SeqCst);
     }
     other(flipper);
     let (mut done, mut refused_ones, mut writable) = (0u64, 0u64, 0u64);
@@ -49,19 +42,10 @@ fn run() {
     while round < 3000 || (done == 0 || refused_ones == 0) && events::now() < patience {
         round += 1;
         let mut n = 0u32;
-        let r = call(
-            nr::MMU_UPDATE,
-            &[
-                LIST.as_ptr() as u64,
-                32,
-                core::ptr::from_mut(&mut n) as u64,
-                pg::DOMID_SELF,
-            ],
-        );
+        let r = call(nr::MMU_UPDATE, &[LIST.as_ptr() as u64, 32, core::ptr::from_mut(&mut n) as u64, pg::DOMID_SELF]);
         done += u64::from(r == OK);
         refused_ones += u64::from(r == errno(EBUSY));
-        writable +=
-            u64::from(pg::pte(window.va) & RW != 0 && pg::pte(window.va) & pg::FRAME == table.ma());
+        writable += u64::from(pg::pte(window.va) & RW != 0 && pg::pte(window.va) & pg::FRAME == table.ma());
     }
     join();
     expect("times the table was mapped writable", writable, 0);
@@ -70,8 +54,7 @@ fn run() {
     let gdt = Page::alloc();
     GOOD.store(0x00cf_f300_0000_ffff, SeqCst);
     EVIL.store(0x0000_ec00_e008_1234, SeqCst);
-    LIST.iter()
-        .for_each(|w| w.store(0x00cf_f300_0000_ffff, SeqCst));
+    LIST.iter().for_each(|w| w.store(0x00cf_f300_0000_ffff, SeqCst));
     other(flipper);
     let mut gates = 0u64;
     for i in 0..3000u64 {

@@ -38,8 +38,7 @@ fn disturber() {
 
 fn run() {
     let l2 = wide_l2(L1S);
-    let l1s: [Page; L1S] =
-        core::array::from_fn(|i| mem::page_of_mfn((l2.read(i) & pg::FRAME) / PAGE_SIZE));
+    let l1s: [Page; L1S] = core::array::from_fn(|i| mem::page_of_mfn((l2.read(i) & pg::FRAME) / PAGE_SIZE));
     let l3 = pg::new_table();
     pg::pin(l3, 3).must("pin");
     L2.store(l2.va, SeqCst);
@@ -56,17 +55,11 @@ fn run() {
     (0..3).for_each(|i| {
         pg::mmu_update(l3.ma() + 8 * i, l2.ma() | TABLE).must("hook in");
     });
-    check(
-        "no L1 is writable",
-        l1s.iter().all(|p| pg::make_rw(*p).0 < 0),
-    );
+    check("no L1 is writable", l1s.iter().all(|p| pg::make_rw(*p).0 < 0));
     (0..3).for_each(|i| {
         pg::mmu_update(l3.ma() + 8 * i, 0).must("take out");
     });
     expect("the L2 is free", pg::make_rw(l2), OK);
-    check(
-        "the L1s are free",
-        l1s.iter().all(|p| pg::make_rw(*p) == OK),
-    );
+    check("the L1s are free", l1s.iter().all(|p| pg::make_rw(*p) == OK));
     alive();
 }

@@ -57,10 +57,7 @@ fn run() {
         }
     }
     join();
-    check(
-        "it was pinned as each level",
-        pinned[1..].iter().all(|n| *n != 0),
-    );
+    check("it was pinned as each level", pinned[1..].iter().all(|n| *n != 0));
     check("it was mapped writable too", MAPPED.load(SeqCst) != 0);
     expect("times the table held the entry", evil, 0);
     alive();

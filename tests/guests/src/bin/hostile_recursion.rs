@@ -15,16 +15,8 @@ fn run() {
         expect(f!("round {round}: pin it"), pg::pin(t, 4), OK);
         let l3 = mem::page_of_mfn((t.read(0) & pg::FRAME) / PAGE_SIZE);
         for slot in [0u64, 100, 199] {
-            expect(
-                f!("round {round}: take out {slot}"),
-                pg::mmu_update(t.ma() + 8 * slot, 0),
-                OK,
-            );
-            expect(
-                f!("round {round}: put in {slot}"),
-                pg::mmu_update(t.ma() + 8 * slot, l3.ma() | TABLE),
-                OK,
-            );
+            expect(f!("round {round}: take out {slot}"), pg::mmu_update(t.ma() + 8 * slot, 0), OK);
+            expect(f!("round {round}: put in {slot}"), pg::mmu_update(t.ma() + 8 * slot, l3.ma() | TABLE), OK);
         }
         expect(
             f!("round {round}: load it as user base"),
@@ -33,17 +25,10 @@ fn run() {
         );
         expect(f!("round {round}: unpin it"), pg::unpin(t), OK);
         refused(f!("round {round}: it is in use"), pg::make_rw(t));
-        expect(
-            f!("round {round}: leave it"),
-            pg::mmuext(pv_abi::mmu::EXT_NEW_USER_BASEPTR, 0, 0),
-            OK,
-        );
+        expect(f!("round {round}: leave it"), pg::mmuext(pv_abi::mmu::EXT_NEW_USER_BASEPTR, 0, 0), OK);
         check(f!("round {round}: all free"), tree_is_free(t, 4));
     }
-    check(
-        "it took less than ten seconds",
-        events::now() - start < 10_000_000_000,
-    );
+    check("it took less than ten seconds", events::now() - start < 10_000_000_000);
     // one bad entry at the very end of the lowest table
     let (l2, l1) = (Page::alloc(), Page::alloc());
     l1.write(511, (xen_frame() * PAGE_SIZE) | pg::KERNEL_RO);
@@ -51,9 +36,6 @@ fn run() {
     (0..512).for_each(|i| l2.write(i, l1.ma() | TABLE));
     pg::make_ro(l2).must("make_ro");
     refused("a tree with one bad entry", pg::pin(l2, 2));
-    check(
-        "its tables are free",
-        pg::make_rw(l1) == OK && pg::make_rw(l2) == OK,
-    );
+    check("its tables are free", pg::make_rw(l1) == OK && pg::make_rw(l2) == OK);
     alive();
 }

@@ -22,10 +22,7 @@ fn run() {
                 for flush in [0, mmu::UVMF_INVLPG, mmu::UVMF_TLB_FLUSH | mmu::UVMF_ALL] {
                     let before = pg::pte(va);
                     let r = call(nr::UPDATE_VA_MAPPING, &[va, t.ma() | flags, flush]);
-                    let s = call(
-                        nr::UPDATE_VA_MAPPING_OTHERDOMAIN,
-                        &[va, t.ma() | flags, flush, u64::from(SELF)],
-                    );
+                    let s = call(nr::UPDATE_VA_MAPPING_OTHERDOMAIN, &[va, t.ma() | flags, flush, u64::from(SELF)]);
                     let changed = (pg::pte(va) ^ before) & !(pg::A | pg::D) != 0;
                     tables += u32::from(r.0 >= 0 || s.0 >= 0 || changed);
                 }
@@ -42,31 +39,18 @@ fn run() {
     ] {
         for val in [0, window.ma() | KERNEL_RO] {
             refused(
-                f!(
-                    "{name}, value of {}",
-                    if val == 0 { "nothing" } else { "a page" }
-                ),
+                f!("{name}, value of {}", if val == 0 { "nothing" } else { "a page" }),
                 call(nr::UPDATE_VA_MAPPING, &[va, val, mmu::UVMF_INVLPG]),
             );
         }
     }
     refused(
         "a vCPU bitmap in the hypervisor",
-        call(
-            nr::UPDATE_VA_MAPPING,
-            &[
-                window.va,
-                window.ma() | KERNEL_RW,
-                mmu::UVMF_INVLPG | XEN_VA,
-            ],
-        ),
+        call(nr::UPDATE_VA_MAPPING, &[window.va, window.ma() | KERNEL_RW, mmu::UVMF_INVLPG | XEN_VA]),
     );
     refused(
         "frames of an absent domain",
-        call(
-            nr::UPDATE_VA_MAPPING_OTHERDOMAIN,
-            &[window.va, window.ma() | KERNEL_RW, 0, 77],
-        ),
+        call(nr::UPDATE_VA_MAPPING_OTHERDOMAIN, &[window.va, window.ma() | KERNEL_RW, 0, 77]),
     );
     alive();
 }

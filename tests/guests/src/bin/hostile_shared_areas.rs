@@ -30,26 +30,13 @@ fn run() {
         let r = op(OP_REGISTER_RUNSTATE_MEMORY_AREA, &mut { va });
         let s = op(OP_REGISTER_VCPU_TIME_MEMORY_AREA, &mut { va });
         child::nap(3000);
-        check(
-            f!("runstate and time in {name}: no table changed"),
-            sum(table) == before,
-        );
-        obs(
-            f!("runstate in {name}"),
-            if r.0 < 0 { "refused" } else { "taken" },
-        );
-        obs(
-            f!("time in {name}"),
-            if s.0 < 0 { "refused" } else { "taken" },
-        );
+        check(f!("runstate and time in {name}: no table changed"), sum(table) == before);
+        obs(f!("runstate in {name}"), if r.0 < 0 { "refused" } else { "taken" });
+        obs(f!("time in {name}"), if s.0 < 0 { "refused" } else { "taken" });
     }
     // a page that becomes a table after it was registered
     let later = Page::alloc();
-    expect(
-        "runstate in a page",
-        op(OP_REGISTER_RUNSTATE_MEMORY_AREA, &mut { later.va }),
-        OK,
-    );
+    expect("runstate in a page", op(OP_REGISTER_RUNSTATE_MEMORY_AREA, &mut { later.va }), OK);
     child::nap(2000);
     check("it is written", later.read(2) != 0 || later.read(1) != 0);
     later.clear();
@@ -69,53 +56,25 @@ fn run() {
     ] {
         refused(
             f!("vcpu_info in {name}"),
-            op(
-                OP_REGISTER_VCPU_INFO,
-                &mut RegisterVcpuInfo {
-                    mfn,
-                    offset: 0,
-                    rsvd: 0,
-                },
-            ),
+            op(OP_REGISTER_VCPU_INFO, &mut RegisterVcpuInfo { mfn, offset: 0, rsvd: 0 }),
         );
     }
     for offset in [4096 - 63, 4095, 4096, u32::MAX, u32::MAX - 63, 3] {
         refused(
             f!("vcpu_info at {offset:#x}"),
-            op(
-                OP_REGISTER_VCPU_INFO,
-                &mut RegisterVcpuInfo {
-                    mfn: later.mfn(),
-                    offset,
-                    rsvd: 0,
-                },
-            ),
+            op(OP_REGISTER_VCPU_INFO, &mut RegisterVcpuInfo { mfn: later.mfn(), offset, rsvd: 0 }),
         );
     }
     let info = Page::alloc();
     expect(
         "vcpu_info in a page",
-        op(
-            OP_REGISTER_VCPU_INFO,
-            &mut RegisterVcpuInfo {
-                mfn: info.mfn(),
-                offset: 128,
-                rsvd: 0,
-            },
-        ),
+        op(OP_REGISTER_VCPU_INFO, &mut RegisterVcpuInfo { mfn: info.mfn(), offset: 128, rsvd: 0 }),
         OK,
     );
     events::info_moved(0, info.va + 128);
     events::quiet();
     let list = [info.mfn()];
-    expect(
-        "it is given back",
-        memory_op(
-            pv_abi::memory::OP_DECREASE_RESERVATION,
-            &mut extents(&list, 0),
-        ),
-        Ret(1),
-    );
+    expect("it is given back", memory_op(pv_abi::memory::OP_DECREASE_RESERVATION, &mut extents(&list, 0)), Ret(1));
     check("and still written", {
         let a = info.read(16 + 6);
         child::nap(2000);
@@ -123,7 +82,7 @@ fn run() {
     });
     refused("it cannot become a table", {
         pg::update_va(info.va, info.ma() | pg::KERNEL_RO);
-        
+
         pg::pin(info, 1)
     });
     alive();
@@ -131,8 +90,5 @@ fn run() {
 
 fn later_is_clear(p: Page) {
     // the area may have been written between the two steps: what stands there is not present as an entry
-    check(
-        "what is in it is no mapping",
-        (0..512).all(|i| p.read(i) & 1 == 0 || p.read(i) >> 52 == 0),
-    );
+    check("what is in it is no mapping", (0..512).all(|i| p.read(i) & 1 == 0 || p.read(i) >> 52 == 0));
 }

@@ -18,11 +18,7 @@ fn run() {
         copy.write(
             i,
             if (256..=271).contains(&i) {
-                if i % 2 == 0 {
-                    l3.ma() | TABLE
-                } else {
-                    data.ma() | TABLE
-                }
+                if i % 2 == 0 { l3.ma() | TABLE } else { data.ma() | TABLE }
             } else {
                 pg::l4().read(i)
             },
@@ -32,16 +28,11 @@ fn run() {
     expect("an L4 with junk in those slots", pg::pin(copy, 4), OK);
     check(
         "the junk is gone",
-        (256..=271)
-            .all(|i| copy.read(i) & pg::FRAME != l3.ma() && copy.read(i) & pg::FRAME != data.ma()),
+        (256..=271).all(|i| copy.read(i) & pg::FRAME != l3.ma() && copy.read(i) & pg::FRAME != data.ma()),
     );
     for slot in 256..=271u64 {
         for t in [copy, pg::l4()] {
-            for cmd in [
-                mmu::NORMAL_PT_UPDATE,
-                mmu::PT_UPDATE_PRESERVE_AD,
-                mmu::PT_UPDATE_NO_TRANSLATE,
-            ] {
+            for cmd in [mmu::NORMAL_PT_UPDATE, mmu::PT_UPDATE_PRESERVE_AD, mmu::PT_UPDATE_NO_TRANSLATE] {
                 for val in [0, l3.ma() | TABLE, t.read(slot as usize), data.ma() | TABLE] {
                     let r = pg::mmu_update((t.ma() + 8 * slot) | cmd, val);
                     if r.0 >= 0 {
@@ -56,34 +47,17 @@ fn run() {
         );
         refused(
             f!("a page at the end of slot {slot}"),
-            pg::update_va(
-                (0xffff_0000_0000_0000 | (slot << 39)) + (1 << 39) - 4096,
-                data.ma() | KERNEL_RW,
-            ),
+            pg::update_va((0xffff_0000_0000_0000 | (slot << 39)) + (1 << 39) - 4096, data.ma() | KERNEL_RW),
         );
         let at = pg::l4().va + 8 * slot;
-        check(
-            f!("store to slot {slot}"),
-            !probe::catch(|| mem::write64(at, 0)).is_done(),
-        );
+        check(f!("store to slot {slot}"), !probe::catch(|| mem::write64(at, 0)).is_done());
     }
     for (slot, edge) in [(255u64, "below"), (272, "above")] {
-        expect(
-            f!("the slot {edge} is the guest's"),
-            pg::mmu_update(copy.ma() + 8 * slot, l3.ma() | TABLE),
-            OK,
-        );
-        expect(
-            f!("the slot {edge}, out"),
-            pg::mmu_update(copy.ma() + 8 * slot, 0),
-            OK,
-        );
+        expect(f!("the slot {edge} is the guest's"), pg::mmu_update(copy.ma() + 8 * slot, l3.ma() | TABLE), OK);
+        expect(f!("the slot {edge}, out"), pg::mmu_update(copy.ma() + 8 * slot, 0), OK);
     }
     pg::mmuext(mmu::EXT_NEW_BASEPTR, copy.mfn(), 0).must("load the copy");
-    check(
-        "the M2P is there",
-        read64(0xffff_8000_0000_0000 + 8 * data.mfn()) == data.pfn(),
-    );
+    check("the M2P is there", read64(0xffff_8000_0000_0000 + 8 * data.mfn()) == data.pfn());
     for va in [
         0xffff_8080_0000_0000,
         0xffff_8100_0000_0000,

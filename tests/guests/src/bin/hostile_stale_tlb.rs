@@ -82,16 +82,10 @@ fn writes(round: u64, job: fn()) -> bool {
 
 fn run() {
     for round in 0..10 {
-        check(
-            f!("round {round}: the writer faults when the page is a table"),
-            writes(round, to_table),
-        );
+        check(f!("round {round}: the writer faults when the page is a table"), writes(round, to_table));
     }
     for round in 0..10 {
-        check(
-            f!("round {round}: the writer faults when the page is another's"),
-            writes(round, to_others),
-        );
+        check(f!("round {round}: the writer faults when the page is another's"), writes(round, to_others));
     }
     expect("writes that got through", SEEN.load(SeqCst), 0);
     let p = Page::alloc();

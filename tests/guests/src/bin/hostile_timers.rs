@@ -12,27 +12,13 @@ use pv_abi::vcpu::*;
 guests::kernel!(run);
 
 fn single(at: u64) -> Ret {
-    let mut s = SetSingleshotTimer {
-        timeout_abs_ns: at,
-        flags: 0,
-        pad: 0,
-    };
-    call(
-        nr::VCPU_OP,
-        &[
-            OP_SET_SINGLESHOT_TIMER,
-            0,
-            core::ptr::from_mut(&mut s) as u64,
-        ],
-    )
+    let mut s = SetSingleshotTimer { timeout_abs_ns: at, flags: 0, pad: 0 };
+    call(nr::VCPU_OP, &[OP_SET_SINGLESHOT_TIMER, 0, core::ptr::from_mut(&mut s) as u64])
 }
 
 fn periodic(ns: u64) -> Ret {
     let mut p = SetPeriodicTimer { period_ns: ns };
-    call(
-        nr::VCPU_OP,
-        &[OP_SET_PERIODIC_TIMER, 0, core::ptr::from_mut(&mut p) as u64],
-    )
+    call(nr::VCPU_OP, &[OP_SET_PERIODIC_TIMER, 0, core::ptr::from_mut(&mut p) as u64])
 }
 
 fn run() {
@@ -64,23 +50,12 @@ fn run() {
         call(nr::VCPU_OP, &[OP_STOP_SINGLESHOT_TIMER, 0, 0]).must("stop");
     }
     for i in 0..3000u64 {
-        single(if i % 3 == 0 {
-            1
-        } else {
-            events::now() + i * 7919
-        })
-        .must("set");
+        single(if i % 3 == 0 { 1 } else { events::now() + i * 7919 }).must("set");
     }
     call(nr::VCPU_OP, &[OP_STOP_SINGLESHOT_TIMER, 0, 0]).must("stop");
     fired(1);
     check("stopped is stopped", !fired(5));
-    for ns in [
-        1_000_000u64,
-        1 << 40,
-        i64::MAX as u64 >> 1,
-        i64::MAX as u64,
-        u64::MAX,
-    ] {
+    for ns in [1_000_000u64, 1 << 40, i64::MAX as u64 >> 1, i64::MAX as u64, u64::MAX] {
         obs(f!("period {ns}"), periodic(ns));
         fired(4);
         call(nr::VCPU_OP, &[OP_STOP_PERIODIC_TIMER, 0, 0]).must("stop");

@@ -9,15 +9,7 @@ use pv_abi::vcpu::{OP_REGISTER_VCPU_INFO, RegisterVcpuInfo};
 
 guests::kernel!(run);
 
-const USES: [&str; 7] = [
-    "writable",
-    "L1",
-    "L2",
-    "L3",
-    "L4",
-    "GDT",
-    "writable by grant",
-];
+const USES: [&str; 7] = ["writable", "L1", "L2", "L3", "L4", "GDT", "writable by grant"];
 
 fn gdt(frame: u64, entries: u64) -> Ret {
     let list = [frame];
@@ -56,41 +48,16 @@ fn run() {
             make_ro(p).must("make_ro");
             let (r, handle) = begin(first, p, alias);
             expect(f!("{} before {}", first_name, second_name), r, OK);
-            let compatible =
-                [0, 6].contains(&first) && [0, 6].contains(&second) || first == 5 && second == 5;
+            let compatible = [0, 6].contains(&first) && [0, 6].contains(&second) || first == 5 && second == 5;
             if !compatible {
-                refused(
-                    f!("{} while it is {}", second_name, first_name),
-                    begin(second, p, other_alias).0,
-                );
+                refused(f!("{} while it is {}", second_name, first_name), begin(second, p, other_alias).0);
             }
             if first != 0 && first != 6 {
-                refused(
-                    f!(
-                        "mapped writable while it is {}, for {}",
-                        first_name,
-                        second_name
-                    ),
-                    make_rw(p),
-                );
-                refused(
-                    f!(
-                        "vcpu_info in it while it is {}, for {}",
-                        first_name,
-                        second_name
-                    ),
-                    {
-                        let mut r = RegisterVcpuInfo {
-                            mfn: p.mfn(),
-                            offset: 0,
-                            rsvd: 0,
-                        };
-                        call(
-                            nr::VCPU_OP,
-                            &[OP_REGISTER_VCPU_INFO, 0, core::ptr::from_mut(&mut r) as u64],
-                        )
-                    },
-                );
+                refused(f!("mapped writable while it is {}, for {}", first_name, second_name), make_rw(p));
+                refused(f!("vcpu_info in it while it is {}, for {}", first_name, second_name), {
+                    let mut r = RegisterVcpuInfo { mfn: p.mfn(), offset: 0, rsvd: 0 };
+                    call(nr::VCPU_OP, &[OP_REGISTER_VCPU_INFO, 0, core::ptr::from_mut(&mut r) as u64])
+                });
                 refused(
                     f!("cleared while it is {}, for {}", first_name, second_name),
                     paging::mmuext(mmu::EXT_CLEAR_PAGE, p.mfn(), 0),
@@ -101,16 +68,9 @@ fn run() {
                 );
             }
             if first != 4 {
-                for (name, cmd) in [
-                    ("kernel", mmu::EXT_NEW_BASEPTR),
-                    ("user", mmu::EXT_NEW_USER_BASEPTR),
-                ] {
+                for (name, cmd) in [("kernel", mmu::EXT_NEW_BASEPTR), ("user", mmu::EXT_NEW_USER_BASEPTR)] {
                     refused(
-                        f!(
-                            "{name} base while it is {}, for {}",
-                            first_name,
-                            second_name
-                        ),
+                        f!("{name} base while it is {}, for {}", first_name, second_name),
                         paging::mmuext(cmd, p.mfn(), 0),
                     );
                 }

@@ -12,19 +12,8 @@ use pv_abi::vcpu::{OP_REGISTER_VCPU_INFO, RegisterVcpuInfo};
 guests::kernel!(run);
 
 fn register(vcpu: u64, mfn: u64, offset: u32) -> Ret {
-    let mut r = RegisterVcpuInfo {
-        mfn,
-        offset,
-        rsvd: 0,
-    };
-    call(
-        nr::VCPU_OP,
-        &[
-            OP_REGISTER_VCPU_INFO,
-            vcpu,
-            core::ptr::from_mut(&mut r) as u64,
-        ],
-    )
+    let mut r = RegisterVcpuInfo { mfn, offset, rsvd: 0 };
+    call(nr::VCPU_OP, &[OP_REGISTER_VCPU_INFO, vcpu, core::ptr::from_mut(&mut r) as u64])
 }
 
 fn run() {
@@ -34,14 +23,7 @@ fn run() {
     obs("vCPU 1 in a page", register(1, page.mfn(), 0));
     obs("vCPU 2 half over it", register(2, page.mfn(), 32));
     obs("vCPU 2 in the same place", register(2, page.mfn(), 0));
-    obs(
-        "vCPU 3 twice",
-        f!(
-            "{} {}",
-            register(3, page.mfn(), 1024),
-            register(3, page.mfn(), 2048)
-        ),
-    );
+    obs("vCPU 3 twice", f!("{} {}", register(3, page.mfn(), 1024), register(3, page.mfn(), 2048)));
     // the page as other things
     refused("pin it", {
         paging::update_va(page.va, 0).must("unmap");
@@ -53,36 +35,20 @@ fn run() {
     });
     paging::make_ro(page).must("read-only");
     let port = events::bind_ipi(1);
-    obs(
-        "an event into it while it is mapped read-only",
-        events::send(port),
-    );
+    obs("an event into it while it is mapped read-only", events::send(port));
     obs("its pending byte", page.read(0) & 0xff);
     paging::update_va(page.va, 0).must("unmap");
     events::port_clear(port);
-    obs(
-        "an event into it while it is mapped nowhere",
-        events::send(port),
-    );
+    obs("an event into it while it is mapped nowhere", events::send(port));
     // given away
     let list = [page.mfn()];
-    let mut r = Reservation {
-        extent_start: list.as_ptr() as u64,
-        nr_extents: 1,
-        domid: SELF,
-        ..Reservation::default()
-    };
-    obs(
-        "give the page away",
-        call_ref(nr::MEMORY_OP, OP_DECREASE_RESERVATION, &mut r),
-    );
+    let mut r =
+        Reservation { extent_start: list.as_ptr() as u64, nr_extents: 1, domid: SELF, ..Reservation::default() };
+    obs("give the page away", call_ref(nr::MEMORY_OP, OP_DECREASE_RESERVATION, &mut r));
     events::port_clear(port);
     obs("an event after that", events::send(port));
     // it stays the domain's as long as the hypervisor holds it
-    obs(
-        "map it again",
-        paging::update_va(page.va, (list[0] * PAGE_SIZE) | paging::KERNEL_RW),
-    );
+    obs("map it again", paging::update_va(page.va, (list[0] * PAGE_SIZE) | paging::KERNEL_RW));
     obs("own vcpu_info moves", register(0, Page::alloc().mfn(), 0));
     call(nr::XEN_VERSION, &[0]);
     alive();

@@ -11,15 +11,7 @@ use guests::prelude::*;
 guests::kernel!(run);
 
 fn xsetbv(index: u64, v: u64) -> Outcome {
-    probe::kernel(
-        code!("xsetbv"),
-        &Gprs {
-            rcx: index,
-            rax: v & 0xffff_ffff,
-            rdx: v >> 32,
-            ..Gprs::ZERO
-        },
-    )
+    probe::kernel(code!("xsetbv"), &Gprs { rcx: index, rax: v & 0xffff_ffff, rdx: v >> 32, ..Gprs::ZERO })
 }
 
 fn sleep() {
@@ -27,10 +19,7 @@ fn sleep() {
 }
 
 fn run() {
-    let on = probe::kernel(
-        code!("mov rax, cr4", "or eax, 0x40000", "mov cr4, rax", "xgetbv"),
-        &Gprs::ZERO,
-    );
+    let on = probe::kernel(code!("mov rax, cr4", "or eax, 0x40000", "mov cr4, rax", "xgetbv"), &Gprs::ZERO);
     obs("OSXSAVE", on);
     if !on.is_done() {
         report::skip("no XSAVE");
@@ -54,34 +43,18 @@ fn run() {
     obs("upper half of rcx", xsetbv(1 << 32, 3));
     obs("user XSETBV", {
         user::init();
-        user::run(
-            code!("mov eax, 1", "xor ecx, ecx", "xor edx, edx", "xsetbv"),
-            &Gprs::ZERO,
-        )
+        user::run(code!("mov eax, 1", "xor ecx, ecx", "xor edx, edx", "xsetbv"), &Gprs::ZERO)
     });
     xsetbv(0, 7).done("XCR0 = 7");
     let area = Page::alloc();
     let save = |mask: u64| {
         probe::kernel(
             code!("xsave64 [rsi]"),
-            &Gprs {
-                rsi: area.va,
-                rax: mask & 0xffff_ffff,
-                rdx: mask >> 32,
-                ..Gprs::ZERO
-            },
+            &Gprs { rsi: area.va, rax: mask & 0xffff_ffff, rdx: mask >> 32, ..Gprs::ZERO },
         )
     };
     let restore = || {
-        probe::kernel(
-            code!("xrstor64 [rsi]"),
-            &Gprs {
-                rsi: area.va,
-                rax: 0xffff_ffff,
-                rdx: 0xffff_ffff,
-                ..Gprs::ZERO
-            },
-        )
+        probe::kernel(code!("xrstor64 [rsi]"), &Gprs { rsi: area.va, rax: 0xffff_ffff, rdx: 0xffff_ffff, ..Gprs::ZERO })
     };
     obs("save with all bits", save(u64::MAX));
     obs("its XSTATE_BV stays within XCR0", area.read(64) & !7);
@@ -102,47 +75,18 @@ fn run() {
         sleep();
     }
     save(7).done("save");
-    obs(
-        "restore at +8",
-        probe::kernel(
-            code!("xrstor64 [rsi]"),
-            &Gprs {
-                rsi: area.va + 8,
-                rax: 7,
-                ..Gprs::ZERO
-            },
-        ),
-    );
-    obs(
-        "save to the hypervisor",
-        probe::kernel(
-            code!("xsave64 [rsi]"),
-            &Gprs {
-                rsi: XEN_VA,
-                rax: 7,
-                ..Gprs::ZERO
-            },
-        ),
-    );
+    obs("restore at +8", probe::kernel(code!("xrstor64 [rsi]"), &Gprs { rsi: area.va + 8, rax: 7, ..Gprs::ZERO }));
+    obs("save to the hypervisor", probe::kernel(code!("xsave64 [rsi]"), &Gprs { rsi: XEN_VA, rax: 7, ..Gprs::ZERO }));
     // what the guest switched off is off, and comes back as it was before a switch
     xsetbv(0, 1).done("XCR0 = 1");
-    obs(
-        "AVX with XCR0 1",
-        probe::kernel(code!("vxorps ymm0, ymm0, ymm0"), &Gprs::ZERO),
-    );
+    obs("AVX with XCR0 1", probe::kernel(code!("vxorps ymm0, ymm0, ymm0"), &Gprs::ZERO));
     sleep();
-    obs(
-        "XCR0 after a sleep",
-        probe::kernel(code!("xor ecx, ecx", "xgetbv"), &Gprs::ZERO).rax(),
-    );
+    obs("XCR0 after a sleep", probe::kernel(code!("xor ecx, ecx", "xgetbv"), &Gprs::ZERO).rax());
     // SAFETY: back to a state that Rust code expects.
     unsafe { core::arch::asm!("fninit") };
     probe::kernel(code!("ldmxcsr [rsi]"), &{
         area.write(0, 0x1f80);
-        Gprs {
-            rsi: area.va,
-            ..Gprs::ZERO
-        }
+        Gprs { rsi: area.va, ..Gprs::ZERO }
     })
     .done("MXCSR");
     alive();

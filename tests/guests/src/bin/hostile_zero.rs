@@ -27,8 +27,7 @@ fn search(n: usize, order: u32) -> &'static str {
         }
         let first = mem::read64(list.as_ptr() as u64);
         for i in 0..1u64 << order {
-            pg::update_va(window.va, ((first + i) * PAGE_SIZE) | pg::KERNEL_RW)
-                .must("map a fresh page");
+            pg::update_va(window.va, ((first + i) * PAGE_SIZE) | pg::KERNEL_RW).must("map a fresh page");
             dirty += (0..512).filter(|i| window.read(*i) != 0).count() as u64;
             fill(window);
             pg::update_va(window.va, 0).must("unmap");
@@ -45,27 +44,18 @@ fn body() {
     let first = child::inside::extra_pfn();
     let mut dirty = 0;
     for i in 0..64 {
-        let p = Page {
-            va: mem::VIRT_BASE + (first + i) * PAGE_SIZE,
-        };
+        let p = Page { va: mem::VIRT_BASE + (first + i) * PAGE_SIZE };
         dirty += (0..512).filter(|i| p.read(*i) != 0).count() as u64;
         fill(p);
     }
     expect("in the child: words left by others", dirty, 0);
     obs(
-        f!(
-            "in child {}: words in fresh pages",
-            child::inside::word(0).load(core::sync::atomic::Ordering::SeqCst)
-        ),
+        f!("in child {}: words in fresh pages", child::inside::word(0).load(core::sync::atomic::Ordering::SeqCst)),
         search(64, 0),
     );
     // fresh .bss is what others had
     let p = Page::alloc();
-    expect(
-        "in the child: a page of its image",
-        (0..512).filter(|i| p.read(*i) != 0).count(),
-        0,
-    );
+    expect("in the child: a page of its image", (0..512).filter(|i| p.read(*i) != 0).count(), 0);
     fill(p);
 }
 
@@ -84,16 +74,8 @@ fn run() {
     obs("words in blocks of 8", search(64, 3));
     obs("words in blocks of 64", search(64, 6));
     for round in 0..3 {
-        let c = Child::build(
-            body,
-            Spec {
-                pages: 64,
-                room: 4,
-                ..Spec::default()
-            },
-        );
-        c.word(0)
-            .store(round.into(), core::sync::atomic::Ordering::SeqCst);
+        let c = Child::build(body, Spec { pages: 64, room: 4, ..Spec::default() });
+        c.word(0).store(round.into(), core::sync::atomic::Ordering::SeqCst);
         c.unpause().must("unpause");
         expect(f!("child {round}"), c.wait(), child::State::Finished);
         c.destroy();
@@ -105,17 +87,9 @@ fn run() {
         fill(p);
         pg::update_va(p.va, 0).must("unmap");
         let (input, output) = ([p.mfn()], [p.pfn()]);
-        let mut x = Exchange {
-            input: extents(&input, 0),
-            output: extents(&output, 0),
-            nr_exchanged: 0,
-        };
+        let mut x = Exchange { input: extents(&input, 0), output: extents(&output, 0), nr_exchanged: 0 };
         memory_op(OP_EXCHANGE, &mut x).must("exchange");
-        pg::update_va(
-            p.va,
-            (mem::read64(output.as_ptr() as u64) * PAGE_SIZE) | pg::KERNEL_RW,
-        )
-        .must("map");
+        pg::update_va(p.va, (mem::read64(output.as_ptr() as u64) * PAGE_SIZE) | pg::KERNEL_RW).must("map");
         left += (0..512).filter(|i| p.read(*i) != 0).count();
     }
     expect("words after an exchange", left, 0);

@@ -9,21 +9,11 @@ guests::kernel!(run);
 fn to_kernel(code: &[u8], to: Iret) -> Outcome {
     // ends in ud2, which shows the registers after the iret
     probe::load(code, &[0x0f, 0x0b]);
-    user::iret(
-        &Iret {
-            rip: probe::code_page().va,
-            rsp: probe::stack_top() - 256,
-            ..to
-        },
-        &Gprs::MARKED,
-    )
+    user::iret(&Iret { rip: probe::code_page().va, rsp: probe::stack_top() - 256, ..to }, &Gprs::MARKED)
 }
 
 fn kernel_frame() -> Iret {
-    Iret {
-        cs: 0xe030,
-        ..user::frame()
-    }
+    Iret { cs: 0xe030, ..user::frame() }
 }
 
 fn show(name: impl core::fmt::Display, out: Outcome) {
@@ -42,132 +32,29 @@ fn show(name: impl core::fmt::Display, out: Outcome) {
             _ => "other",
         },
     );
-    check(
-        f!("{name}: other registers"),
-        [g.rbx, g.r9, g.r12, g.rdi, g.rsi] == [m.rbx, m.r9, m.r12, m.rdi, m.rsi],
-    );
+    check(f!("{name}: other registers"), [g.rbx, g.r9, g.r12, g.rdi, g.rsi] == [m.rbx, m.r9, m.r12, m.rdi, m.rsi]);
 }
 
 fn run() {
     user::init();
     show("to kernel", to_kernel(&[], kernel_frame()));
-    show(
-        "to kernel, cs RPL 1",
-        to_kernel(
-            &[],
-            Iret {
-                cs: 0xe031,
-                ..kernel_frame()
-            },
-        ),
-    );
-    show(
-        "to kernel, cs RPL 2",
-        to_kernel(
-            &[],
-            Iret {
-                cs: 0xe032,
-                ..kernel_frame()
-            },
-        ),
-    );
-    show(
-        "to kernel, saved mask in cs",
-        to_kernel(
-            &[],
-            Iret {
-                cs: 0x01_0000_e030,
-                ..kernel_frame()
-            },
-        ),
-    );
-    show(
-        "to kernel, junk above cs",
-        to_kernel(
-            &[],
-            Iret {
-                cs: 0xdead_beef_1234_e030,
-                ..kernel_frame()
-            },
-        ),
-    );
-    show(
-        "to kernel, in syscall",
-        to_kernel(
-            &[],
-            Iret {
-                flags: 0x100,
-                ..kernel_frame()
-            },
-        ),
-    );
-    show(
-        "to kernel, unknown flags",
-        to_kernel(
-            &[],
-            Iret {
-                flags: 0xffff_ffff_ffff_feff,
-                ..kernel_frame()
-            },
-        ),
-    );
-    show(
-        "to kernel, IF clear",
-        to_kernel(
-            &[],
-            Iret {
-                rflags: 2,
-                ..kernel_frame()
-            },
-        ),
-    );
+    show("to kernel, cs RPL 1", to_kernel(&[], Iret { cs: 0xe031, ..kernel_frame() }));
+    show("to kernel, cs RPL 2", to_kernel(&[], Iret { cs: 0xe032, ..kernel_frame() }));
+    show("to kernel, saved mask in cs", to_kernel(&[], Iret { cs: 0x01_0000_e030, ..kernel_frame() }));
+    show("to kernel, junk above cs", to_kernel(&[], Iret { cs: 0xdead_beef_1234_e030, ..kernel_frame() }));
+    show("to kernel, in syscall", to_kernel(&[], Iret { flags: 0x100, ..kernel_frame() }));
+    show("to kernel, unknown flags", to_kernel(&[], Iret { flags: 0xffff_ffff_ffff_feff, ..kernel_frame() }));
+    show("to kernel, IF clear", to_kernel(&[], Iret { rflags: 2, ..kernel_frame() }));
     events::mask().store(1, Ordering::SeqCst);
     show("to user", user::run(code!("ud2"), &Gprs::MARKED));
     events::mask().store(1, Ordering::SeqCst);
     show(
         "to user, saved mask in cs",
-        user::run_from(
-            code!("ud2"),
-            &Gprs::MARKED,
-            &Iret {
-                cs: 0xff_0000_e033,
-                ..user::frame()
-            },
-        ),
+        user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { cs: 0xff_0000_e033, ..user::frame() }),
     );
-    show(
-        "to user, in syscall",
-        user::run_from(
-            code!("ud2"),
-            &Gprs::MARKED,
-            &Iret {
-                flags: 0x100,
-                ..user::frame()
-            },
-        ),
-    );
-    show(
-        "to user, 32 bit",
-        user::run_from(
-            code!("ud2"),
-            &Gprs::MARKED,
-            &Iret {
-                cs: 0xe023,
-                ..user::frame()
-            },
-        ),
-    );
-    show(
-        "to user, ss RPL 0",
-        user::run_from(
-            code!("ud2"),
-            &Gprs::MARKED,
-            &Iret {
-                ss: 0xe028,
-                ..user::frame()
-            },
-        ),
-    );
+    show("to user, in syscall", user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { flags: 0x100, ..user::frame() }));
+    show("to user, 32 bit", user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { cs: 0xe023, ..user::frame() }));
+    show("to user, ss RPL 0", user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { ss: 0xe028, ..user::frame() }));
     events::mask().store(1, Ordering::SeqCst);
     for (name, bits) in [
         ("CF", 1u64),
@@ -186,23 +73,10 @@ fn run() {
         ("bit 1 clear", 0),
     ] {
         let rflags = if bits == 0 { 0x200 } else { 0x202 | bits };
-        let out = to_kernel(
-            code!("nop"),
-            Iret {
-                rflags,
-                ..kernel_frame()
-            },
-        );
+        let out = to_kernel(code!("nop"), Iret { rflags, ..kernel_frame() });
         obs(f!("kernel {name}"), out);
         obs(f!("kernel {name}: rflags"), Hex(out.trap(name).rflags));
-        let out = user::run_from(
-            code!("nop", "ud2"),
-            &Gprs::MARKED,
-            &Iret {
-                rflags,
-                ..user::frame()
-            },
-        );
+        let out = user::run_from(code!("nop", "ud2"), &Gprs::MARKED, &Iret { rflags, ..user::frame() });
         obs(f!("user {name}"), out);
         obs(f!("user {name}: rflags"), Hex(out.trap(name).rflags));
     }
@@ -221,29 +95,10 @@ fn in_effect() {
         ("all", 0x3f_ffff & !0x1_0100),
     ] {
         events::mask().store(1, Ordering::SeqCst);
-        let out = to_kernel(
-            code!("pushfq", "pop rax"),
-            Iret {
-                rflags,
-                ..kernel_frame()
-            },
-        );
-        obs(
-            f!("kernel {name}: flags in effect"),
-            Hex(out.trap(name).gprs.rax),
-        );
-        let out = user::run_from(
-            code!("pushfq", "pop rax", "ud2"),
-            &Gprs::MARKED,
-            &Iret {
-                rflags,
-                ..user::frame()
-            },
-        );
-        obs(
-            f!("user {name}: flags in effect"),
-            Hex(out.trap(name).gprs.rax),
-        );
+        let out = to_kernel(code!("pushfq", "pop rax"), Iret { rflags, ..kernel_frame() });
+        obs(f!("kernel {name}: flags in effect"), Hex(out.trap(name).gprs.rax));
+        let out = user::run_from(code!("pushfq", "pop rax", "ud2"), &Gprs::MARKED, &Iret { rflags, ..user::frame() });
+        obs(f!("user {name}: flags in effect"), Hex(out.trap(name).gprs.rax));
     }
 }
 
@@ -268,62 +123,19 @@ fn bad() {
         ("ss of an empty entry", 0xe033, 0x2b),
     ] {
         // targets in user mode unless cs has another RPL
-        let to = Iret {
-            cs,
-            ss,
-            ..user::frame()
-        };
-        let out = if cs & 3 == 3 {
-            user::run_from(code!("ud2"), &Gprs::MARKED, &to)
-        } else {
-            to_kernel(&[], to)
-        };
+        let to = Iret { cs, ss, ..user::frame() };
+        let out = if cs & 3 == 3 { user::run_from(code!("ud2"), &Gprs::MARKED, &to) } else { to_kernel(&[], to) };
         show(name, out);
         events::mask().store(1, Ordering::SeqCst);
     }
-    let out = user::run_from(
-        code!("ud2"),
-        &Gprs::MARKED,
-        &Iret {
-            rip: 0x8000_0000_0000,
-            ..user::frame()
-        },
-    );
+    let out = user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { rip: 0x8000_0000_0000, ..user::frame() });
     obs("non-canonical rip, user", out);
-    let out = user::run_from(
-        code!("ud2"),
-        &Gprs::MARKED,
-        &Iret {
-            rip: 0xffff_8300_0000_0000,
-            ..user::frame()
-        },
-    );
+    let out = user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { rip: 0xffff_8300_0000_0000, ..user::frame() });
     obs("rip in the hypervisor, user", out);
-    let out = user::run_from(
-        code!("ud2"),
-        &Gprs::MARKED,
-        &Iret {
-            rip: 0x1000,
-            ..user::frame()
-        },
-    );
+    let out = user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { rip: 0x1000, ..user::frame() });
     obs("unmapped rip, user", out);
-    let out = user::run_from(
-        code!("ud2"),
-        &Gprs::MARKED,
-        &Iret {
-            rsp: 0x8000_0000_0000,
-            ..user::frame()
-        },
-    );
+    let out = user::run_from(code!("ud2"), &Gprs::MARKED, &Iret { rsp: 0x8000_0000_0000, ..user::frame() });
     obs("non-canonical rsp, user", out);
-    let out = user::run_from(
-        code!("push rax"),
-        &Gprs::MARKED,
-        &Iret {
-            rsp: 0,
-            ..user::frame()
-        },
-    );
+    let out = user::run_from(code!("push rax"), &Gprs::MARKED, &Iret { rsp: 0, ..user::frame() });
     obs("rsp 0, user", out);
 }

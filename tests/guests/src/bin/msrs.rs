@@ -5,25 +5,11 @@ use guests::prelude::*;
 guests::kernel!(run);
 
 fn read(msr: u64) -> Outcome {
-    probe::kernel(
-        code!("rdmsr", "shl rdx, 32", "mov eax, eax", "or rax, rdx"),
-        &Gprs {
-            rcx: msr,
-            ..Gprs::ZERO
-        },
-    )
+    probe::kernel(code!("rdmsr", "shl rdx, 32", "mov eax, eax", "or rax, rdx"), &Gprs { rcx: msr, ..Gprs::ZERO })
 }
 
 fn write(msr: u64, value: u64) -> Outcome {
-    probe::kernel(
-        code!("wrmsr"),
-        &Gprs {
-            rcx: msr,
-            rax: value & 0xffff_ffff,
-            rdx: value >> 32,
-            ..Gprs::ZERO
-        },
-    )
+    probe::kernel(code!("wrmsr"), &Gprs { rcx: msr, rax: value & 0xffff_ffff, rdx: value >> 32, ..Gprs::ZERO })
 }
 
 /// MSRs whose value is the same on every run.
@@ -101,75 +87,34 @@ fn run() {
     bases();
     hypercall_page();
     user::init();
-    obs(
-        "user mode: rdmsr",
-        user::run(
-            code!("rdmsr"),
-            &Gprs {
-                rcx: 0xc000_0080,
-                ..Gprs::ZERO
-            },
-        ),
-    );
-    obs(
-        "user mode: wrmsr",
-        user::run(
-            code!("wrmsr"),
-            &Gprs {
-                rcx: 0xc000_0100,
-                ..Gprs::ZERO
-            },
-        ),
-    );
+    obs("user mode: rdmsr", user::run(code!("rdmsr"), &Gprs { rcx: 0xc000_0080, ..Gprs::ZERO }));
+    obs("user mode: wrmsr", user::run(code!("wrmsr"), &Gprs { rcx: 0xc000_0100, ..Gprs::ZERO }));
     counters();
 }
 
 fn bases() {
     for (name, msr) in [("FS_BASE", 0xc000_0100u64), ("KERNEL_GS_BASE", 0xc000_0102)] {
-        for value in [
-            0x1234_5678u64,
-            0x7fff_ffff_ffff,
-            0x8000_0000_0000,
-            0xffff_8000_0000_0000,
-            0xffff_ffff_ffff_ffff,
-            0,
-        ] {
+        for value in
+            [0x1234_5678u64, 0x7fff_ffff_ffff, 0x8000_0000_0000, 0xffff_8000_0000_0000, 0xffff_ffff_ffff_ffff, 0]
+        {
             obs(f!("write {name} {value:#x}"), write(msr, value));
             obs(f!("read {name} after {value:#x}"), read(msr).rax());
         }
     }
     let gs = smp::percpu(0);
-    check(
-        "GS_BASE reads what set_segment_base set",
-        read(0xc000_0101).rax_is(gs),
-    );
-    obs(
-        "write GS_BASE non-canonical",
-        write(0xc000_0101, 0x8000_0000_0000),
-    );
+    check("GS_BASE reads what set_segment_base set", read(0xc000_0101).rax_is(gs));
+    obs("write GS_BASE non-canonical", write(0xc000_0101, 0x8000_0000_0000));
     obs("write GS_BASE, same value", write(0xc000_0101, gs));
     check("GS still works", smp::cpu() == 0);
-    for (name, which) in [
-        ("FS", 0u64),
-        ("GS_USER", 1),
-        ("GS_KERNEL", 2),
-        ("GS_USER_SEL", 3),
-        ("4", 4),
-    ] {
-        obs(
-            f!("set_segment_base {name} non-canonical"),
-            smp::set_base(which, 0x8000_0000_0000),
-        );
+    for (name, which) in [("FS", 0u64), ("GS_USER", 1), ("GS_KERNEL", 2), ("GS_USER_SEL", 3), ("4", 4)] {
+        obs(f!("set_segment_base {name} non-canonical"), smp::set_base(which, 0x8000_0000_0000));
     }
     obs("set_segment_base FS", smp::set_base(0, 0x1357_9000));
     obs("FS_BASE", read(0xc000_0100).rax());
     obs("set_segment_base GS_USER", smp::set_base(1, 0x2468_a000));
     obs("KERNEL_GS_BASE", read(0xc000_0102).rax());
     obs("set_segment_base GS_USER_SEL 0", smp::set_base(3, 0));
-    check(
-        "GS of the kernel is untouched",
-        read(0xc000_0101).rax_is(gs),
-    );
+    check("GS of the kernel is untouched", read(0xc000_0101).rax_is(gs));
 }
 
 trait RaxIs {
@@ -184,14 +129,8 @@ impl RaxIs for Outcome {
 
 fn hypercall_page() {
     let page = Page::alloc();
-    obs(
-        "hypercall page at a bad frame",
-        write(0x4000_0000, 0xfff_ffff << 12),
-    );
-    obs(
-        "hypercall page with low bits",
-        write(0x4000_0000, page.ma() | 1),
-    );
+    obs("hypercall page at a bad frame", write(0x4000_0000, 0xfff_ffff << 12));
+    obs("hypercall page with low bits", write(0x4000_0000, page.ma() | 1));
     obs("hypercall page", write(0x4000_0000, page.ma()));
     obs("reads", read(0x4000_0000).rax());
     obs("slot 17, first words", Hex(page.read(17 * 4)));
@@ -199,17 +138,11 @@ fn hypercall_page() {
     obs("slot 23, first words", Hex(page.read(23 * 4)));
     obs("slot 23, second word", Hex(page.read(23 * 4 + 1)));
     obs("slot 127, first words", Hex(page.read(127 * 4)));
-    let regs = Gprs {
-        r8: page.va + 17 * 32,
-        ..Gprs::ZERO
-    };
+    let regs = Gprs { r8: page.va + 17 * 32, ..Gprs::ZERO };
     obs("call slot 17", probe::kernel(code!("call r8"), &regs).rax());
     let table = paging::new_table();
     paging::pin(table, 1).must("pin");
-    obs(
-        "hypercall page over a table",
-        write(0x4000_0000, table.ma()),
-    );
+    obs("hypercall page over a table", write(0x4000_0000, table.ma()));
 }
 
 fn counters() {
@@ -219,25 +152,10 @@ fn counters() {
     obs("user mode: rdtsc", user::run(code!("rdtsc"), &Gprs::ZERO));
     obs("user mode: rdpmc", user::run(code!("rdpmc"), &Gprs::ZERO));
     // CR4.TSD
-    probe::kernel(
-        code!("mov rax, cr4", "or eax, 4", "mov cr4, rax"),
-        &Gprs::ZERO,
-    );
+    probe::kernel(code!("mov rax, cr4", "or eax, 4", "mov cr4, rax"), &Gprs::ZERO);
     obs("rdtsc with TSD", probe::kernel(code!("rdtsc"), &Gprs::ZERO));
-    obs(
-        "rdtscp with TSD",
-        probe::kernel(code!("rdtscp"), &Gprs::ZERO),
-    );
-    obs(
-        "user mode: rdtsc with TSD",
-        user::run(code!("rdtsc"), &Gprs::ZERO),
-    );
-    obs(
-        "user mode: rdtscp with TSD",
-        user::run(code!("rdtscp"), &Gprs::ZERO),
-    );
-    probe::kernel(
-        code!("mov rax, cr4", "and eax, -5", "mov cr4, rax"),
-        &Gprs::ZERO,
-    );
+    obs("rdtscp with TSD", probe::kernel(code!("rdtscp"), &Gprs::ZERO));
+    obs("user mode: rdtsc with TSD", user::run(code!("rdtsc"), &Gprs::ZERO));
+    obs("user mode: rdtscp with TSD", user::run(code!("rdtscp"), &Gprs::ZERO));
+    probe::kernel(code!("mov rax, cr4", "and eax, -5", "mov cr4, rax"), &Gprs::ZERO);
 }

@@ -7,20 +7,13 @@ use pv_abi::version;
 guests::kernel!(run);
 
 fn entry(op: u64, args: &[u64]) -> MulticallEntry {
-    let mut e = MulticallEntry {
-        op,
-        result: 0x5555,
-        args: [0; 6],
-    };
+    let mut e = MulticallEntry { op, result: 0x5555, args: [0; 6] };
     e.args[..args.len()].copy_from_slice(args);
     e
 }
 
 fn multi(list: &mut [MulticallEntry]) -> Ret {
-    call(
-        nr::MULTICALL,
-        &[list.as_mut_ptr() as u64, list.len() as u64],
-    )
+    call(nr::MULTICALL, &[list.as_mut_ptr() as u64, list.len() as u64])
 }
 
 fn run() {
@@ -45,21 +38,12 @@ fn run() {
     for (i, e) in list.iter().enumerate() {
         obs(f!("entry {i}"), Ret(e.result));
     }
-    check(
-        "arguments survive",
-        list[1].args[0] == page.va && list[1].args[2] == 2,
-    );
+    check("arguments survive", list[1].args[0] == page.va && list[1].args[2] == 2);
     check("the mapping is gone", paging::pte(page.va) == 0);
     expect("a list of none", call(nr::MULTICALL, &[0, 0]), OK);
     obs("null list", call(nr::MULTICALL, &[0, 1]));
-    obs(
-        "list in the hypervisor",
-        call(nr::MULTICALL, &[0xffff_8300_0000_0000, 1]),
-    );
-    obs(
-        "non-canonical list",
-        call(nr::MULTICALL, &[0x8000_0000_0000, 1]),
-    );
+    obs("list in the hypervisor", call(nr::MULTICALL, &[0xffff_8300_0000_0000, 1]));
+    obs("non-canonical list", call(nr::MULTICALL, &[0x8000_0000_0000, 1]));
     // the second entry of the list lies on a page that is not there
     let edge = Page::alloc();
     let behind = Page::alloc();
@@ -69,10 +53,7 @@ fn run() {
     unsafe { (at as *mut MulticallEntry).write_volatile(version()) };
     obs("list running into a hole", call(nr::MULTICALL, &[at, 2]));
     // SAFETY: as above.
-    obs(
-        "its first entry",
-        Ret(unsafe { (*(at as *const MulticallEntry)).result }),
-    );
+    obs("its first entry", Ret(unsafe { (*(at as *const MulticallEntry)).result }));
     // a read-only list: the result cannot be written
     paging::make_ro(edge).must("make_ro");
     obs("read-only list", call(nr::MULTICALL, &[at, 1]));
@@ -82,20 +63,12 @@ fn run() {
 
 /// Long enough to be preempted.
 fn batch() {
-    static LIST: mem::Racy<[MulticallEntry; 1024]> = mem::Racy::new(
-        [MulticallEntry {
-            op: 17,
-            result: 1,
-            args: [0; 6],
-        }; 1024],
-    );
+    static LIST: mem::Racy<[MulticallEntry; 1024]> =
+        mem::Racy::new([MulticallEntry { op: 17, result: 1, args: [0; 6] }; 1024]);
     // SAFETY: only this function uses it.
     let list = unsafe { &mut *LIST.get() };
     expect("a thousand entries", multi(list), OK);
-    check(
-        "all have their result",
-        list.iter().all(|e| e.result == 0x4_0011),
-    );
+    check("all have their result", list.iter().all(|e| e.result == 0x4_0011));
 }
 
 /// Each entry sees what those before it did.
@@ -103,29 +76,12 @@ fn order() {
     let (a, b) = (Page::alloc(), Page::alloc());
     let list = [
         entry(nr::MMUEXT_OP as u64, &[0, 0, 0, paging::DOMID_SELF]),
-        entry(
-            nr::UPDATE_VA_MAPPING as u64,
-            &[a.va, b.ma() | paging::KERNEL_RW, 2],
-        ),
-        entry(
-            nr::UPDATE_VA_MAPPING as u64,
-            &[b.va, b.ma() | paging::KERNEL_RO, 2],
-        ),
-        entry(
-            nr::UPDATE_VA_MAPPING as u64,
-            &[a.va, b.ma() | paging::KERNEL_RO, 2],
-        ),
+        entry(nr::UPDATE_VA_MAPPING as u64, &[a.va, b.ma() | paging::KERNEL_RW, 2]),
+        entry(nr::UPDATE_VA_MAPPING as u64, &[b.va, b.ma() | paging::KERNEL_RO, 2]),
+        entry(nr::UPDATE_VA_MAPPING as u64, &[a.va, b.ma() | paging::KERNEL_RO, 2]),
     ];
-    let pin = pv_abi::mmu::MmuextOp {
-        cmd: 0,
-        pad: 0,
-        arg1: b.mfn(),
-        arg2: 0,
-    };
-    let pins = [entry(
-        nr::MMUEXT_OP as u64,
-        &[core::ptr::from_ref(&pin) as u64, 1, 0, paging::DOMID_SELF],
-    )];
+    let pin = pv_abi::mmu::MmuextOp { cmd: 0, pad: 0, arg1: b.mfn(), arg2: 0 };
+    let pins = [entry(nr::MMUEXT_OP as u64, &[core::ptr::from_ref(&pin) as u64, 1, 0, paging::DOMID_SELF])];
     let mut all = [list[0], list[1], list[2], list[3], pins[0]];
     expect("updates and a pin", multi(&mut all), OK);
     for (i, e) in all.iter().enumerate() {

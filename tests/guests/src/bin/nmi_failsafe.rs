@@ -15,12 +15,7 @@ const DATA: u64 = 0x00cf_f300_0000_ffff;
 
 /// Registers for `vcpu_op(send_nmi, 0)`.
 fn send_regs() -> Gprs {
-    Gprs {
-        rax: nr::VCPU_OP as u64,
-        rdi: OP_SEND_NMI,
-        rsi: 0,
-        ..Gprs::ZERO
-    }
+    Gprs { rax: nr::VCPU_OP as u64, rdi: OP_SEND_NMI, rsi: 0, ..Gprs::ZERO }
 }
 
 /// What the transcript shows of a trap's frame.
@@ -28,13 +23,7 @@ fn show(name: &str, o: Outcome) {
     match o {
         Outcome::Trap(t) => obs(
             name,
-            f!(
-                "{o} cs {:#x} saved mask {:#x} IF {} mask now {}",
-                t.cs & 0xffff,
-                t.cs >> 32,
-                t.rflags >> 9 & 1,
-                t.mask
-            ),
+            f!("{o} cs {:#x} saved mask {:#x} IF {} mask now {}", t.cs & 0xffff, t.cs >> 32, t.rflags >> 9 & 1, t.mask),
         ),
         Outcome::Done(_) => obs(name, o),
     }
@@ -63,50 +52,26 @@ fn run() {
     smp::start(1, other);
     failsafe();
     STOP.store(true, Ordering::SeqCst);
-    check(
-        "vCPU 1 ends",
-        events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)),
-    );
-    obs(
-        "NMI to a vCPU that is down",
-        call(nr::VCPU_OP, &[OP_SEND_NMI, 1, 0]),
-    );
+    check("vCPU 1 ends", events::wait_ms(5000, || call(nr::VCPU_OP, &[3, 1, 0]) == Ret(0)));
+    obs("NMI to a vCPU that is down", call(nr::VCPU_OP, &[OP_SEND_NMI, 1, 0]));
 }
 
 fn nmis() {
     events::quiet();
-    show(
-        "NMI to oneself",
-        probe::kernel(code!("syscall", "nop", "nop"), &send_regs()),
-    );
+    show("NMI to oneself", probe::kernel(code!("syscall", "nop", "nop"), &send_regs()));
     // no iret hypercall since: the next one waits
-    show(
-        "a second one while the first is handled",
-        probe::kernel(code!("syscall", "mov ebx, eax"), &send_regs()),
-    );
-    show(
-        "a third one",
-        probe::kernel(code!("syscall", "mov ebx, eax"), &send_regs()),
-    );
+    show("a second one while the first is handled", probe::kernel(code!("syscall", "mov ebx, eax"), &send_regs()));
+    show("a third one", probe::kernel(code!("syscall", "mov ebx, eax"), &send_regs()));
     show("a trap meanwhile", probe::kernel(code!("ud2"), &Gprs::ZERO));
-    show(
-        "iret lets the waiting one in",
-        iret_to_kernel(code!("nop", "ud2"), 0x202),
-    );
-    show(
-        "the three sent were one",
-        iret_to_kernel(code!("nop", "ud2"), 0x202),
-    );
+    show("iret lets the waiting one in", iret_to_kernel(code!("nop", "ud2"), 0x202));
+    show("the three sent were one", iret_to_kernel(code!("nop", "ud2"), 0x202));
     show("NMI with upcalls masked", {
         events::mask().store(1, Ordering::SeqCst);
         probe::kernel(code!("syscall", "nop"), &send_regs())
     });
     show("leave it, masked", iret_to_kernel(code!("nop", "ud2"), 0x2));
     events::mask().store(0, Ordering::SeqCst);
-    show(
-        "NMI with upcalls open",
-        probe::kernel(code!("syscall", "nop"), &send_regs()),
-    );
+    show("NMI with upcalls open", probe::kernel(code!("syscall", "nop"), &send_regs()));
     events::quiet();
     show("leave it to user mode, another one waiting", {
         call(nr::VCPU_OP, &[OP_SEND_NMI, 0, 0]).must("send_nmi");
@@ -119,10 +84,7 @@ fn nmis() {
     events::send(port).must("send");
     probe::catch_events(true);
     events::mask().store(0, Ordering::SeqCst);
-    show(
-        "NMI while an event waits",
-        probe::kernel(code!("syscall", "nop"), &send_regs()),
-    );
+    show("NMI while an event waits", probe::kernel(code!("syscall", "nop"), &send_regs()));
     probe::catch_events(false);
     events::quiet();
     events::close(port).must("close");
@@ -130,10 +92,7 @@ fn nmis() {
     // flags of its trap
     trap::set_flags(2, trap::MASK_EVENTS).must("set_trap_table");
     events::mask().store(0, Ordering::SeqCst);
-    show(
-        "NMI whose trap masks events",
-        probe::kernel(code!("syscall", "nop"), &send_regs()),
-    );
+    show("NMI whose trap masks events", probe::kernel(code!("syscall", "nop"), &send_regs()));
     events::quiet();
     show("leave the last", iret_to_kernel(code!("ud2"), 0x2));
     trap::set_flags(2, 0).must("set_trap_table");
@@ -142,24 +101,15 @@ fn nmis() {
 }
 
 fn callbacks() {
-    obs(
-        "register NMI, non-canonical",
-        trap::register(TYPE_NMI, 0, 0x8000_0000_0000),
-    );
+    obs("register NMI, non-canonical", trap::register(TYPE_NMI, 0, 0x8000_0000_0000));
     obs("register NMI", trap::register(TYPE_NMI, 0, trap::stub(2)));
     events::quiet();
     events::mask().store(0, Ordering::SeqCst);
-    show(
-        "NMI by its callback",
-        probe::kernel(code!("syscall", "nop"), &send_regs()),
-    );
+    show("NMI by its callback", probe::kernel(code!("syscall", "nop"), &send_regs()));
     events::quiet();
     show("leave it", iret_to_kernel(code!("ud2"), 0x2));
     obs("unregister NMI", {
-        let mut r = callback::CallbackUnregister {
-            kind: TYPE_NMI,
-            pad: 0,
-        };
+        let mut r = callback::CallbackUnregister { kind: TYPE_NMI, pad: 0 };
         call_ref(nr::CALLBACK_OP, OP_UNREGISTER, &mut r)
     });
     obs("the handler of NMIs again", trap::set_flags(2, 0));
@@ -175,31 +125,15 @@ fn other() {
 
 fn switch_with(name: &str, load: &[u8], sel: u64, gdt: Page, user_mode: bool) {
     call(nr::UPDATE_DESCRIPTOR, &[gdt.ma() + 8, DATA]).must("descriptor");
-    probe::kernel(
-        load,
-        &Gprs {
-            rax: sel,
-            ..Gprs::ZERO
-        },
-    )
-    .done(name);
+    probe::kernel(load, &Gprs { rax: sel, ..Gprs::ZERO }).done(name);
     call(nr::UPDATE_DESCRIPTOR, &[gdt.ma() + 8, 0]).must("no descriptor");
     let before = ROUNDS.load(Ordering::SeqCst);
     let mut out = None;
     for _ in 0..1000 {
         let o = if user_mode {
-            user::run(
-                code!("mov ecx, 3000000", "2:", "dec ecx", "jnz 2b"),
-                &Gprs::ZERO,
-            )
+            user::run(code!("mov ecx, 3000000", "2:", "dec ecx", "jnz 2b"), &Gprs::ZERO)
         } else {
-            probe::kernel(
-                code!("syscall", "mov ebx, eax"),
-                &Gprs {
-                    rax: nr::SCHED_OP as u64,
-                    ..Gprs::ZERO
-                },
-            )
+            probe::kernel(code!("syscall", "mov ebx, eax"), &Gprs { rax: nr::SCHED_OP as u64, ..Gprs::ZERO })
         };
         if let Outcome::Trap(t) = o
             && t.vector == trap::FAILSAFE
@@ -214,42 +148,22 @@ fn switch_with(name: &str, load: &[u8], sel: u64, gdt: Page, user_mode: bool) {
     match out {
         Some(t) => {
             let w = |i: u64| mem::read64(t.at + 8 * i);
-            obs(
-                f!("failsafe for {name}"),
-                f!(
-                    "ds {:#x} es {:#x} fs {:#x} gs {:#x}",
-                    w(2),
-                    w(3),
-                    w(4),
-                    w(5)
-                ),
-            );
+            obs(f!("failsafe for {name}"), f!("ds {:#x} es {:#x} fs {:#x} gs {:#x}", w(2), w(3), w(4), w(5)));
             obs(f!("its cs for {name}"), f!("{:#x}", w(7)));
             obs(f!("its IF, IOPL for {name}"), w(8) >> 9 & 0x19);
             obs(f!("its ss for {name}"), f!("{:#x}", w(10)));
             obs(f!("mask in it for {name}"), t.mask);
-            let now = probe::kernel(
-                code!("xor eax, eax", "mov eax, ds", "mov ebx, es", "mov ecx, fs"),
-                &Gprs::ZERO,
-            )
-            .done("selectors");
+            let now = probe::kernel(code!("xor eax, eax", "mov eax, ds", "mov ebx, es", "mov ecx, fs"), &Gprs::ZERO)
+                .done("selectors");
             obs(
                 f!("selectors in it for {name}"),
-                f!(
-                    "ds {:#x} es {:#x} fs {:#x}",
-                    now.rax,
-                    now.rbx & 0xffff,
-                    now.rcx & 0xffff
-                ),
+                f!("ds {:#x} es {:#x} fs {:#x}", now.rax, now.rbx & 0xffff, now.rcx & 0xffff),
             );
         }
         None => obs(f!("failsafe for {name}"), "none"),
     }
-    probe::kernel(
-        code!("xor eax, eax", "mov ds, eax", "mov es, eax", "mov fs, eax"),
-        &Gprs::ZERO,
-    )
-    .done("segments back");
+    probe::kernel(code!("xor eax, eax", "mov ds, eax", "mov es, eax", "mov fs, eax"), &Gprs::ZERO)
+        .done("segments back");
     events::quiet();
 }
 
@@ -263,36 +177,14 @@ fn failsafe() {
     for flags in [0, F_MASK_EVENTS] {
         trap::register(TYPE_FAILSAFE, flags, trap::failsafe_entry()).must("register");
         events::mask().store(0, Ordering::SeqCst);
-        switch_with(
-            if flags == 0 { "ds" } else { "ds, masking" },
-            code!("mov ds, eax"),
-            0xb,
-            gdt,
-            false,
-        );
+        switch_with(if flags == 0 { "ds" } else { "ds, masking" }, code!("mov ds, eax"), 0xb, gdt, false);
+        events::mask().store(0, Ordering::SeqCst);
+        switch_with(if flags == 0 { "es" } else { "es, masking" }, code!("mov es, eax"), 0xb, gdt, false);
+        events::mask().store(0, Ordering::SeqCst);
+        switch_with(if flags == 0 { "fs" } else { "fs, masking" }, code!("mov fs, eax"), 0xb, gdt, false);
         events::mask().store(0, Ordering::SeqCst);
         switch_with(
-            if flags == 0 { "es" } else { "es, masking" },
-            code!("mov es, eax"),
-            0xb,
-            gdt,
-            false,
-        );
-        events::mask().store(0, Ordering::SeqCst);
-        switch_with(
-            if flags == 0 { "fs" } else { "fs, masking" },
-            code!("mov fs, eax"),
-            0xb,
-            gdt,
-            false,
-        );
-        events::mask().store(0, Ordering::SeqCst);
-        switch_with(
-            if flags == 0 {
-                "all three"
-            } else {
-                "all three, masking"
-            },
+            if flags == 0 { "all three" } else { "all three, masking" },
             code!("mov ds, eax", "mov es, eax", "mov fs, eax"),
             0xb,
             gdt,

@@ -2,8 +2,8 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 use guests::mem::pfn_of;
 use guests::paging::{
-    FRAME, KERNEL_RO, KERNEL_RW, NX, P, RW, TABLE, flags_of, make_ro, make_rw, mmu_update,
-    new_table, pin, unpin, update_va,
+    FRAME, KERNEL_RO, KERNEL_RW, NX, P, RW, TABLE, flags_of, make_ro, make_rw, mmu_update, new_table, pin, unpin,
+    update_va,
 };
 use guests::prelude::*;
 use guests::start::start_info;
@@ -24,30 +24,14 @@ fn run() {
 fn pinning() {
     for level in 1..=4 {
         let t = Page::alloc();
-        expect(
-            f!("pin a writable page as L{level}"),
-            pin(t, level),
-            errno(EINVAL),
-        );
+        expect(f!("pin a writable page as L{level}"), pin(t, level), errno(EINVAL));
         make_ro(t).must("make_ro");
-        expect(
-            f!("unpin what is not pinned, L{level}"),
-            unpin(t),
-            errno(EINVAL),
-        );
+        expect(f!("unpin what is not pinned, L{level}"), unpin(t), errno(EINVAL));
         expect(f!("pin as L{level}"), pin(t, level), OK);
-        expect(
-            f!("map a pinned L{level} writable"),
-            make_rw(t),
-            errno(EBUSY),
-        );
+        expect(f!("map a pinned L{level} writable"), make_rw(t), errno(EBUSY));
         expect(f!("pin as L{level} again"), pin(t, level), errno(EINVAL));
         for other in (1..=4).filter(|o| *o != level) {
-            expect(
-                f!("pin an L{level} as L{other}"),
-                pin(t, other),
-                errno(EINVAL),
-            );
+            expect(f!("pin an L{level} as L{other}"), pin(t, other), errno(EINVAL));
         }
         expect(f!("map a pinned L{level} read-only"), make_ro(t), OK);
         expect(f!("unpin the L{level}"), unpin(t), OK);
@@ -59,27 +43,12 @@ fn pinning() {
     let alias = Page::alloc();
     update_va(alias.va, t.ma() | KERNEL_RW).must("alias");
     make_ro(t).must("make_ro");
-    expect(
-        "pin a page with one writable alias left",
-        pin(t, 1),
-        errno(EINVAL),
-    );
+    expect("pin a page with one writable alias left", pin(t, 1), errno(EINVAL));
     update_va(alias.va, 0).must("drop the alias");
     expect("pin it without the alias", pin(t, 1), OK);
-    expect(
-        "map the alias again, read-only",
-        update_va(alias.va, t.ma() | KERNEL_RO),
-        OK,
-    );
-    expect(
-        "map the alias again, writable",
-        update_va(alias.va, t.ma() | KERNEL_RW),
-        errno(EBUSY),
-    );
-    check(
-        "a refused update changes nothing",
-        paging::pte(alias.va) & RW == 0,
-    );
+    expect("map the alias again, read-only", update_va(alias.va, t.ma() | KERNEL_RO), OK);
+    expect("map the alias again, writable", update_va(alias.va, t.ma() | KERNEL_RW), errno(EBUSY));
+    check("a refused update changes nothing", paging::pte(alias.va) & RW == 0);
     unpin(t).must("unpin");
 }
 
@@ -87,50 +56,26 @@ fn hooking() {
     let (l1, l2) = (new_table(), new_table());
     pin(l2, 2).must("pin L2");
     let slot = |i: u64| l2.ma() + 8 * i;
-    expect(
-        "hook an L1 into an L2",
-        mmu_update(slot(0), l1.ma() | TABLE),
-        OK,
-    );
+    expect("hook an L1 into an L2", mmu_update(slot(0), l1.ma() | TABLE), OK);
     expect("a hooked L1 is not writable", make_rw(l1), errno(EBUSY));
     expect("hook it in twice", mmu_update(slot(7), l1.ma() | TABLE), OK);
     expect("take it out once", mmu_update(slot(0), 0), OK);
     expect("a second place still holds it", make_rw(l1), errno(EBUSY));
     expect("pin an L1 that is in use", pin(l1, 1), OK);
-    expect(
-        "take it out of the second place",
-        mmu_update(slot(7), 0),
-        OK,
-    );
+    expect("take it out of the second place", mmu_update(slot(7), 0), OK);
     expect("the pin still holds it", make_rw(l1), errno(EBUSY));
     expect("drop the pin", unpin(l1), OK);
     expect("nothing holds it", make_rw(l1), OK);
     let data = Page::alloc();
-    expect(
-        "hook a writable page as an L1",
-        mmu_update(slot(1), data.ma() | TABLE),
-        errno(EINVAL),
-    );
-    expect(
-        "hook an L2 into an L2 as an L1",
-        mmu_update(slot(1), page_of_l2().ma() | TABLE),
-        errno(EINVAL),
-    );
+    expect("hook a writable page as an L1", mmu_update(slot(1), data.ma() | TABLE), errno(EINVAL));
+    expect("hook an L2 into an L2 as an L1", mmu_update(slot(1), page_of_l2().ma() | TABLE), errno(EINVAL));
     let (l1b, l2b) = (new_table(), new_table());
     pin(l1b, 1).must("pin L1");
     pin(l2b, 2).must("pin L2");
     let l3 = new_table();
     pin(l3, 3).must("pin L3");
-    expect(
-        "hook an L1 into an L3",
-        mmu_update(l3.ma(), l1b.ma() | TABLE),
-        errno(EINVAL),
-    );
-    expect(
-        "hook an L2 into an L3",
-        mmu_update(l3.ma(), l2b.ma() | TABLE),
-        OK,
-    );
+    expect("hook an L1 into an L3", mmu_update(l3.ma(), l1b.ma() | TABLE), errno(EINVAL));
+    expect("hook an L2 into an L3", mmu_update(l3.ma(), l2b.ma() | TABLE), OK);
     expect("unpin the L3 that holds it", unpin(l3), OK);
     expect("its pin holds the L2", make_rw(l2b), errno(EBUSY));
     expect("unpin the L2", unpin(l2b), OK);
@@ -147,11 +92,7 @@ fn hooking() {
     for (name, t) in [("L3", a), ("L2", b), ("L1", c)] {
         expect(f!("{name} of the tree writable"), make_rw(t), errno(EBUSY));
     }
-    expect(
-        "a data page of the tree as a table",
-        pin(d, 1),
-        errno(EINVAL),
-    );
+    expect("a data page of the tree as a table", pin(d, 1), errno(EINVAL));
     expect("unpin the tree", unpin(a), OK);
     for (name, t) in [("L3", a), ("L2", b), ("L1", c)] {
         expect(f!("{name} of the released tree writable"), make_rw(t), OK);
@@ -171,41 +112,17 @@ fn validation() {
     pin(pinned, 1).must("pin");
     let xen = paging::l4().read(256) & FRAME;
     let cases: [(&str, u64, u32); 13] = [
-        (
-            "an L1 that maps a table writable",
-            pinned.ma() | KERNEL_RW,
-            1,
-        ),
-        (
-            "an L1 that maps a table read-only",
-            pinned.ma() | KERNEL_RO,
-            1,
-        ),
+        ("an L1 that maps a table writable", pinned.ma() | KERNEL_RW, 1),
+        ("an L1 that maps a table read-only", pinned.ma() | KERNEL_RO, 1),
         ("an L1 that maps the hypervisor's frame", xen | KERNEL_RO, 1),
-        (
-            "an L1 with a not-present entry of junk",
-            0xffff_ffff_ffff_fffe,
-            1,
-        ),
-        (
-            "an L2 with a not-present entry of junk",
-            0xffff_ffff_ffff_fffe,
-            2,
-        ),
+        ("an L1 with a not-present entry of junk", 0xffff_ffff_ffff_fffe, 1),
+        ("an L2 with a not-present entry of junk", 0xffff_ffff_ffff_fffe, 2),
         ("an L2 with a large page", P | RW | paging::PSE, 2),
-        (
-            "an L2 entry that is global",
-            pinned.ma() | TABLE | paging::G,
-            2,
-        ),
+        ("an L2 entry that is global", pinned.ma() | TABLE | paging::G, 2),
         ("an L2 entry without RW", pinned.ma() | P | paging::US, 2),
         ("an L2 entry without US", pinned.ma() | P | RW, 2),
         ("an L2 entry with NX", pinned.ma() | TABLE | NX, 2),
-        (
-            "an L2 entry with available bits",
-            pinned.ma() | TABLE | 0xe00,
-            2,
-        ),
+        ("an L2 entry with available bits", pinned.ma() | TABLE | 0xe00, 2),
         ("an L2 that names a writable page", good.ma() | TABLE, 2),
         ("an L3 that names an L1", pinned.ma() | TABLE, 3),
     ];
@@ -228,11 +145,7 @@ fn validation() {
     t.write(511, pinned.ma() | KERNEL_RW);
     make_ro(t).must("make_ro");
     expect("an L1 whose last entry is bad", pin(t, 1), errno(EBUSY));
-    expect(
-        "the page its first entry named is free again",
-        make_ro(good),
-        OK,
-    );
+    expect("the page its first entry named is free again", make_ro(good), OK);
     expect("it can become a table", pin(good, 1), OK);
     unpin(good).must("unpin");
 }
@@ -246,17 +159,9 @@ fn linear() {
             let r = pin(t, level);
             obs(f!("pin an L{level} with a {name} entry to itself"), r);
             if r == OK {
-                expect(
-                    f!("unpin the L{level} with an entry to itself"),
-                    unpin(t),
-                    OK,
-                );
+                expect(f!("unpin the L{level} with an entry to itself"), unpin(t), OK);
             }
-            expect(
-                f!("the L{level} with a {name} entry to itself is free"),
-                make_rw(t),
-                OK,
-            );
+            expect(f!("the L{level} with a {name} entry to itself is free"), make_rw(t), OK);
         }
     }
 }
@@ -268,21 +173,10 @@ fn start_of_day_tables() {
         let t = Page::at(si.pt_base + i * PAGE_SIZE);
         refused += u64::from(make_rw(t) == errno(EBUSY));
     }
-    check(
-        "no start-of-day table can be mapped writable",
-        refused == si.nr_pt_frames,
-    );
+    check("no start-of-day table can be mapped writable", refused == si.nr_pt_frames);
     let probe = Page::alloc();
-    expect(
-        "the L4 mapped elsewhere, writable",
-        update_va(probe.va, paging::l4().ma() | KERNEL_RW),
-        errno(EBUSY),
-    );
-    expect(
-        "the L4 mapped elsewhere, read-only",
-        update_va(probe.va, paging::l4().ma() | KERNEL_RO),
-        OK,
-    );
+    expect("the L4 mapped elsewhere, writable", update_va(probe.va, paging::l4().ma() | KERNEL_RW), errno(EBUSY));
+    expect("the L4 mapped elsewhere, read-only", update_va(probe.va, paging::l4().ma() | KERNEL_RO), OK);
     expect(
         "the L4 mapped for user mode, read-only",
         update_va(probe.va, paging::l4().ma() | KERNEL_RO | paging::US),
@@ -347,11 +241,7 @@ fn l1_flags() {
 
 fn upper_flags() {
     let (l2, l3, l4) = (new_table(), new_table(), new_table());
-    let tables = [
-        (2, l2, new_table()),
-        (3, l3, new_table()),
-        (4, l4, new_table()),
-    ];
+    let tables = [(2, l2, new_table()), (3, l3, new_table()), (4, l4, new_table())];
     for (level, table, below) in tables {
         pin(below, level - 1).must("pin below");
         pin(table, level).must("pin");
@@ -369,10 +259,7 @@ fn upper_flags() {
             ("NX", TABLE | NX),
             ("not present", 0x7ff0_0000_0000_0ffe),
         ] {
-            obs(
-                f!("L{level} {name}"),
-                mmu_update(table.ma() + 8, below.ma() | flags),
-            );
+            obs(f!("L{level} {name}"), mmu_update(table.ma() + 8, below.ma() | flags));
             obs(f!("L{level} {name} reads"), flags_of(table.read(1)));
         }
     }

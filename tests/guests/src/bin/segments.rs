@@ -39,10 +39,7 @@ fn descriptors() {
             let desc = 0x0000_0000_0000_ffff | PRESENT | kind << 40 | dpl << 45;
             page.write(1, 0);
             let r = update(page, 1, desc);
-            obs(
-                f!("kind {kind:#x} DPL {dpl}"),
-                f!("{r} {:#x}", page.read(1)),
-            );
+            obs(f!("kind {kind:#x} DPL {dpl}"), f!("{r} {:#x}", page.read(1)));
         }
     }
     for (name, desc) in [
@@ -60,15 +57,9 @@ fn descriptors() {
         let r = update(page, 1, desc);
         obs(name, f!("{r} {:#x}", page.read(1)));
     }
-    obs(
-        "unaligned",
-        call(nr::UPDATE_DESCRIPTOR, &[page.ma() + 4, DATA]),
-    );
+    obs("unaligned", call(nr::UPDATE_DESCRIPTOR, &[page.ma() + 4, DATA]));
     obs("last of the page", update(page, 511, DATA));
-    obs(
-        "no such frame",
-        call(nr::UPDATE_DESCRIPTOR, &[0x7f_ffff_f000, DATA]),
-    );
+    obs("no such frame", call(nr::UPDATE_DESCRIPTOR, &[0x7f_ffff_f000, DATA]));
     obs("a page table", update(paging::l4(), 300, DATA));
     obs("MMIO", call(nr::UPDATE_DESCRIPTOR, &[0xfee0_0000, DATA]));
 }
@@ -76,9 +67,7 @@ fn descriptors() {
 /// Call gates, by what they lead to.
 fn gates() {
     let page = Page::alloc();
-    let gate = |selector: u64, dpl: u64, extra: u64| {
-        PRESENT | 12 << 40 | dpl << 45 | selector << 16 | 0x1234 | extra
-    };
+    let gate = |selector: u64, dpl: u64, extra: u64| PRESENT | 12 << 40 | dpl << 45 | selector << 16 | 0x1234 | extra;
     for (name, desc) in [
         ("to 0", gate(0, 0, 0)),
         ("to RPL 0 of a guest code segment", gate(8, 0, 0)),
@@ -112,10 +101,7 @@ fn gdt_pages() {
     obs("GDT on a writable page", set_gdt(page, 8));
     paging::make_ro(page).must("read-only");
     obs("GDT", set_gdt(page, 8));
-    obs(
-        "privilege is raised",
-        f!("{:#x} {:#x}", page.read(1), page.read(2)),
-    );
+    obs("privilege is raised", f!("{:#x} {:#x}", page.read(1), page.read(2)));
     obs("writable again", paging::make_rw(page));
     obs("update_descriptor in it", update(page, 3, DATA));
     obs("a TSS in it", update(page, 4, PRESENT | 9 << 40));
@@ -125,15 +111,9 @@ fn gdt_pages() {
     obs("one entry too many", set_gdt(page, 7169));
     obs("2^32 entries", set_gdt(page, 1 << 32));
     obs("bad list", call(nr::SET_GDT, &[0x1000, 8]));
-    obs(
-        "list of the hypervisor's",
-        call(nr::SET_GDT, &[0xffff_8300_0000_0000, 8]),
-    );
+    obs("list of the hypervisor's", call(nr::SET_GDT, &[0xffff_8300_0000_0000, 8]));
     let frames = [page.mfn(), 0x7f_ffff];
-    obs(
-        "second frame bad",
-        call(nr::SET_GDT, &[frames.as_ptr() as u64, 513]),
-    );
+    obs("second frame bad", call(nr::SET_GDT, &[frames.as_ptr() as u64, 513]));
     let bad = Page::alloc();
     bad.write(511, PRESENT | 9 << 40);
     paging::make_ro(bad).must("read-only");
@@ -144,51 +124,14 @@ fn gdt_pages() {
 }
 
 fn load(register: &str, sel: u64) -> Outcome {
-    let regs = Gprs {
-        rax: sel,
-        ..Gprs::ZERO
-    };
+    let regs = Gprs { rax: sel, ..Gprs::ZERO };
     match register {
-        "ds" => probe::kernel(
-            code!(
-                "mov ds, eax",
-                "xor eax, eax",
-                "mov eax, ds",
-                "mov edx, 0",
-                "mov ds, edx"
-            ),
-            &regs,
-        ),
-        "es" => probe::kernel(
-            code!(
-                "mov es, eax",
-                "xor eax, eax",
-                "mov eax, es",
-                "mov edx, 0",
-                "mov es, edx"
-            ),
-            &regs,
-        ),
-        "fs" => probe::kernel(
-            code!(
-                "mov fs, eax",
-                "xor eax, eax",
-                "mov eax, fs",
-                "mov edx, 0",
-                "mov fs, edx"
-            ),
-            &regs,
-        ),
-        _ => probe::kernel(
-            code!(
-                "mov ss, eax",
-                "xor eax, eax",
-                "mov eax, ss",
-                "mov edx, 0xe02b",
-                "mov ss, edx"
-            ),
-            &regs,
-        ),
+        "ds" => probe::kernel(code!("mov ds, eax", "xor eax, eax", "mov eax, ds", "mov edx, 0", "mov ds, edx"), &regs),
+        "es" => probe::kernel(code!("mov es, eax", "xor eax, eax", "mov eax, es", "mov edx, 0", "mov es, edx"), &regs),
+        "fs" => probe::kernel(code!("mov fs, eax", "xor eax, eax", "mov eax, fs", "mov edx, 0", "mov fs, edx"), &regs),
+        _ => {
+            probe::kernel(code!("mov ss, eax", "xor eax, eax", "mov eax, ss", "mov edx, 0xe02b", "mov ss, edx"), &regs)
+        }
     }
 }
 
@@ -226,33 +169,17 @@ fn selectors() {
         for register in ["ds", "es", "fs", "ss"] {
             obs(f!("{register} <- {name}"), load(register, s).rax());
         }
-        let regs = Gprs {
-            rax: s,
-            ..Gprs::ZERO
-        };
+        let regs = Gprs { rax: s, ..Gprs::ZERO };
         let two = |o: Outcome| match o {
             Outcome::Done(g) => (g.rcx, g.rdx),
             Outcome::Trap(_) => (u64::MAX, 0),
         };
-        let (v, ok) = two(probe::kernel(
-            code!("xor ecx, ecx", "xor edx, edx", "lsl ecx, eax", "setz dl"),
-            &regs,
-        ));
+        let (v, ok) = two(probe::kernel(code!("xor ecx, ecx", "xor edx, edx", "lsl ecx, eax", "setz dl"), &regs));
         obs(f!("lsl {name}"), f!("{ok} {v:#x}"));
-        let (v, ok) = two(probe::kernel(
-            code!("xor ecx, ecx", "xor edx, edx", "lar ecx, eax", "setz dl"),
-            &regs,
-        ));
+        let (v, ok) = two(probe::kernel(code!("xor ecx, ecx", "xor edx, edx", "lar ecx, eax", "setz dl"), &regs));
         obs(f!("lar {name}"), f!("{ok} {v:#x}"));
         let (v, ok) = two(probe::kernel(
-            code!(
-                "xor ecx, ecx",
-                "xor edx, edx",
-                "verr ax",
-                "setz cl",
-                "verw ax",
-                "setz dl"
-            ),
+            code!("xor ecx, ecx", "xor edx, edx", "verr ax", "setz cl", "verw ax", "setz dl"),
             &regs,
         ));
         obs(f!("verr, verw {name}"), f!("{v} {ok}"));
@@ -261,29 +188,14 @@ fn selectors() {
     for i in [0xe058u64, 0xe060, 0xe068, 0xe070, 0xeff8] {
         let o = probe::kernel(
             code!("xor ecx, ecx", "xor edx, edx", "lsl ecx, eax", "setz dl"),
-            &Gprs {
-                rax: i | 3,
-                ..Gprs::ZERO
-            },
+            &Gprs { rax: i | 3, ..Gprs::ZERO },
         );
         obs(f!("lsl of {i:#x} succeeds"), o.done("lsl").rdx);
     }
     // a descriptor that changes while a segment register holds it
-    obs(
-        "es loaded",
-        probe::kernel(
-            code!("mov es, eax"),
-            &Gprs {
-                rax: 0xb,
-                ..Gprs::ZERO
-            },
-        ),
-    );
+    obs("es loaded", probe::kernel(code!("mov es, eax"), &Gprs { rax: 0xb, ..Gprs::ZERO }));
     obs("its descriptor goes", update(gdt, 1, 0));
-    obs(
-        "es still reads",
-        probe::kernel(code!("xor eax, eax", "mov eax, es"), &Gprs::ZERO).rax(),
-    );
+    obs("es still reads", probe::kernel(code!("xor eax, eax", "mov eax, es"), &Gprs::ZERO).rax());
     obs("es once more", load("es", 0xb).rax());
     call(nr::SET_GDT, &[0, 0]).must("empty GDT");
     probe::kernel(code!("xor eax, eax", "mov es, eax"), &Gprs::ZERO).done("es back");
@@ -296,43 +208,18 @@ fn bases() {
     gdt.write(4, 0x0040_f200_0000_1fff | 0x12 << 56 | 0x34_5678 << 16);
     paging::make_ro(gdt).must("read-only");
     set_gdt(gdt, 8).must("set_gdt");
-    let base = |msr: u64| {
-        probe::kernel(
-            code!("rdmsr", "shl rdx, 32", "or rax, rdx"),
-            &Gprs {
-                rcx: msr,
-                ..Gprs::ZERO
-            },
-        )
-        .rax()
-    };
+    let base =
+        |msr: u64| probe::kernel(code!("rdmsr", "shl rdx, 32", "or rax, rdx"), &Gprs { rcx: msr, ..Gprs::ZERO }).rax();
     smp::set_base(smp::segbase::FS, 0x1_2345_6789).must("FS base");
     obs("FS base", base(0xc000_0100));
-    obs(
-        "FS <- a selector with a base",
-        probe::kernel(
-            code!("mov fs, eax"),
-            &Gprs {
-                rax: 0x23,
-                ..Gprs::ZERO
-            },
-        ),
-    );
+    obs("FS <- a selector with a base", probe::kernel(code!("mov fs, eax"), &Gprs { rax: 0x23, ..Gprs::ZERO }));
     obs("FS base after it", base(0xc000_0100));
-    for s in [
-        0u64, 0x23, 0xb, 0x20, 0x33, 0xe02b, 0xe008, 0xf003, 0x1_0023, 3,
-    ] {
-        obs(
-            f!("user GS <- {s:#x}"),
-            smp::set_base(smp::segbase::GS_USER_SEL, s),
-        );
+    for s in [0u64, 0x23, 0xb, 0x20, 0x33, 0xe02b, 0xe008, 0xf003, 0x1_0023, 3] {
+        obs(f!("user GS <- {s:#x}"), smp::set_base(smp::segbase::GS_USER_SEL, s));
         obs(f!("user GS base after {s:#x}"), base(0xc000_0102));
     }
     check("kernel GS is as it was", smp::cpu() == 0);
-    for (name, v) in [
-        ("non-canonical", 0x8000_0000_0000u64),
-        ("the hypervisor's", 0xffff_8300_0000_0000),
-    ] {
+    for (name, v) in [("non-canonical", 0x8000_0000_0000u64), ("the hypervisor's", 0xffff_8300_0000_0000)] {
         for which in [smp::segbase::FS, smp::segbase::GS_USER] {
             obs(f!("base {which} <- {name}"), smp::set_base(which, v));
         }
@@ -366,71 +253,26 @@ fn code_segments() {
     ] {
         // a far return to the same place
         let out = probe::kernel(
-            code!(
-                "lea rcx, [rip + 2f]",
-                "push rax",
-                "push rcx",
-                "retfq",
-                "2:",
-                "xor eax, eax",
-                "mov eax, cs"
-            ),
-            &Gprs {
-                rax: cs,
-                ..Gprs::ZERO
-            },
+            code!("lea rcx, [rip + 2f]", "push rax", "push rcx", "retfq", "2:", "xor eax, eax", "mov eax, cs"),
+            &Gprs { rax: cs, ..Gprs::ZERO },
         );
         obs(f!("far return to {name}"), out.rax());
         // bring the flat segment back
         probe::kernel(
-            code!(
-                "lea rcx, [rip + 2f]",
-                "push rax",
-                "push rcx",
-                "retfq",
-                "2:",
-                "nop"
-            ),
-            &Gprs {
-                rax: u64::from(sel::FLAT_RING3_CS64),
-                ..Gprs::ZERO
-            },
+            code!("lea rcx, [rip + 2f]", "push rax", "push rcx", "retfq", "2:", "nop"),
+            &Gprs { rax: u64::from(sel::FLAT_RING3_CS64), ..Gprs::ZERO },
         )
         .done("flat code");
     }
     let out = probe::kernel(
-        code!(
-            "lea rcx, [rip + 2f]",
-            "push rax",
-            "push rcx",
-            "retfq",
-            "2:",
-            "ud2"
-        ),
-        &Gprs {
-            rax: 0x13,
-            ..Gprs::ZERO
-        },
+        code!("lea rcx, [rip + 2f]", "push rax", "push rcx", "retfq", "2:", "ud2"),
+        &Gprs { rax: 0x13, ..Gprs::ZERO },
     );
     let t = out.trap("ud2");
-    obs(
-        "trap out of a code segment of its own",
-        f!("{t} cs {:#x}", t.cs & 0xffff),
-    );
+    obs("trap out of a code segment of its own", f!("{t} cs {:#x}", t.cs & 0xffff));
     let out = probe::kernel(
-        code!(
-            "lea rcx, [rip + 2f]",
-            "push rax",
-            "push rcx",
-            "retfq",
-            "2:",
-            "mov rax, cr0",
-            "nop"
-        ),
-        &Gprs {
-            rax: 0x13,
-            ..Gprs::ZERO
-        },
+        code!("lea rcx, [rip + 2f]", "push rax", "push rcx", "retfq", "2:", "mov rax, cr0", "nop"),
+        &Gprs { rax: 0x13, ..Gprs::ZERO },
     );
     obs("a privileged instruction in it", out.rax());
     let out = probe::kernel(
@@ -446,10 +288,7 @@ fn code_segments() {
             "xor eax, eax",
             "mov eax, cs"
         ),
-        &Gprs {
-            rax: 0x13,
-            ..Gprs::ZERO
-        },
+        &Gprs { rax: 0x13, ..Gprs::ZERO },
     );
     obs("cs after a hypercall from it", out.rax());
     call(nr::SET_GDT, &[0, 0]).must("empty GDT");
@@ -470,26 +309,12 @@ fn ldt() {
     obs("its privilege", f!("{:#x}", page.read(1)));
     obs("ss <- LDT 0", load("ss", 7).rax());
     obs("es <- behind its entries", load("es", 0x47).rax());
-    obs(
-        "lsl of LDT 2",
-        probe::kernel(
-            code!("xor eax, eax", "mov ecx, 0x17", "lsl eax, ecx"),
-            &Gprs::ZERO,
-        )
-        .rax(),
-    );
+    obs("lsl of LDT 2", probe::kernel(code!("xor eax, eax", "mov ecx, 0x17", "lsl eax, ecx"), &Gprs::ZERO).rax());
     obs("writable while it is mapped", paging::make_rw(page));
-    obs(
-        "user GS <- LDT 2",
-        smp::set_base(smp::segbase::GS_USER_SEL, 0x17),
-    );
+    obs("user GS <- LDT 2", smp::set_base(smp::segbase::GS_USER_SEL, 0x17));
     obs(
         "user GS base",
-        probe::kernel(
-            code!("mov ecx, 0xc0000102", "rdmsr", "shl rdx, 32", "or rax, rdx"),
-            &Gprs::ZERO,
-        )
-        .rax(),
+        probe::kernel(code!("mov ecx, 0xc0000102", "rdmsr", "shl rdx, 32", "or rax, rdx"), &Gprs::ZERO).rax(),
     );
     obs("clear it", set_ldt(0, 0));
     obs("es <- LDT 1 after that", load("es", 0xf).rax());
@@ -497,19 +322,9 @@ fn ldt() {
     // lazily: a page that may not be one is noticed when it is used
     obs("set_ldt on a writable page", set_ldt(page.va, 8));
     let t = load("es", 0xf).trap("load");
-    obs(
-        "es <- LDT 1 there",
-        f!("{t} cr2 is the entry's {}", t.cr2 == page.va + 8),
-    );
-    let t = probe::kernel(
-        code!("xor eax, eax", "mov ecx, 0xf", "lsl eax, ecx"),
-        &Gprs::ZERO,
-    )
-    .trap("lsl");
-    obs(
-        "lsl there",
-        f!("{t} cr2 is the entry's {}", t.cr2 == page.va + 8),
-    );
+    obs("es <- LDT 1 there", f!("{t} cr2 is the entry's {}", t.cr2 == page.va + 8));
+    let t = probe::kernel(code!("xor eax, eax", "mov ecx, 0xf", "lsl eax, ecx"), &Gprs::ZERO).trap("lsl");
+    obs("lsl there", f!("{t} cr2 is the entry's {}", t.cr2 == page.va + 8));
     paging::make_ro(page).must("read-only");
     obs("es <- LDT 1 when it is read-only", load("es", 0xf).rax());
     obs("user GS <- LDT 2, set_ldt again", {
@@ -518,11 +333,7 @@ fn ldt() {
     });
     obs(
         "user GS base after it",
-        probe::kernel(
-            code!("mov ecx, 0xc0000102", "rdmsr", "shl rdx, 32", "or rax, rdx"),
-            &Gprs::ZERO,
-        )
-        .rax(),
+        probe::kernel(code!("mov ecx, 0xc0000102", "rdmsr", "shl rdx, 32", "or rax, rdx"), &Gprs::ZERO).rax(),
     );
     let bad = Page::alloc();
     bad.write(0, DATA);
@@ -530,14 +341,8 @@ fn ldt() {
     paging::make_ro(bad).must("read-only");
     obs("set_ldt with a TSS in it", set_ldt(bad.va, 8));
     let t = load("es", 7).trap("load");
-    obs(
-        "es <- LDT 0 there",
-        f!("{t} cr2 is the entry's {}", t.cr2 == bad.va),
-    );
-    obs(
-        "user GS <- LDT 0 there",
-        smp::set_base(smp::segbase::GS_USER_SEL, 7),
-    );
+    obs("es <- LDT 0 there", f!("{t} cr2 is the entry's {}", t.cr2 == bad.va));
+    obs("user GS <- LDT 0 there", smp::set_base(smp::segbase::GS_USER_SEL, 7));
     // addresses and counts
     for (name, at, entries) in [
         ("unaligned", page.va + 8, 8u64),
@@ -562,9 +367,6 @@ fn ldt() {
     set_ldt(page.va, 8).must("set_ldt");
     probe::kernel(code!("mov eax, 0xf", "mov es, eax"), &Gprs::ZERO).done("es");
     obs("clear under es", set_ldt(0, 0));
-    obs(
-        "es",
-        probe::kernel(code!("xor eax, eax", "mov eax, es"), &Gprs::ZERO).rax(),
-    );
+    obs("es", probe::kernel(code!("xor eax, eax", "mov eax, es"), &Gprs::ZERO).rax());
     probe::kernel(code!("xor eax, eax", "mov es, eax"), &Gprs::ZERO).done("es back");
 }

@@ -35,70 +35,29 @@ fn run() {
 fn codes() {
     for vcpu in [0u64, 1, 2, 31, 32, 4095, 8191, 8192, 1 << 32, u64::MAX] {
         obs(f!("is_up {vcpu:#x}"), vcpu_op(OP_IS_UP, vcpu, 0));
-        obs(
-            f!("up {vcpu:#x}, not initialised"),
-            if vcpu == 0 {
-                OK
-            } else {
-                vcpu_op(OP_UP, vcpu, 0)
-            },
-        );
-        obs(
-            f!("get_runstate_info {vcpu:#x}"),
-            vcpu_op(OP_GET_RUNSTATE_INFO, vcpu, Page::alloc().va),
-        );
+        obs(f!("up {vcpu:#x}, not initialised"), if vcpu == 0 { OK } else { vcpu_op(OP_UP, vcpu, 0) });
+        obs(f!("get_runstate_info {vcpu:#x}"), vcpu_op(OP_GET_RUNSTATE_INFO, vcpu, Page::alloc().va));
     }
     for cmd in 14..18u64 {
         obs(f!("op {cmd}"), vcpu_op(cmd, 0, 0));
     }
-    obs(
-        "initialise, bad pointer",
-        vcpu_op(OP_INITIALISE, 1, 0xffff_8300_0000_0000),
-    );
-    obs(
-        "initialise vcpu 0",
-        vcpu_op(
-            OP_INITIALISE,
-            0,
-            core::ptr::from_mut(context(1, body)) as u64,
-        ),
-    );
-    obs(
-        "get_physid",
-        if vcpu_op(OP_GET_PHYSID, 0, Page::alloc().va) == OK {
-            "given"
-        } else {
-            "refused"
-        },
-    );
+    obs("initialise, bad pointer", vcpu_op(OP_INITIALISE, 1, 0xffff_8300_0000_0000));
+    obs("initialise vcpu 0", vcpu_op(OP_INITIALISE, 0, core::ptr::from_mut(context(1, body)) as u64));
+    obs("get_physid", if vcpu_op(OP_GET_PHYSID, 0, Page::alloc().va) == OK { "given" } else { "refused" });
     obs("send_nmi to an absent vcpu", vcpu_op(OP_SEND_NMI, 40, 0));
-    obs(
-        "stop_periodic of vcpu 1",
-        vcpu_op(OP_STOP_PERIODIC_TIMER, 1, 0),
-    );
+    obs("stop_periodic of vcpu 1", vcpu_op(OP_STOP_PERIODIC_TIMER, 1, 0));
 }
 
 /// register_vcpu_info, on the vCPU that runs and on the one that does not.
 fn info() {
     let page = Page::alloc();
     let register = |vcpu: u64, mfn: u64, offset: u32| {
-        let mut r = RegisterVcpuInfo {
-            mfn,
-            offset,
-            rsvd: 0,
-        };
-        vcpu_op(
-            OP_REGISTER_VCPU_INFO,
-            vcpu,
-            core::ptr::from_mut(&mut r) as u64,
-        )
+        let mut r = RegisterVcpuInfo { mfn, offset, rsvd: 0 };
+        vcpu_op(OP_REGISTER_VCPU_INFO, vcpu, core::ptr::from_mut(&mut r) as u64)
     };
     let table = paging::new_table();
     paging::pin(table, 1).must("pin");
-    obs(
-        "offset across the page's end",
-        register(1, page.mfn(), 4096 - 32),
-    );
+    obs("offset across the page's end", register(1, page.mfn(), 4096 - 32));
     obs("offset behind the page", register(1, page.mfn(), 4096));
     obs("unaligned offset", register(1, page.mfn(), 4));
     obs("bad frame", register(1, 0xfff_ffff, 0));
@@ -131,25 +90,15 @@ fn initialising() {
         obs(f!("initialise with {name}"), initialise(1, c));
     };
     try_one("a bad cr3", &|c| c.ctrlreg[3] = 0xfff_ffff << 12);
-    try_one("cr3 of an L1", &|c| {
-        c.ctrlreg[3] = paging::table(run as *const () as u64, 1).map_or(0, Page::ma)
-    });
+    try_one("cr3 of an L1", &|c| c.ctrlreg[3] = paging::table(run as *const () as u64, 1).map_or(0, Page::ma));
     try_one("a writable page as GDT", &|c| {
         c.gdt_ents = 512;
         c.gdt_frames[0] = Page::alloc().mfn();
     });
-    try_one("a non-canonical trap address", &|c| {
-        c.trap_ctxt[40].address = 0x8000_0000_0000
-    });
-    try_one("a non-canonical event callback", &|c| {
-        c.event_callback_eip = 0x8000_0000_0000
-    });
-    try_one("a non-canonical gs base", &|c| {
-        c.gs_base_kernel = 0x8000_0000_0000
-    });
-    try_one("a non-canonical rip", &|c| {
-        c.user_regs.rip = 0x8000_0000_0000
-    });
+    try_one("a non-canonical trap address", &|c| c.trap_ctxt[40].address = 0x8000_0000_0000);
+    try_one("a non-canonical event callback", &|c| c.event_callback_eip = 0x8000_0000_0000);
+    try_one("a non-canonical gs base", &|c| c.gs_base_kernel = 0x8000_0000_0000);
+    try_one("a non-canonical rip", &|c| c.user_regs.rip = 0x8000_0000_0000);
     obs("is_up in between", vcpu_op(OP_IS_UP, 1, 0));
 }
 
@@ -160,22 +109,10 @@ fn body() {
     unsafe { core::arch::asm!("pushfq", "pop {}", out(reg) flags) };
     SEEN[0].store(flags, Ordering::SeqCst);
     SEEN[1].store(smp::cpu() as u64, Ordering::SeqCst);
-    SEEN[2].store(
-        u64::from(events::mask().load(Ordering::SeqCst)),
-        Ordering::SeqCst,
-    );
-    SEEN[3].store(
-        u64::from(events::pending().load(Ordering::SeqCst)),
-        Ordering::SeqCst,
-    );
-    SEEN[4].store(
-        call(nr::VCPU_OP, &[OP_IS_UP, 1, 0]).0 as u64,
-        Ordering::SeqCst,
-    );
-    SEEN[5].store(
-        call(nr::VCPU_OP, &[OP_STOP_PERIODIC_TIMER, 1, 0]).0 as u64,
-        Ordering::SeqCst,
-    );
+    SEEN[2].store(u64::from(events::mask().load(Ordering::SeqCst)), Ordering::SeqCst);
+    SEEN[3].store(u64::from(events::pending().load(Ordering::SeqCst)), Ordering::SeqCst);
+    SEEN[4].store(call(nr::VCPU_OP, &[OP_IS_UP, 1, 0]).0 as u64, Ordering::SeqCst);
+    SEEN[5].store(call(nr::VCPU_OP, &[OP_STOP_PERIODIC_TIMER, 1, 0]).0 as u64, Ordering::SeqCst);
     STATE.store(1, Ordering::SeqCst);
     wait_go(1);
     // events of this vCPU
@@ -247,36 +184,16 @@ fn ipis() {
         }
     }
     expect("IPIs taken by vcpu 1", events::count(port), 20);
-    expect(
-        "upcalls of vcpu 0",
-        events::UPCALLS[0].load(Ordering::SeqCst),
-        0,
-    );
+    expect("upcalls of vcpu 0", events::UPCALLS[0].load(Ordering::SeqCst), 0);
     let virq = events::bind_virq(VIRQ_TIMER, 1);
-    let mut s = SetSingleshotTimer {
-        timeout_abs_ns: events::now() + 2_000_000,
-        flags: 0,
-        pad: 0,
-    };
-    obs(
-        "set vcpu 1's timer from vcpu 0",
-        vcpu_op(
-            OP_SET_SINGLESHOT_TIMER,
-            1,
-            core::ptr::from_mut(&mut s) as u64,
-        ),
-    );
+    let mut s = SetSingleshotTimer { timeout_abs_ns: events::now() + 2_000_000, flags: 0, pad: 0 };
+    obs("set vcpu 1's timer from vcpu 0", vcpu_op(OP_SET_SINGLESHOT_TIMER, 1, core::ptr::from_mut(&mut s) as u64));
     let _ = virq;
     GO.store(2, Ordering::SeqCst);
     check("it is about to block", reached(3));
     events::wait_ms(20, || false);
     let mut info = RunstateInfo::default();
-    vcpu_op(
-        OP_GET_RUNSTATE_INFO,
-        1,
-        core::ptr::from_mut(&mut info) as u64,
-    )
-    .must("runstate");
+    vcpu_op(OP_GET_RUNSTATE_INFO, 1, core::ptr::from_mut(&mut info) as u64).must("runstate");
     expect("its runstate is blocked", info.state, 2);
     expect("wake it", events::send(port), OK);
     check("it woke up", reached(4));
@@ -286,43 +203,24 @@ fn blocking() {
     // this vCPU polls a port; vcpu 1 is busy yielding
     let port = events::bind_ipi(0);
     let start = events::now();
-    let mut p = sched::Poll {
-        ports: core::ptr::from_ref(&port) as u64,
-        nr_ports: 1,
-        pad: 0,
-        timeout: start + 5_000_000,
-    };
-    expect(
-        "poll with a timeout",
-        call_ref(nr::SCHED_OP, sched::OP_POLL, &mut p),
-        OK,
-    );
+    let mut p =
+        sched::Poll { ports: core::ptr::from_ref(&port) as u64, nr_ports: 1, pad: 0, timeout: start + 5_000_000 };
+    expect("poll with a timeout", call_ref(nr::SCHED_OP, sched::OP_POLL, &mut p), OK);
     check("it lasted", events::now() >= start + 5_000_000);
     events::quiet();
 }
 
 fn down_and_up() {
     GO.store(3, Ordering::SeqCst);
-    check(
-        "it goes down",
-        reached(5) && events::wait_ms(5000, || vcpu_op(OP_IS_UP, 1, 0) == Ret(0)),
-    );
+    check("it goes down", reached(5) && events::wait_ms(5000, || vcpu_op(OP_IS_UP, 1, 0) == Ret(0)));
     // Down is what it is to be; a moment later it is off its CPU, too.
     let mut info = RunstateInfo::default();
     events::wait_ms(5000, || {
-        vcpu_op(
-            OP_GET_RUNSTATE_INFO,
-            1,
-            core::ptr::from_mut(&mut info) as u64,
-        )
-        .must("runstate");
+        vcpu_op(OP_GET_RUNSTATE_INFO, 1, core::ptr::from_mut(&mut info) as u64).must("runstate");
         info.state == 3
     });
     expect("its runstate is offline", info.state, 3);
-    obs(
-        "initialise a vCPU that is down",
-        initialise(1, context(1, body)),
-    );
+    obs("initialise a vCPU that is down", initialise(1, context(1, body)));
     expect("up again", up(1), OK);
     check("it resumes behind the down", reached(6));
 }
@@ -338,17 +236,7 @@ fn fpu() {
     // SAFETY: reads the register loaded above.
     unsafe { core::arch::asm!("movq {}, xmm3", out(reg) x) };
     expect("xmm3 of vcpu 0", Hex(x), Hex(0x1111_1111_1111_1111));
-    expect(
-        "xmm3 of vcpu 1",
-        Hex(SEEN[6].load(Ordering::SeqCst)),
-        Hex(0x2222_2222_2222_2222),
-    );
-    check(
-        "vcpu 1 is down at the end",
-        events::wait_ms(5000, || vcpu_op(OP_IS_UP, 1, 0) == Ret(0)),
-    );
-    obs(
-        "send_nmi to a vcpu that is down",
-        vcpu_op(OP_SEND_NMI, 1, 0),
-    );
+    expect("xmm3 of vcpu 1", Hex(SEEN[6].load(Ordering::SeqCst)), Hex(0x2222_2222_2222_2222));
+    check("vcpu 1 is down at the end", events::wait_ms(5000, || vcpu_op(OP_IS_UP, 1, 0) == Ret(0)));
+    obs("send_nmi to a vcpu that is down", vcpu_op(OP_SEND_NMI, 1, 0));
 }

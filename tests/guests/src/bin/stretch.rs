@@ -17,11 +17,8 @@ const LIMIT: u64 = 200_000;
 
 /// The longest stretch since the last call.
 fn longest() -> Option<Stretch> {
-    let mut op = Sysctl {
-        cmd: SYSCTL_STRETCH,
-        interface_version: pv_abi::sysctl::INTERFACE_VERSION,
-        ..Default::default()
-    };
+    let mut op =
+        Sysctl { cmd: SYSCTL_STRETCH, interface_version: pv_abi::sysctl::INTERFACE_VERSION, ..Default::default() };
     if call(nr::SYSCTL, &[core::ptr::from_mut(&mut op) as u64]) != OK {
         return None;
     }
@@ -30,12 +27,7 @@ fn longest() -> Option<Stretch> {
 
 fn within(name: &str) {
     let s = longest().unwrap_or_default();
-    guests::console::line(f!(
-        "stretch: {name}: {} in hypercall {} ({:#x})",
-        s.ticks,
-        s.hypercall,
-        s.argument
-    ));
+    guests::console::line(f!("stretch: {name}: {} in hypercall {} ({:#x})", s.ticks, s.hypercall, s.argument));
     check(name, s.ticks != 0 && s.ticks < LIMIT);
 }
 
@@ -43,14 +35,7 @@ fn run() {
     if longest().is_none() {
         report::skip("nobody records it here");
     }
-    child::domctl(&mut Domctl::with(
-        OP_MAX_MEM,
-        0,
-        &MaxMem {
-            max_memkb: 256 << 10,
-        },
-    ))
-    .must("max_mem");
+    child::domctl(&mut Domctl::with(OP_MAX_MEM, 0, &MaxMem { max_memkb: 256 << 10 })).must("max_mem");
     page_tables();
     memory();
     descriptors();
@@ -82,37 +67,14 @@ fn memory() {
         longest();
         let got = memory_op(OP_INCREASE_RESERVATION, &mut extents(&list[..n], order));
         within(
-            [
-                "single pages",
-                "",
-                "",
-                "",
-                "",
-                "",
-                "",
-                "",
-                "",
-                "a block of 2 MiB",
-                "a block of 4 MiB",
-            ][order as usize],
+            ["single pages", "", "", "", "", "", "", "", "", "a block of 2 MiB", "a block of 4 MiB"][order as usize],
         );
         check(f!("got them, order {order}"), got == Ret(n as i64));
         let mut r = extents(&list[..n], order);
         memory_op(OP_DECREASE_RESERVATION, &mut r).must("give back");
         within(
-            [
-                "single pages back",
-                "",
-                "",
-                "",
-                "",
-                "",
-                "",
-                "",
-                "",
-                "a block of 2 MiB back",
-                "a block of 4 MiB back",
-            ][order as usize],
+            ["single pages back", "", "", "", "", "", "", "", "", "a block of 2 MiB back", "a block of 4 MiB back"]
+                [order as usize],
         );
     }
     let block = [0u64; 1];
@@ -123,30 +85,16 @@ fn memory() {
     let out = unsafe { &mut *PFNS.get() };
     let input = [first];
     longest();
-    let mut x = Exchange {
-        input: extents(&input, 9),
-        output: extents(out, 0),
-        nr_exchanged: 0,
-    };
+    let mut x = Exchange { input: extents(&input, 9), output: extents(out, 0), nr_exchanged: 0 };
     memory_op(OP_EXCHANGE, &mut x).must("exchange");
     within("a block of 2 MiB for single pages");
     let back = [7u64];
-    let mut x = Exchange {
-        input: extents(out, 0),
-        output: extents(&back, 9),
-        nr_exchanged: 0,
-    };
+    let mut x = Exchange { input: extents(out, 0), output: extents(&back, 9), nr_exchanged: 0 };
     memory_op(OP_EXCHANGE, &mut x).must("exchange");
     within("single pages for a block of 2 MiB");
     let list = [0u64; 1];
     for bits in 13..32u32 {
-        memory_op(
-            OP_INCREASE_RESERVATION,
-            &mut Reservation {
-                flags: bits,
-                ..extents(&list, 9)
-            },
-        );
+        memory_op(OP_INCREASE_RESERVATION, &mut Reservation { flags: bits, ..extents(&list, 9) });
     }
     within("blocks below each address limit");
 }
@@ -166,12 +114,7 @@ fn body() {
     let own = child::inside::word(0).load(core::sync::atomic::Ordering::SeqCst) as u16;
     grant(table, 9, own, p.mfn(), pv_abi::grant::GTF_PERMIT_ACCESS);
     for _ in 0..1000 {
-        if events::op(
-            pv_abi::event::OP_BIND_IPI,
-            &mut pv_abi::event::BindIpi { vcpu: 0, port: 0 },
-        )
-        .0 < 0
-        {
+        if events::op(pv_abi::event::OP_BIND_IPI, &mut pv_abi::event::BindIpi { vcpu: 0, port: 0 }).0 < 0 {
             break;
         }
     }
@@ -187,26 +130,14 @@ fn body() {
 
 fn domains() {
     longest();
-    let c = Child::build(
-        body,
-        Spec {
-            vcpus: 128,
-            pages: 1000,
-            room: 64,
-        },
-    );
+    let c = Child::build(body, Spec { vcpus: 128, pages: 1000, room: 64 });
     within("building a domain of 128 vCPUs");
-    c.word(0)
-        .store(c.id.into(), core::sync::atomic::Ordering::SeqCst);
+    c.word(0).store(c.id.into(), core::sync::atomic::Ordering::SeqCst);
     c.unpause().must("unpause");
     check("the child is ready", c.wait_word(1, 1));
     within("a child that binds and maps much");
     c.info();
-    let list = pv_abi::sysctl::Getdomaininfolist {
-        max_domains: 1024,
-        buffer: Page::alloc().va,
-        ..Default::default()
-    };
+    let list = pv_abi::sysctl::Getdomaininfolist { max_domains: 1024, buffer: Page::alloc().va, ..Default::default() };
     let mut op = Sysctl {
         cmd: pv_abi::sysctl::OP_GETDOMAININFOLIST,
         interface_version: pv_abi::sysctl::INTERFACE_VERSION,
@@ -227,10 +158,7 @@ fn lists() {
         *f = mem::mfn_of(i as u64);
     }
     longest();
-    let arg = Getpageframeinfo3 {
-        num: 1024,
-        array: frames.as_ptr() as u64,
-    };
+    let arg = Getpageframeinfo3 { num: 1024, array: frames.as_ptr() as u64 };
     child::domctl(&mut Domctl::with(OP_GETPAGEFRAMEINFO3, 0, &arg)).must("getpageframeinfo3");
     within("the types of 1024 frames");
     let mut op = Sysctl {
@@ -238,18 +166,12 @@ fn lists() {
         interface_version: pv_abi::sysctl::INTERFACE_VERSION,
         ..Default::default()
     };
-    op.set_payload(&pv_abi::sysctl::Readconsole {
-        buffer: Page::alloc().va,
-        count: 4096,
-        ..Default::default()
-    });
+    op.set_payload(&pv_abi::sysctl::Readconsole { buffer: Page::alloc().va, count: 4096, ..Default::default() });
     call(nr::SYSCTL, &[core::ptr::from_mut(&mut op) as u64]).must("readconsole");
     within("reading the log");
     let p = Page::alloc();
-    let updates: [pv_abi::mmu::MmuUpdate; 512] = core::array::from_fn(|_| pv_abi::mmu::MmuUpdate {
-        ptr: pg::slot(p.va, 1),
-        val: p.ma() | pg::KERNEL_RW,
-    });
+    let updates: [pv_abi::mmu::MmuUpdate; 512] =
+        core::array::from_fn(|_| pv_abi::mmu::MmuUpdate { ptr: pg::slot(p.va, 1), val: p.ma() | pg::KERNEL_RW });
     longest();
     pg::mmu_updates(&updates).0.must("mmu_update");
     within("512 updates");

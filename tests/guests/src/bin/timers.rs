@@ -14,15 +14,7 @@ fn op<T>(cmd: u64, vcpu: u64, arg: &mut T) -> Ret {
 }
 
 fn singleshot(at: u64, flags: u32) -> Ret {
-    op(
-        OP_SET_SINGLESHOT_TIMER,
-        0,
-        &mut SetSingleshotTimer {
-            timeout_abs_ns: at,
-            flags,
-            pad: 0,
-        },
-    )
+    op(OP_SET_SINGLESHOT_TIMER, 0, &mut SetSingleshotTimer { timeout_abs_ns: at, flags, pad: 0 })
 }
 
 fn run() {
@@ -50,40 +42,24 @@ fn clock() {
     let wc = |i: u64| read64(events::shared(WALLCLOCK) + 8 * i);
     expect("wallclock version is even", wc(0) & 1, 0);
     let sec = wc(0) >> 32;
-    check(
-        "wallclock is between 2020 and 2100",
-        (1_577_000_000..4_102_000_000).contains(&sec),
-    );
-    check(
-        "its nanoseconds are below a second",
-        (wc(1) & 0xffff_ffff) < 1_000_000_000,
-    );
+    check("wallclock is between 2020 and 2100", (1_577_000_000..4_102_000_000).contains(&sec));
+    check("its nanoseconds are below a second", (wc(1) & 0xffff_ffff) < 1_000_000_000);
     expect("its high half", wc(1) >> 32, 0);
     let time = events::info(0) + 32;
-    check(
-        "tsc_to_system_mul is normalised",
-        read64(time + 24) as u32 >> 31 == 1,
-    );
+    check("tsc_to_system_mul is normalised", read64(time + 24) as u32 >> 31 == 1);
     obs("clock flags", read64(time + 24) >> 40 & 0xff);
 }
 
 fn past(port: u32) {
     for (name, at, flags) in [
         ("1 ns", 1u64, 0u32),
-        (
-            "a second ago",
-            events::now().saturating_sub(1_000_000_000),
-            0,
-        ),
+        ("a second ago", events::now().saturating_sub(1_000_000_000), 0),
         ("with the future flag", 1, 1),
         ("with unknown flags", 1, !0),
     ] {
         expect(f!("singleshot at {name}"), singleshot(at, flags), OK);
         check(f!("{name}: fired at once"), events::port_pending(port));
-        check(
-            f!("{name}: the pending byte"),
-            events::pending().load(Ordering::SeqCst) == 1,
-        );
+        check(f!("{name}: the pending byte"), events::pending().load(Ordering::SeqCst) == 1);
         events::port_clear(port);
         events::quiet();
     }
@@ -93,40 +69,20 @@ fn future(port: u32) {
     let start = events::now();
     expect("singleshot in 5 ms", singleshot(start + 5_000_000, 0), OK);
     check("not fired at once", !events::port_pending(port));
-    check(
-        "fired",
-        events::wait_ms(2000, || events::port_pending(port)),
-    );
+    check("fired", events::wait_ms(2000, || events::port_pending(port)));
     check("not before its time", events::now() >= start + 5_000_000);
     events::port_clear(port);
     events::quiet();
-    check(
-        "fires once",
-        !events::wait_ms(20, || events::port_pending(port)),
-    );
+    check("fires once", !events::wait_ms(20, || events::port_pending(port)));
     singleshot(events::now() + 5_000_000, 0).must("set");
-    expect(
-        "stop",
-        call(nr::VCPU_OP, &[OP_STOP_SINGLESHOT_TIMER, 0, 0]),
-        OK,
-    );
-    check(
-        "stopped does not fire",
-        !events::wait_ms(20, || events::port_pending(port)),
-    );
-    expect(
-        "stop again",
-        call(nr::VCPU_OP, &[OP_STOP_SINGLESHOT_TIMER, 0, 0]),
-        OK,
-    );
+    expect("stop", call(nr::VCPU_OP, &[OP_STOP_SINGLESHOT_TIMER, 0, 0]), OK);
+    check("stopped does not fire", !events::wait_ms(20, || events::port_pending(port)));
+    expect("stop again", call(nr::VCPU_OP, &[OP_STOP_SINGLESHOT_TIMER, 0, 0]), OK);
     // a later one replaces the first
     singleshot(events::now() + 3_000_000, 0).must("set");
     let start = events::now();
     singleshot(start + 30_000_000, 0).must("set");
-    check(
-        "replaced",
-        events::wait_ms(2000, || events::port_pending(port)),
-    );
+    check("replaced", events::wait_ms(2000, || events::port_pending(port)));
     check("by the later one", events::now() >= start + 30_000_000);
     events::port_clear(port);
     events::quiet();
@@ -138,29 +94,15 @@ fn future(port: u32) {
     while events::count(port) == before && events::now() < end {
         core::hint::spin_loop();
     }
-    expect(
-        "a running kernel is interrupted",
-        events::count(port) - before,
-        1,
-    );
+    expect("a running kernel is interrupted", events::count(port) - before, 1);
     singleshot(events::now() + 2_000_000, 0).must("set");
-    expect(
-        "block until the timer",
-        call(nr::SCHED_OP, &[pv_abi::sched::OP_BLOCK, 0]),
-        OK,
-    );
+    expect("block until the timer", call(nr::SCHED_OP, &[pv_abi::sched::OP_BLOCK, 0]), OK);
     expect("it woke us", events::count(port) - before, 2);
     events::mask().store(1, Ordering::SeqCst);
 }
 
 fn periodic(port: u32) {
-    let set = |ns: u64| {
-        op(
-            OP_SET_PERIODIC_TIMER,
-            0,
-            &mut SetPeriodicTimer { period_ns: ns },
-        )
-    };
+    let set = |ns: u64| op(OP_SET_PERIODIC_TIMER, 0, &mut SetPeriodicTimer { period_ns: ns });
     for ns in [0u64, 1, 999_999, 1_000_000, 10_000_000, 1 << 62, u64::MAX] {
         obs(f!("periodic {ns} ns"), set(ns));
     }
@@ -173,61 +115,32 @@ fn periodic(port: u32) {
     }
     let n = events::count(port) - before;
     check("ticks in 100 ms", (2..=40).contains(&n));
-    expect(
-        "stop the periodic timer",
-        call(nr::VCPU_OP, &[OP_STOP_PERIODIC_TIMER, 0, 0]),
-        OK,
-    );
+    expect("stop the periodic timer", call(nr::VCPU_OP, &[OP_STOP_PERIODIC_TIMER, 0, 0]), OK);
     events::mask().store(1, Ordering::SeqCst);
     events::port_clear(port);
     events::quiet();
-    check(
-        "no ticks behind it",
-        !events::wait_ms(30, || events::port_pending(port)),
-    );
+    check("no ticks behind it", !events::wait_ms(30, || events::port_pending(port)));
 }
 
 fn old_timer(port: u32) {
-    expect(
-        "set_timer_op in 3 ms",
-        call(nr::SET_TIMER_OP, &[events::now() + 3_000_000]),
-        OK,
-    );
-    check(
-        "it fires",
-        events::wait_ms(2000, || events::port_pending(port)),
-    );
+    expect("set_timer_op in 3 ms", call(nr::SET_TIMER_OP, &[events::now() + 3_000_000]), OK);
+    check("it fires", events::wait_ms(2000, || events::port_pending(port)));
     events::port_clear(port);
     events::quiet();
     expect("set_timer_op in the past", call(nr::SET_TIMER_OP, &[1]), OK);
-    check(
-        "it fires too",
-        events::wait_ms(100, || events::port_pending(port)),
-    );
+    check("it fires too", events::wait_ms(100, || events::port_pending(port)));
     events::port_clear(port);
     events::quiet();
     call(nr::SET_TIMER_OP, &[events::now() + 5_000_000]).must("set");
     expect("set_timer_op 0", call(nr::SET_TIMER_OP, &[0]), OK);
-    check(
-        "cancels",
-        !events::wait_ms(20, || events::port_pending(port)),
-    );
+    check("cancels", !events::wait_ms(20, || events::port_pending(port)));
 }
 
 fn arguments() {
-    for (name, cmd) in [
-        ("singleshot", OP_SET_SINGLESHOT_TIMER),
-        ("periodic", OP_SET_PERIODIC_TIMER),
-    ] {
-        obs(
-            f!("{name}: bad pointer"),
-            call(nr::VCPU_OP, &[cmd, 0, 0xffff_8300_0000_0000]),
-        );
+    for (name, cmd) in [("singleshot", OP_SET_SINGLESHOT_TIMER), ("periodic", OP_SET_PERIODIC_TIMER)] {
+        obs(f!("{name}: bad pointer"), call(nr::VCPU_OP, &[cmd, 0, 0xffff_8300_0000_0000]));
         obs(f!("{name}: null pointer"), call(nr::VCPU_OP, &[cmd, 0, 0]));
-        obs(
-            f!("{name}: absent vcpu"),
-            call(nr::VCPU_OP, &[cmd, 40, events::info(0)]),
-        );
+        obs(f!("{name}: absent vcpu"), call(nr::VCPU_OP, &[cmd, 40, events::info(0)]));
     }
     obs("singleshot far away", singleshot(u64::MAX / 2, 0));
     obs("singleshot at the end of time", singleshot(u64::MAX, 0));
@@ -237,11 +150,7 @@ fn arguments() {
 fn runstate() {
     let area = Page::alloc();
     let mut info = RunstateInfo::default();
-    expect(
-        "get_runstate_info",
-        op(OP_GET_RUNSTATE_INFO, 0, &mut info),
-        OK,
-    );
+    expect("get_runstate_info", op(OP_GET_RUNSTATE_INFO, 0, &mut info), OK);
     expect("state", info.state, 0);
     check("running time moves", {
         let t = info.time[0];
@@ -249,15 +158,7 @@ fn runstate() {
         op(OP_GET_RUNSTATE_INFO, 0, &mut info).must("get");
         info.time[0] > t
     });
-    expect(
-        "register a runstate area",
-        op(
-            OP_REGISTER_RUNSTATE_MEMORY_AREA,
-            0,
-            &mut MemoryArea { addr: area.va },
-        ),
-        OK,
-    );
+    expect("register a runstate area", op(OP_REGISTER_RUNSTATE_MEMORY_AREA, 0, &mut MemoryArea { addr: area.va }), OK);
     expect("state in the area", area.read(0) as u32, 0);
     let (blocked, entry) = (area.read(4), area.read(1));
     check("entry time is set", entry != 0);
@@ -277,60 +178,23 @@ fn runstate() {
     check("entry time moved", area.read(1) > entry);
     expect("state is running again", area.read(0) as u32, 0);
     let mut old = RunstateInfo::default();
-    obs(
-        "get_runstate_info of an absent vcpu",
-        op(OP_GET_RUNSTATE_INFO, 40, &mut old),
-    );
+    obs("get_runstate_info of an absent vcpu", op(OP_GET_RUNSTATE_INFO, 40, &mut old));
     obs(
         "register at a bad address",
-        op(
-            OP_REGISTER_RUNSTATE_MEMORY_AREA,
-            0,
-            &mut MemoryArea {
-                addr: 0xffff_8300_0000_0000,
-            },
-        ),
+        op(OP_REGISTER_RUNSTATE_MEMORY_AREA, 0, &mut MemoryArea { addr: 0xffff_8300_0000_0000 }),
     );
-    obs(
-        "register at an unmapped address",
-        op(
-            OP_REGISTER_RUNSTATE_MEMORY_AREA,
-            0,
-            &mut MemoryArea { addr: 0x1000 },
-        ),
-    );
-    obs(
-        "register at 0",
-        op(
-            OP_REGISTER_RUNSTATE_MEMORY_AREA,
-            0,
-            &mut MemoryArea { addr: 0 },
-        ),
-    );
+    obs("register at an unmapped address", op(OP_REGISTER_RUNSTATE_MEMORY_AREA, 0, &mut MemoryArea { addr: 0x1000 }));
+    obs("register at 0", op(OP_REGISTER_RUNSTATE_MEMORY_AREA, 0, &mut MemoryArea { addr: 0 }));
 }
 
 fn areas() {
     let page = Page::alloc();
-    expect(
-        "register a time area",
-        op(
-            OP_REGISTER_VCPU_TIME_MEMORY_AREA,
-            0,
-            &mut MemoryArea { addr: page.va },
-        ),
-        OK,
-    );
+    expect("register a time area", op(OP_REGISTER_VCPU_TIME_MEMORY_AREA, 0, &mut MemoryArea { addr: page.va }), OK);
     call(nr::SCHED_OP, &[pv_abi::sched::OP_YIELD, 0]);
     obs("its version is even", page.read(0) & 1 == 0);
     obs("its scale is set", page.read(3) as u32 != 0);
     obs(
         "time area at a bad address",
-        op(
-            OP_REGISTER_VCPU_TIME_MEMORY_AREA,
-            0,
-            &mut MemoryArea {
-                addr: 0xffff_8300_0000_0000,
-            },
-        ),
+        op(OP_REGISTER_VCPU_TIME_MEMORY_AREA, 0, &mut MemoryArea { addr: 0xffff_8300_0000_0000 }),
     );
 }

@@ -15,32 +15,15 @@ fn show(name: &str, t: &Trap, from_user: bool, stack: u64) {
     obs(f!("{name}: rflags"), Hex(t.rflags));
     obs(f!("{name}: rsp moved"), stack.wrapping_sub(t.rsp) as i64);
     obs(f!("{name}: ss"), Hex(t.ss));
-    let base = if from_user {
-        user::kernel_stack_top()
-    } else {
-        t.rsp & !15
-    };
-    obs(
-        f!("{name}: frame below the stack base"),
-        base.wrapping_sub(t.at) as i64,
-    );
+    let base = if from_user { user::kernel_stack_top() } else { t.rsp & !15 };
+    obs(f!("{name}: frame below the stack base"), base.wrapping_sub(t.at) as i64);
     obs(f!("{name}: mask in the handler"), t.mask);
     obs(f!("{name}: rflags in the handler"), Hex(t.handler_rflags));
-    obs(
-        f!("{name}: rcx and r11"),
-        if (t.rcx, t.r11) == (0xc0c0, 0x1111) {
-            "kept"
-        } else {
-            "other"
-        },
-    );
+    obs(f!("{name}: rcx and r11"), if (t.rcx, t.r11) == (0xc0c0, 0x1111) { "kept" } else { "other" });
     let g = t.gprs;
     let m = Gprs::MARKED;
     let kept = g.rbx == m.rbx && g.rbp == m.rbp && g.r8 == m.r8 && g.r9 == m.r9 && g.r10 == m.r10;
-    check(
-        f!("{name}: other registers are kept"),
-        kept && [g.r12, g.r13, g.r14, g.r15] == [m.r12, m.r13, m.r14, m.r15],
-    );
+    check(f!("{name}: other registers are kept"), kept && [g.r12, g.r13, g.r14, g.r15] == [m.r12, m.r13, m.r14, m.r15]);
 }
 
 fn cases() -> [(&'static str, &'static [u8]); 16] {
@@ -55,21 +38,12 @@ fn cases() -> [(&'static str, &'static [u8]); 16] {
         ("INT 4", code!("int 4", "nop")),
         ("#GP hlt", code!("hlt")),
         ("#GP selector", code!("mov eax, 0x40", "mov ds, eax")),
-        (
-            "#GP non-canonical",
-            code!("mov rax, 0x800000000000", "mov rax, [rax]"),
-        ),
-        (
-            "#SS non-canonical",
-            code!("mov rbp, 0x800000000000", "mov rax, [rbp]"),
-        ),
+        ("#GP non-canonical", code!("mov rax, 0x800000000000", "mov rax, [rax]")),
+        ("#SS non-canonical", code!("mov rbp, 0x800000000000", "mov rax, [rbp]")),
         ("#PF read", code!("mov eax, 0x1234", "mov rax, [rax]")),
         ("#PF write", code!("mov eax, 0x1238", "mov [rax], rax")),
         ("#PF fetch", code!("mov eax, 0x123c", "jmp rax")),
-        (
-            "#PF hypervisor",
-            code!("mov rax, 0xffff82d080200000", "mov rax, [rax]"),
-        ),
+        ("#PF hypervisor", code!("mov rax, 0xffff82d080200000", "mov rax, [rax]")),
     ]
 }
 
@@ -91,9 +65,7 @@ fn run() {
         }
         match user::run(code, &Gprs::MARKED).trap(name) {
             t if t.vector == trap::SYSCALL => obs(f!("user {name}"), "ran"),
-            t if name.contains("#SS") || name.contains("#DE") => {
-                obs(f!("user {name}"), f!("{t} {}", probe::At(t.rip)))
-            }
+            t if name.contains("#SS") || name.contains("#DE") => obs(f!("user {name}"), f!("{t} {}", probe::At(t.rip))),
             t => {
                 show(&named("user", name), &t, true, user::STACK_TOP);
                 if t.vector == 14 {
@@ -121,10 +93,7 @@ impl core::ops::Deref for Named {
 }
 
 fn named(a: &str, b: &str) -> Named {
-    let mut n = Named {
-        bytes: [0; 64],
-        used: 0,
-    };
+    let mut n = Named { bytes: [0; 64], used: 0 };
     for c in a.bytes().chain([b' ']).chain(b.bytes()).take(64) {
         n.bytes[n.used] = c;
         n.used += 1;
@@ -147,97 +116,42 @@ fn flags() {
     }
     trap::set_flags(6, 0).must("set_trap_table");
     // flags that the interrupted code had on
-    for (name, bits) in [
-        ("CF", 1u64),
-        ("DF", 0x400),
-        ("AC", 0x4_0000),
-        ("NT", 0x4000),
-        ("ID", 0x20_0000),
-    ] {
-        let t = probe::kernel(
-            code!("push rax", "popfq", "ud2"),
-            &Gprs {
-                rax: 0x202 | bits,
-                ..Gprs::ZERO
-            },
-        )
-        .trap("flags");
+    for (name, bits) in [("CF", 1u64), ("DF", 0x400), ("AC", 0x4_0000), ("NT", 0x4000), ("ID", 0x20_0000)] {
+        let t =
+            probe::kernel(code!("push rax", "popfq", "ud2"), &Gprs { rax: 0x202 | bits, ..Gprs::ZERO }).trap("flags");
         obs(f!("{name} on: frame"), Hex(t.rflags));
         obs(f!("{name} on: handler"), Hex(t.handler_rflags));
     }
-    let t = probe::kernel(
-        code!("push rax", "popfq", "nop", "nop"),
-        &Gprs {
-            rax: 0x302,
-            ..Gprs::ZERO
-        },
-    );
+    let t = probe::kernel(code!("push rax", "popfq", "nop", "nop"), &Gprs { rax: 0x302, ..Gprs::ZERO });
     obs("TF on", t);
     if let Outcome::Trap(t) = t {
         obs("TF on: frame", Hex(t.rflags));
         obs("TF on: handler", Hex(t.handler_rflags));
     }
-    let t = user::run(
-        code!("push rax", "popfq", "nop", "nop"),
-        &Gprs {
-            rax: 0x302,
-            ..Gprs::ZERO
-        },
-    );
+    let t = user::run(code!("push rax", "popfq", "nop", "nop"), &Gprs { rax: 0x302, ..Gprs::ZERO });
     obs("TF on in user mode", t);
 }
 
 /// What set_trap_table accepts.
 fn tables() {
-    for (name, cs) in [
-        ("cs 0", 0u16),
-        ("cs 0xe030", 0xe030),
-        ("cs of the hypervisor", 0xe008),
-        ("cs of data", 0xe02b),
-    ] {
-        obs(
-            f!("set_trap_table {name}"),
-            trap::set(0x55, 0, cs, trap::stub(6)),
-        );
+    for (name, cs) in [("cs 0", 0u16), ("cs 0xe030", 0xe030), ("cs of the hypervisor", 0xe008), ("cs of data", 0xe02b)]
+    {
+        obs(f!("set_trap_table {name}"), trap::set(0x55, 0, cs, trap::stub(6)));
     }
-    obs(
-        "non-canonical address",
-        trap::set(0x55, 0, sel::FLAT_RING3_CS64, 0x8000_0000_0000),
-    );
-    obs(
-        "address in the hypervisor",
-        trap::set(0x55, 0, sel::FLAT_RING3_CS64, 0xffff_8300_0000_0000),
-    );
-    obs(
-        "bad pointer",
-        call(nr::SET_TRAP_TABLE, &[0xffff_8300_0000_0000]),
-    );
+    obs("non-canonical address", trap::set(0x55, 0, sel::FLAT_RING3_CS64, 0x8000_0000_0000));
+    obs("address in the hypervisor", trap::set(0x55, 0, sel::FLAT_RING3_CS64, 0xffff_8300_0000_0000));
+    obs("bad pointer", call(nr::SET_TRAP_TABLE, &[0xffff_8300_0000_0000]));
     // a cs without RPL still gives a handler that runs
     trap::set(6, 0, sel::FLAT_RING3_CS64 & !3, trap::stub(6)).must("set");
-    obs(
-        "#UD through cs 0xe030",
-        probe::kernel(code!("ud2"), &Gprs::ZERO),
-    );
+    obs("#UD through cs 0xe030", probe::kernel(code!("ud2"), &Gprs::ZERO));
     trap::set_flags(6, 0).must("set");
-    obs(
-        "bounced #GP for a vector without an entry",
-        probe::kernel(code!("int 0x81"), &Gprs::ZERO),
-    );
+    obs("bounced #GP for a vector without an entry", probe::kernel(code!("int 0x81"), &Gprs::ZERO));
     for dpl in 0..4u8 {
         trap::set_flags(0x80, dpl).must("set");
-        obs(
-            f!("INT 0x80, DPL {dpl}, kernel"),
-            probe::kernel(code!("int 0x80"), &Gprs::ZERO),
-        );
-        obs(
-            f!("INT 0x80, DPL {dpl}, user"),
-            user::run(code!("int 0x80"), &Gprs::ZERO),
-        );
+        obs(f!("INT 0x80, DPL {dpl}, kernel"), probe::kernel(code!("int 0x80"), &Gprs::ZERO));
+        obs(f!("INT 0x80, DPL {dpl}, user"), user::run(code!("int 0x80"), &Gprs::ZERO));
         trap::set_flags(3, dpl).must("set");
-        obs(
-            f!("INT3, DPL {dpl}, user"),
-            user::run(code!("int3"), &Gprs::ZERO),
-        );
+        obs(f!("INT3, DPL {dpl}, user"), user::run(code!("int3"), &Gprs::ZERO));
     }
 }
 
@@ -250,10 +164,7 @@ fn stacks() {
         obs(f!("rsp off by {off}: frame below it"), top - t.at);
         user::stack_switch(user::kernel_stack_top() - off).must("stack_switch");
         let t = user::run(code!("ud2"), &Gprs::ZERO).trap("ud2");
-        obs(
-            f!("kernel_sp off by {off}: frame below it"),
-            user::kernel_stack_top() - t.at,
-        );
+        obs(f!("kernel_sp off by {off}: frame below it"), user::kernel_stack_top() - t.at);
     }
     user::stack_switch(user::kernel_stack_top()).must("stack_switch");
     for (name, ss, sp) in [

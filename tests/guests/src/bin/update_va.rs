@@ -21,49 +21,15 @@ fn run() {
     expect("reads the new page", Hex(read64(page.va)), Hex(0x600d));
     let bitmap = 1u64;
     for kind in 0..4u64 {
-        obs(
-            f!("flags with a bitmap, kind {kind}"),
-            uvm(
-                page.va,
-                e,
-                (core::ptr::from_ref(&bitmap) as u64 & !7) | kind,
-            ),
-        );
-        obs(
-            f!("flags with a bad bitmap, kind {kind}"),
-            uvm(page.va, e, 0xffff_8300_0000_0000 | kind),
-        );
+        obs(f!("flags with a bitmap, kind {kind}"), uvm(page.va, e, (core::ptr::from_ref(&bitmap) as u64 & !7) | kind));
+        obs(f!("flags with a bad bitmap, kind {kind}"), uvm(page.va, e, 0xffff_8300_0000_0000 | kind));
     }
-    expect(
-        "low bits of the address do not count",
-        uvm(page.va + 0x123, other.ma() | KERNEL_RO, 2),
-        OK,
-    );
-    check(
-        "the page is read-only now",
-        paging::pte(page.va) & paging::RW == 0,
-    );
+    expect("low bits of the address do not count", uvm(page.va + 0x123, other.ma() | KERNEL_RO, 2), OK);
+    check("the page is read-only now", paging::pte(page.va) & paging::RW == 0);
     expect("not present", uvm(page.va, 0, 2), OK);
-    obs(
-        "then it faults",
-        probe::kernel(
-            code!("mov rax, [rdi]"),
-            &Gprs {
-                rdi: page.va,
-                ..Gprs::ZERO
-            },
-        ),
-    );
-    expect(
-        "not present with junk",
-        uvm(page.va, 0xffff_ffff_ffff_fffe, 2),
-        OK,
-    );
-    expect(
-        "reads back",
-        Hex(paging::pte(page.va)),
-        Hex(0xffff_ffff_ffff_fffe),
-    );
+    obs("then it faults", probe::kernel(code!("mov rax, [rdi]"), &Gprs { rdi: page.va, ..Gprs::ZERO }));
+    expect("not present with junk", uvm(page.va, 0xffff_ffff_ffff_fffe, 2), OK);
+    expect("reads back", Hex(paging::pte(page.va)), Hex(0xffff_ffff_ffff_fffe));
     for (name, va) in [
         ("no L4 entry", 0x1000u64),
         ("no L2 entry", 0xffff_ffff_c000_0000),
@@ -79,28 +45,17 @@ fn run() {
     }
     let table = paging::new_table();
     paging::pin(table, 1).must("pin");
-    expect(
-        "a table writable",
-        uvm(page.va, table.ma() | KERNEL_RW, 2),
-        errno(EBUSY),
-    );
+    expect("a table writable", uvm(page.va, table.ma() | KERNEL_RW, 2), errno(EBUSY));
     let other_domain = |dom: u64| call(nr::UPDATE_VA_MAPPING_OTHERDOMAIN, &[page.va, e, 2, dom]);
-    for (name, dom) in [
-        ("self", DOMID_SELF),
-        ("own id", 0),
-        ("absent", 77),
-        ("DOMID_IO", 0x7ff1),
-        ("DOMID_XEN", 0x7ff2),
-    ] {
+    for (name, dom) in
+        [("self", DOMID_SELF), ("own id", 0), ("absent", 77), ("DOMID_IO", 0x7ff1), ("DOMID_XEN", 0x7ff2)]
+    {
         page.clear_mapping();
         obs(f!("otherdomain {name}"), other_domain(dom));
     }
     obs(
         "otherdomain IO with MMIO",
-        call(
-            nr::UPDATE_VA_MAPPING_OTHERDOMAIN,
-            &[page.va, 0xb_8000 | KERNEL_RW, 2, 0x7ff1],
-        ),
+        call(nr::UPDATE_VA_MAPPING_OTHERDOMAIN, &[page.va, 0xb_8000 | KERNEL_RW, 2, 0x7ff1]),
     );
 }
 

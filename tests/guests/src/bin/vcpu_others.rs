@@ -52,10 +52,7 @@ fn other() {
 
 fn go(what: u32) {
     WANTED.store(what, SeqCst);
-    check(
-        f!("vCPU 1 does step {what}"),
-        events::wait_ms(5000, || DOES.load(SeqCst) == what),
-    );
+    check(f!("vCPU 1 does step {what}"), events::wait_ms(5000, || DOES.load(SeqCst) == what));
     // and is there by now
     events::wait_ms(20, || false);
 }
@@ -65,16 +62,7 @@ fn run() {
         report::skip("the domain has one vCPU");
     }
     let page = Page::alloc();
-    let register = |offset: u32| {
-        with(
-            OP_REGISTER_VCPU_INFO,
-            RegisterVcpuInfo {
-                mfn: page.mfn(),
-                offset,
-                rsvd: 0,
-            },
-        )
-    };
+    let register = |offset: u32| with(OP_REGISTER_VCPU_INFO, RegisterVcpuInfo { mfn: page.mfn(), offset, rsvd: 0 });
     let periodic = |period_ns: u64| with(OP_SET_PERIODIC_TIMER, SetPeriodicTimer { period_ns });
     WANTED.store(SPIN, SeqCst);
     smp::start(1, other);
@@ -83,10 +71,7 @@ fn run() {
     let virq = events::bind_virq(VIRQ_TIMER, 1);
     let arrives = |name: &str, port: u32, n: u32| {
         let before = events::count(port);
-        check(
-            f!("{name}"),
-            events::wait_ms(5000, || events::count(port) >= before + n),
-        );
+        check(f!("{name}"), events::wait_ms(5000, || events::count(port) >= before + n));
     };
     // its vcpu_info
     obs("vcpu_info of a vCPU that runs", register(64));
@@ -101,24 +86,13 @@ fn run() {
     check("an event after that", drained());
     go(WAIT);
     obs("vcpu_info of a vCPU that waits", register(128));
-    expect(
-        "nothing is written there either",
-        page.read(16) | page.read(17),
-        0,
-    );
+    expect("nothing is written there either", page.read(16) | page.read(17), 0);
     events::send(ipi).must("send");
-    check(
-        "it is woken",
-        events::wait_ms(5000, || DOES.load(SeqCst) == SPIN),
-    );
+    check("it is woken", events::wait_ms(5000, || DOES.load(SeqCst) == SPIN));
     // its periodic timer
     expect("period of a vCPU that runs", periodic(5_000_000), OK);
     arrives("it ticks, and ticks", virq, 3);
-    expect(
-        "stop it",
-        call(nr::VCPU_OP, &[OP_STOP_PERIODIC_TIMER, 1, 0]),
-        OK,
-    );
+    expect("stop it", call(nr::VCPU_OP, &[OP_STOP_PERIODIC_TIMER, 1, 0]), OK);
     drained();
     let (ticks, woken) = (events::count(virq), WOKEN.load(SeqCst));
     events::wait_ms(30, || false);
@@ -126,48 +100,24 @@ fn run() {
     go(WAIT);
     expect("it waits", WOKEN.load(SeqCst), woken);
     expect("period of a vCPU that waits", periodic(5_000_000), OK);
-    check(
-        "the first tick wakes it",
-        events::wait_ms(5000, || WOKEN.load(SeqCst) == woken + 1),
-    );
-    check(
-        "it runs again",
-        events::wait_ms(5000, || DOES.load(SeqCst) == SPIN),
-    );
+    check("the first tick wakes it", events::wait_ms(5000, || WOKEN.load(SeqCst) == woken + 1));
+    check("it runs again", events::wait_ms(5000, || DOES.load(SeqCst) == SPIN));
     arrives("it ticks on", virq, 3);
-    expect(
-        "stop that, too",
-        call(nr::VCPU_OP, &[OP_STOP_PERIODIC_TIMER, 1, 0]),
-        OK,
-    );
+    expect("stop that, too", call(nr::VCPU_OP, &[OP_STOP_PERIODIC_TIMER, 1, 0]), OK);
     // down
     go(DOWN);
-    check(
-        "it is down",
-        events::wait_ms(5000, || call(nr::VCPU_OP, &[OP_IS_UP, 1, 0]) == Ret(0)),
-    );
+    check("it is down", events::wait_ms(5000, || call(nr::VCPU_OP, &[OP_IS_UP, 1, 0]) == Ret(0)));
     expect("period of a vCPU that is down", periodic(5_000_000), OK);
     let ticks = events::count(virq);
     events::wait_ms(30, || false);
-    expect(
-        "ticks of a vCPU that is down",
-        events::count(virq) - ticks,
-        0,
-    );
+    expect("ticks of a vCPU that is down", events::count(virq) - ticks, 0);
     expect("vcpu_info of a vCPU that is down", register(192), OK);
     events::info_moved(1, page.va + 192);
     WANTED.store(SPIN, SeqCst);
     smp::up(1).must("up");
-    check(
-        "it is up",
-        events::wait_ms(5000, || DOES.load(SeqCst) == SPIN),
-    );
+    check("it is up", events::wait_ms(5000, || DOES.load(SeqCst) == SPIN));
     arrives("it ticks there", virq, 3);
-    expect(
-        "stop it at last",
-        call(nr::VCPU_OP, &[OP_STOP_PERIODIC_TIMER, 1, 0]),
-        OK,
-    );
+    expect("stop it at last", call(nr::VCPU_OP, &[OP_STOP_PERIODIC_TIMER, 1, 0]), OK);
     let before = events::count(ipi);
     for i in 1..=20 {
         events::send(ipi).must("send");

@@ -23,44 +23,24 @@ fn run() {
     page.clear();
     obs("capabilities", op(OP_CAPABILITIES, page.va));
     // "xen-3.0-x86_64 ..."
-    expect(
-        "capabilities begin",
-        Hex(page.read(0)),
-        Hex(u64::from_le_bytes(*b"xen-3.0-")),
-    );
+    expect("capabilities begin", Hex(page.read(0)), Hex(u64::from_le_bytes(*b"xen-3.0-")));
     page.clear();
     obs("changeset", op(OP_CHANGESET, page.va));
     page.clear();
     obs("platform_parameters", op(OP_PLATFORM_PARAMETERS, page.va));
     expect("virt_start", Hex(page.read(0)), Hex(0xffff_8000_0000_0000));
     for sub in [0u32, 1, 2, 3, u32::MAX] {
-        let mut f = FeatureInfo {
-            submap_idx: sub,
-            submap: 0,
-        };
-        obs(
-            f!("features {sub}"),
-            call_ref(nr::XEN_VERSION, OP_GET_FEATURES, &mut f),
-        );
+        let mut f = FeatureInfo { submap_idx: sub, submap: 0 };
+        obs(f!("features {sub}"), call_ref(nr::XEN_VERSION, OP_GET_FEATURES, &mut f));
         obs(f!("features {sub}: submap"), Hex(f.submap.into()));
     }
     obs("pagesize", op(OP_PAGESIZE, 0));
     page.clear();
     obs("guest_handle", op(OP_GUEST_HANDLE, page.va));
     page.clear();
-    obs(
-        "commandline",
-        if op(OP_COMMANDLINE, page.va).0 >= 0 {
-            "given"
-        } else {
-            "refused"
-        },
-    );
+    obs("commandline", if op(OP_COMMANDLINE, page.va).0 >= 0 { "given" } else { "refused" });
     let build_id = op(OP_BUILD_ID, 0).0;
-    obs(
-        "build_id, size asked",
-        if build_id > 0 { "a length" } else { "none" },
-    );
+    obs("build_id, size asked", if build_id > 0 { "a length" } else { "none" });
     for cmd in 0..14u64 {
         if cmd == OP_BUILD_ID {
             continue;
@@ -70,10 +50,7 @@ fn run() {
     }
     for (name, cmd) in [("enable", 0u64), ("disable", 1), ("2", 2)] {
         for kind in [0u64, 1, 2, 3, 4, 5, 6, 31, 32, 33, 63, 64, u64::MAX] {
-            obs(
-                f!("vm_assist {name} {kind}"),
-                call(nr::VM_ASSIST, &[cmd, kind]),
-            );
+            obs(f!("vm_assist {name} {kind}"), call(nr::VM_ASSIST, &[cmd, kind]));
         }
     }
 }

@@ -27,10 +27,7 @@ fn sleeper() {
     let (mut latest, mut sum, mut over) = (0, 0, 0);
     for round in 0..ROUNDS {
         let due = events::now() + 2_000_000 + round * 7919 % 13 * 1_000_000;
-        let mut poll = sched::Poll {
-            timeout: due,
-            ..Default::default()
-        };
+        let mut poll = sched::Poll { timeout: due, ..Default::default() };
         call_ref(nr::SCHED_OP, sched::OP_POLL, &mut poll);
         let woke = events::now();
         let late = woke.saturating_sub(due);
@@ -53,11 +50,7 @@ fn spinner() {
 
 /// `weight` under the credit2 scheduler.
 fn set_weight(child: &Child, weight: u64) {
-    let op = dc::SchedulerOp {
-        sched_id: dc::SCHEDULER_CREDIT2,
-        cmd: dc::SCHEDOP_PUTINFO,
-        u: [weight, 0],
-    };
+    let op = dc::SchedulerOp { sched_id: dc::SCHEDULER_CREDIT2, cmd: dc::SCHEDOP_PUTINFO, u: [weight, 0] };
     child::domctl(&mut dc::Domctl::with(dc::OP_SCHEDULER_OP, child.id, &op)).must("scheduler_op");
 }
 
@@ -73,21 +66,14 @@ fn case(name: &str, work: u64, weight: u64) {
             child::nap(500);
             spinner.word(0).load(SeqCst) != 0
         };
-        check(
-            f!("{name}: the other one spins"),
-            events::wait_ms(5000, spins),
-        );
+        check(f!("{name}: the other one spins"), events::wait_ms(5000, spins));
     }
     sleeper.unpause().must("unpause");
     // Seldom: the one that waits here is not to be in their way.
     while matches!(sleeper.state(), child::State::Built | child::State::Running) {
         child::nap(100_000);
     }
-    expect(
-        f!("{name}: how the sleeper ended"),
-        sleeper.wait(),
-        child::State::Finished,
-    );
+    expect(f!("{name}: how the sleeper ended"), sleeper.wait(), child::State::Finished);
     let word = |i| sleeper.word(i).load(SeqCst);
     let (latest, mean) = (word(LATEST), word(SUM) / ROUNDS);
     guests::console::line(f!(
@@ -96,14 +82,8 @@ fn case(name: &str, work: u64, weight: u64) {
         latest / 1000,
         word(OVER_1_MS)
     ));
-    check(
-        f!("{name}: no wake-up is later than a slice"),
-        latest < LIMIT,
-    );
-    check(
-        f!("{name}: on average they are less than a millisecond late"),
-        mean < 1_000_000,
-    );
+    check(f!("{name}: no wake-up is later than a slice"), latest < LIMIT);
+    check(f!("{name}: on average they are less than a millisecond late"), mean < 1_000_000);
     if let Some(spinner) = spinner {
         spinner.destroy();
     }

@@ -39,16 +39,12 @@ fn sleep() -> ! {
 
 fn reason(c: &Child) -> Option<u32> {
     let flags = c.info()?.flags;
-    (flags & dominf::SHUTDOWN != 0)
-        .then_some(flags >> dominf::SHUTDOWN_SHIFT & dominf::SHUTDOWN_MASK)
+    (flags & dominf::SHUTDOWN != 0).then_some(flags >> dominf::SHUTDOWN_SHIFT & dominf::SHUTDOWN_MASK)
 }
 
 /// Waits for the child's end, which must come `seconds` behind the time in word 1 or a little later.
 fn barks(name: &str, c: Child, seconds: u64) {
-    check(
-        f!("{name}: it has begun"),
-        c.wait_word(0, 1) || reason(&c).is_some(),
-    );
+    check(f!("{name}: it has begun"), c.wait_word(0, 1) || reason(&c).is_some());
     events::wait_ms(20_000, || {
         child::nap(2000);
         reason(&c).is_some()
@@ -57,10 +53,7 @@ fn barks(name: &str, c: Child, seconds: u64) {
     expect(f!("{name}: reason"), reason(&c).unwrap_or(99), 4);
     check(f!("{name}: not before its time"), took >= seconds * SECOND);
     // (A busy machine may be late; how late is not what this is about.)
-    check(
-        f!("{name}: no second later than it must"),
-        took < (seconds + 15) * SECOND,
-    );
+    check(f!("{name}: no second later than it must"), took < (seconds + 15) * SECOND);
     expect(f!("{name}: destroy"), c.destroy(), OK);
 }
 
@@ -89,11 +82,7 @@ fn run() {
         ),
         1,
     );
-    expect(
-        "one that pets and stops it ends by itself",
-        petting.wait(),
-        child::State::Finished,
-    );
+    expect("one that pets and stops it ends by itself", petting.wait(), child::State::Finished);
     expect("its reason", reason(&petting).unwrap_or(99), 0);
     expect("times it petted", petting.word(2).load(SeqCst), 6);
     expect("destroy it", petting.destroy(), OK);
@@ -143,10 +132,7 @@ fn run() {
                 });
                 sleep()
             },
-            Spec {
-                vcpus: 2,
-                ..Spec::default()
-            },
+            Spec { vcpus: 2, ..Spec::default() },
         ),
         1,
     );
@@ -164,10 +150,7 @@ fn run() {
                 call(nr::VCPU_OP, &[OP_DOWN, 0, 0]);
                 sleep()
             },
-            Spec {
-                vcpus: 2,
-                ..Spec::default()
-            },
+            Spec { vcpus: 2, ..Spec::default() },
         ),
         1,
     );

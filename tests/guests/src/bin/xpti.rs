@@ -12,13 +12,7 @@ const FIRST: u64 = 0xffff_8000_0000_0000;
 
 /// Whether a page is mapped at `va`, readable from ring 3 or not.
 fn present(va: u64) -> bool {
-    match probe::kernel(
-        code!("mov rax, [rdi]"),
-        &Gprs {
-            rdi: va,
-            ..Gprs::ZERO
-        },
-    ) {
+    match probe::kernel(code!("mov rax, [rdi]"), &Gprs { rdi: va, ..Gprs::ZERO }) {
         Outcome::Done(_) => true,
         Outcome::Trap(t) => t.err.unwrap_or(0) & 1 != 0,
     }
@@ -35,23 +29,11 @@ fn run() {
     }
     // The image and whatever stands beside it: the entry code, the IDT, a stack's top.
     let image = FIRST + 4 * SLOT;
-    let seen = (0..2048u64)
-        .map(|i| image + i * 4096)
-        .filter(|va| present(*va))
-        .count();
-    obs(
-        "at most eight pages seen of the first 8 MiB of slot 260",
-        seen <= 8,
-    );
+    let seen = (0..2048u64).map(|i| image + i * 4096).filter(|va| present(*va)).count();
+    obs("at most eight pages seen of the first 8 MiB of slot 260", seen <= 8);
     for mib in [512u64, 768, 896] {
-        let seen = (0..64u64)
-            .map(|i| image + (mib << 20) + i * 4096)
-            .filter(|va| present(*va))
-            .count();
-        obs(
-            f!("at most seven of the first 64 behind {mib} MiB"),
-            seen <= 7,
-        );
+        let seen = (0..64u64).map(|i| image + (mib << 20) + i * 4096).filter(|va| present(*va)).count();
+        obs(f!("at most seven of the first 64 behind {mib} MiB"), seen <= 7);
     }
     tables();
 }
@@ -61,11 +43,7 @@ fn tables() {
     let va = 0x4000_0000_0000u64;
     let [data, l1, l2, l3] = [(); 4].map(|()| Page::alloc());
     data.write(0, 0x600d);
-    for (table, below, level) in [
-        (l1, data.ma() | KERNEL_RW, 1),
-        (l2, l1.ma() | TABLE, 2),
-        (l3, l2.ma() | TABLE, 3),
-    ] {
+    for (table, below, level) in [(l1, data.ma() | KERNEL_RW, 1), (l2, l1.ma() | TABLE, 2), (l3, l2.ma() | TABLE, 3)] {
         table.write(0, below);
         paging::make_ro(table).must("make_ro");
         paging::pin(table, level).must("pin");
@@ -73,30 +51,14 @@ fn tables() {
     let slot = paging::slot(va, 4);
     expect("before", present(va), false);
     for round in 0..3 {
-        expect(
-            f!("hook in, {round}"),
-            paging::mmu_update(slot, l3.ma() | TABLE),
-            OK,
-        );
+        expect(f!("hook in, {round}"), paging::mmu_update(slot, l3.ma() | TABLE), OK);
         expect(
             f!("there, {round}"),
-            probe::kernel(
-                code!("mov rax, [rdi]"),
-                &Gprs {
-                    rdi: va,
-                    ..Gprs::ZERO
-                },
-            )
-            .done("read")
-            .rax == 0x600d,
+            probe::kernel(code!("mov rax, [rdi]"), &Gprs { rdi: va, ..Gprs::ZERO }).done("read").rax == 0x600d,
             true,
         );
         expect(f!("take out, {round}"), paging::mmu_update(slot, 0), OK);
-        expect(
-            f!("flush, {round}"),
-            paging::mmuext(EXT_TLB_FLUSH_LOCAL, 0, 0),
-            OK,
-        );
+        expect(f!("flush, {round}"), paging::mmuext(EXT_TLB_FLUSH_LOCAL, 0, 0), OK);
         expect(f!("gone, {round}"), present(va), false);
     }
 }

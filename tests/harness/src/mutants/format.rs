@@ -24,11 +24,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Test {
     /// A host test, by package, integration test (or the library) and name.
-    Host {
-        package: String,
-        target: Option<String>,
-        name: String,
-    },
+    Host { package: String, target: Option<String>, name: String },
     /// A PV test kernel.
     Kernel(String),
 }
@@ -36,16 +32,8 @@ pub enum Test {
 impl std::fmt::Display for Test {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Test::Host {
-                package,
-                target: None,
-                name,
-            } => write!(f, "host {package} {name}"),
-            Test::Host {
-                package,
-                target: Some(t),
-                name,
-            } => write!(f, "host {package}/{t} {name}"),
+            Test::Host { package, target: None, name } => write!(f, "host {package} {name}"),
+            Test::Host { package, target: Some(t), name } => write!(f, "host {package}/{t} {name}"),
             Test::Kernel(name) => write!(f, "kernel {name}"),
         }
     }
@@ -89,10 +77,7 @@ fn parse(text: &str) -> Result<Vec<Mutant>, (usize, String)> {
             if let Some(done) = now.replace(Draft::default()) {
                 all.push(done.finish().map_err(at)?);
             }
-            now = Some(Draft {
-                name: name.trim().into(),
-                ..Draft::default()
-            });
+            now = Some(Draft { name: name.trim().into(), ..Draft::default() });
             continue;
         }
         let Some(draft) = now.as_mut() else {
@@ -177,19 +162,10 @@ fn parse_test(text: &str) -> Result<(Test, bool), String> {
                 Some((p, t)) => (p, Some(t.to_string())),
                 None => (package, None),
             };
-            Ok((
-                Test::Host {
-                    package: package.into(),
-                    target,
-                    name: name.into(),
-                },
-                quick,
-            ))
+            Ok((Test::Host { package: package.into(), target, name: name.into() }, quick))
         }
         ["kernel", name] => Ok((Test::Kernel(name.into()), quick)),
-        _ => Err(format!(
-            "'{text}' is no test: 'host PACKAGE NAME' or 'kernel NAME'"
-        )),
+        _ => Err(format!("'{text}' is no test: 'host PACKAGE NAME' or 'kernel NAME'")),
     }
 }
 
@@ -210,17 +186,11 @@ impl Mutant {
             .filter(|&i| there.len() >= i + old.len())
             .filter(|&i| old.iter().zip(&there[i..]).all(|(o, t)| o.0 == t.0))
             .map(|i| (there[i].1, there[i + old.len() - 1].1 + 1))
-            .map(|(start, end)| {
-                (
-                    start,
-                    end + usize::from(comma && text[end..].starts_with(',')),
-                )
-            })
+            .map(|(start, end)| (start, end + usize::from(comma && text[end..].starts_with(','))))
             .filter(|&(start, end)| {
                 let before = text[..start].rsplit('\n').next();
                 let behind = text[end..].split('\n').next();
-                before.is_none_or(|l| l.trim().is_empty())
-                    && behind.is_none_or(|l| l.trim().is_empty())
+                before.is_none_or(|l| l.trim().is_empty()) && behind.is_none_or(|l| l.trim().is_empty())
             })
             .collect();
         let [(start, end)] = places[..] else {
@@ -230,12 +200,7 @@ impl Mutant {
                 self.file.display()
             ));
         };
-        Ok(format!(
-            "{}{}{}",
-            &text[..start],
-            lines(Mark::Goes).join("\n"),
-            &text[end..]
-        ))
+        Ok(format!("{}{}{}", &text[..start], lines(Mark::Goes).join("\n"), &text[end..]))
     }
 }
 
@@ -265,44 +230,22 @@ mod tests {
         let tests = |m: &Mutant| m.tests.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(tests(m), ["host boot/files x::y"]);
         let two = ONE.replace("file ", "test kernel k\nfile ");
-        assert_eq!(
-            tests(&parse(&two).expect("two tests")[0]),
-            ["host boot/files x::y", "kernel k"]
-        );
-        assert_eq!(
-            m.apply("    if a {\n  stop();\n}\nstop();\n"),
-            Ok("    if a {\ngo();\n}\nstop();\n".into())
-        );
+        assert_eq!(tests(&parse(&two).expect("two tests")[0]), ["host boot/files x::y", "kernel k"]);
+        assert_eq!(m.apply("    if a {\n  stop();\n}\nstop();\n"), Ok("    if a {\ngo();\n}\nstop();\n".into()));
         let broken = "if a\n{\n    stop(\n    );\n}\n";
         assert_eq!(m.apply(broken), Ok("if a {\ngo();\n}\n".into()));
         assert!(m.apply("if a {\n}\n").is_err(), "the old line is gone");
-        assert!(
-            m.apply("if a {\nstop(); more();\n").is_err(),
-            "a part of a line"
-        );
-        assert!(
-            m.apply("if a {\nstop();\n}\nif a {\nstop();\n}\n").is_err(),
-            "it is there twice"
-        );
+        assert!(m.apply("if a {\nstop(); more();\n").is_err(), "a part of a line");
+        assert!(m.apply("if a {\nstop();\n}\nif a {\nstop();\n}\n").is_err(), "it is there twice");
     }
 
     #[test]
     fn what_is_missing_is_said() {
-        for (without, says) in [
-            ("test ", "'test'"),
-            ("removes ", "'removes'"),
-            ("file ", "'file'"),
-            ("-", "no line goes"),
-        ] {
-            let text: String = ONE
-                .lines()
-                .filter(|l| !l.starts_with(without))
-                .map(|l| format!("{l}\n"))
-                .collect();
-            assert!(
-                parse(&text).expect_err("not whole").1.contains(says),
-                "{without}"
-            );
+        for (without, says) in
+            [("test ", "'test'"), ("removes ", "'removes'"), ("file ", "'file'"), ("-", "no line goes")]
+        {
+            let text: String = ONE.lines().filter(|l| !l.starts_with(without)).map(|l| format!("{l}\n")).collect();
+            assert!(parse(&text).expect_err("not whole").1.contains(says), "{without}");
         }
         assert!(parse("nonsense\n").is_err());
         assert!(parse(&ONE.replace("host boot/files", "moon")).is_err());

@@ -7,12 +7,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs exactly the test `name` of `package`.
-pub fn try_test(
-    shop: &Workshop<'_>,
-    package: &str,
-    target: Option<&str>,
-    name: &str,
-) -> Result<Outcome, String> {
+pub fn try_test(shop: &Workshop<'_>, package: &str, target: Option<&str>, name: &str) -> Result<Outcome, String> {
     let mut test = shop.cargo();
     test.args(["test", "-q", "-p", package]);
     match target {
@@ -23,33 +18,18 @@ pub fn try_test(
     build.args(test.get_args()).arg("--no-run");
     let built = build.output().map_err(|e| format!("cargo: {e}"))?;
     if !built.status.success() {
-        return Ok(Outcome::Broken(format!(
-            "does not build: {}",
-            String::from_utf8_lossy(&built.stderr)
-        )));
+        return Ok(Outcome::Broken(format!("does not build: {}", String::from_utf8_lossy(&built.stderr))));
     }
     // A found case must not be stored beside the sources.
-    test.args(["--", "--exact", name])
-        .env("PROPTEST_FAILURE_PERSISTENCE", "off");
+    test.args(["--", "--exact", name]).env("PROPTEST_FAILURE_PERSISTENCE", "off");
     let Some((passed, text)) = run_limited(&mut test)? else {
         return Ok(Outcome::Red("it does not end".into()));
     };
     if passed {
-        let ran = text
-            .lines()
-            .any(|l| l.contains("test result: ok. 1 passed"));
-        return Ok(if ran {
-            Outcome::Green
-        } else {
-            Outcome::Broken(format!("there is no test {name} in {package}"))
-        });
+        let ran = text.lines().any(|l| l.contains("test result: ok. 1 passed"));
+        return Ok(if ran { Outcome::Green } else { Outcome::Broken(format!("there is no test {name} in {package}")) });
     }
-    let why = text
-        .lines()
-        .skip_while(|l| !l.contains("panicked at"))
-        .nth(1)
-        .unwrap_or("failed")
-        .trim();
+    let why = text.lines().skip_while(|l| !l.contains("panicked at")).nth(1).unwrap_or("failed").trim();
     Ok(Outcome::Red(why.chars().take(100).collect()))
 }
 
@@ -67,18 +47,13 @@ fn run_limited(test: &mut Command) -> Result<Option<(bool, String)>, String> {
     let start = Instant::now();
     while !waiter.is_finished() {
         if start.elapsed() > LIMIT {
-            let _ = Command::new("kill")
-                .args(["-9", "--", &format!("-{group}")])
-                .status();
+            let _ = Command::new("kill").args(["-9", "--", &format!("-{group}")]).status();
             let _ = waiter.join();
             return Ok(None);
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let out = waiter
-        .join()
-        .map_err(|_| "a waiter panicked")?
-        .map_err(|e| format!("cargo: {e}"))?;
+    let out = waiter.join().map_err(|_| "a waiter panicked")?.map_err(|e| format!("cargo: {e}"))?;
     Ok(Some((
         out.status.success(),
         String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr),

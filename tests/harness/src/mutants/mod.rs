@@ -45,23 +45,15 @@ struct Workshop<'a> {
 /// Runs the mutants asked for: by name, or with `--long` all, or the quick ones.
 pub fn mutants(o: &Options) -> Result<bool, String> {
     let root = kernels::root();
-    let mutants: Vec<Mutant> = all(&root)?
-        .into_iter()
-        .filter(|m| o.wants(&m.name) && (o.long || m.quick || !o.only.is_empty()))
-        .collect();
+    let mutants: Vec<Mutant> =
+        all(&root)?.into_iter().filter(|m| o.wants(&m.name) && (o.long || m.quick || !o.only.is_empty())).collect();
     if mutants.is_empty() {
         return Err("harness: no such mutant".into());
     }
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |t| root.join(t));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |t| root.join(t));
     let mutants_dir = target.join("mutants");
-    let mut shop = Workshop {
-        copy: mutants_dir.join("tree"),
-        root,
-        target: mutants_dir.join("build"),
-        options: o,
-        kernels: None,
-    };
+    let mut shop =
+        Workshop { copy: mutants_dir.join("tree"), root, target: mutants_dir.join("build"), options: o, kernels: None };
     let tests = || mutants.iter().flat_map(|m| &m.tests);
     if tests().any(|t| matches!(t, Test::Kernel(_))) {
         shop.kernels = Some(kernels::build(&shop.root)?);
@@ -89,10 +81,7 @@ pub fn mutants(o: &Options) -> Result<bool, String> {
         let mut good = true;
         for (test, verdict) in m.tests.iter().zip(&verdicts) {
             match verdict {
-                Outcome::Red(how) => println!(
-                    "mutant {} ... caught by {test}: {how} ({took:.1} s)",
-                    m.name
-                ),
+                Outcome::Red(how) => println!("mutant {} ... caught by {test}: {how} ({took:.1} s)", m.name),
                 Outcome::Green => {
                     good = false;
                     println!(
@@ -146,9 +135,7 @@ impl Workshop<'_> {
             let name = entry.file_name();
             // What `.gitignore` names: products of a build and downloads.
             let text = name.to_string_lossy();
-            if at == Path::new("")
-                && (text.starts_with("target") || matches!(&*text, "dist" | ".cache" | ".git"))
-            {
+            if at == Path::new("") && (text.starts_with("target") || matches!(&*text, "dist" | ".cache" | ".git")) {
                 continue;
             }
             let to = at.join(&name);
@@ -190,20 +177,14 @@ impl Workshop<'_> {
     /// Builds what the test needs from the copy, and runs it.
     fn try_test(&self, test: &Test) -> Result<Outcome, String> {
         match test {
-            Test::Host {
-                package,
-                target,
-                name,
-            } => host::try_test(self, package, target.as_deref(), name),
+            Test::Host { package, target, name } => host::try_test(self, package, target.as_deref(), name),
             Test::Kernel(name) => self.try_kernel(name),
         }
     }
 
     fn cargo(&self) -> Command {
         let mut c = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        c.current_dir(&self.copy)
-            .env("CARGO_TARGET_DIR", &self.target)
-            .env("CARGO_TERM_COLOR", "never");
+        c.current_dir(&self.copy).env("CARGO_TARGET_DIR", &self.target).env("CARGO_TERM_COLOR", "never");
         c
     }
 
@@ -213,48 +194,20 @@ impl Workshop<'_> {
         };
         let built = self
             .cargo()
-            .args([
-                "build",
-                "-q",
-                "--profile",
-                PROFILE,
-                "--target",
-                "x86_64-unknown-none",
-                "-p",
-                "hypervisor",
-            ])
+            .args(["build", "-q", "--profile", PROFILE, "--target", "x86_64-unknown-none", "-p", "hypervisor"])
             .output()
             .map_err(|e| format!("cargo: {e}"))?;
         if !built.status.success() {
-            return Ok(Outcome::Broken(format!(
-                "does not build: {}",
-                String::from_utf8_lossy(&built.stderr)
-            )));
+            return Ok(Outcome::Broken(format!("does not build: {}", String::from_utf8_lossy(&built.stderr))));
         }
-        let image = self
-            .target
-            .join("x86_64-unknown-none")
-            .join(PROFILE)
-            .join("hospes");
-        let binaries = self
-            .kernels
-            .as_deref()
-            .ok_or("the test kernels are not built")?;
+        let image = self.target.join("x86_64-unknown-none").join(PROFILE).join("hospes");
+        let binaries = self.kernels.as_deref().ok_or("the test kernels are not built")?;
         let mut o = self.options.clone();
         (o.long, o.timeout) = (true, LIMIT);
-        let (result, text) = run::one(
-            &o,
-            &self.root,
-            binaries,
-            kernel,
-            crate::machine::Kind::Hospes,
-            &image,
-        );
+        let (result, text) = run::one(&o, &self.root, binaries, kernel, crate::machine::Kind::Hospes, &image);
         Ok(match result {
             Result3::Passed => Outcome::Green,
-            Result3::Failed => {
-                Outcome::Red(text.lines().nth(1).unwrap_or("failed").trim().to_string())
-            }
+            Result3::Failed => Outcome::Red(text.lines().nth(1).unwrap_or("failed").trim().to_string()),
             Result3::Skipped => Outcome::Broken(format!("{name} was skipped")),
         })
     }
@@ -285,11 +238,7 @@ mod tests {
         for m in all(&kernels::root()).expect("tests/mutants can be read") {
             for t in &m.tests {
                 if let Test::Kernel(name) = t {
-                    assert!(
-                        kernels::KERNELS.iter().any(|k| k.name == name),
-                        "{}: no kernel {name}",
-                        m.name
-                    );
+                    assert!(kernels::KERNELS.iter().any(|k| k.name == name), "{}: no kernel {name}", m.name);
                 }
             }
         }

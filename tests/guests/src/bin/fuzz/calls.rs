@@ -24,11 +24,7 @@ pub struct Call {
 impl Call {
     /// One of the table's.
     pub fn new(number: usize, op: u64, args: [u64; 5]) -> Call {
-        Call {
-            number: number as u64,
-            op,
-            args,
-        }
+        Call { number: number as u64, op, args }
     }
 
     fn changes_handlers(&self) -> bool {
@@ -99,11 +95,7 @@ impl Worker {
             let new = self.any();
             // One that leaves the CPU within a list is fine; a list within the list is to be refused.
             self.tell(&new);
-            *c = if self.rng.one_in(30) {
-                Call::new(nr::MULTICALL, 0, [0, 1, 0, 0, 0])
-            } else {
-                new
-            };
+            *c = if self.rng.one_in(30) { Call::new(nr::MULTICALL, 0, [0, 1, 0, 0, 0]) } else { new };
         }
         let at = self.room(6 * 64);
         for (i, c) in calls.iter().enumerate().take(n) {
@@ -114,8 +106,7 @@ impl Worker {
         }
         // A list that can be read by chance could be any calls.
         let list = if self.rng.one_in(25) {
-            self.rng
-                .pick(&[0x1234_5000, 1 << 47, 0xffff_8300_0000_0000, u64::MAX - 62])
+            self.rng.pick(&[0x1234_5000, 1 << 47, 0xffff_8300_0000_0000, u64::MAX - 62])
         } else {
             at
         };
@@ -124,11 +115,7 @@ impl Worker {
         counts::note(nr::MULTICALL as u64, 0, r >= 0);
         if list == at && r >= 0 {
             for (i, c) in calls.iter().enumerate().take(n) {
-                counts::note(
-                    c.number,
-                    c.op,
-                    guests::mem::read64(at + i as u64 * 64 + 8) as i64 >= 0,
-                );
+                counts::note(c.number, c.op, guests::mem::read64(at + i as u64 * 64 + 8) as i64 >= 0);
                 self.mapped(c);
             }
         }
@@ -136,22 +123,10 @@ impl Worker {
 
     fn event_op(&mut self) -> Call {
         let op = self.rng.below(15);
-        let port = if self.rng.one_in(8) {
-            self.rng.number32()
-        } else {
-            self.rng.below(40) as u32
-        };
-        let vcpu = if self.rng.one_in(5) {
-            self.rng.number32()
-        } else {
-            self.rng.below(2) as u32
-        };
+        let port = if self.rng.one_in(8) { self.rng.number32() } else { self.rng.below(40) as u32 };
+        let vcpu = if self.rng.one_in(5) { self.rng.number32() } else { self.rng.below(2) as u32 };
         let (port, vcpu) = (u64::from(port), u64::from(vcpu));
-        let dom = if self.rng.one_in(4) {
-            self.domid()
-        } else {
-            0x7ff0
-        };
+        let dom = if self.rng.one_in(4) { self.domid() } else { 0x7ff0 };
         let words = match op {
             e::OP_BIND_VIRQ => [u64::from(self.rng.below(26) as u32) | vcpu << 32, 0],
             e::OP_BIND_PIRQ => [self.rng.below(40) | self.rng.below(2) << 32, 0],
@@ -167,11 +142,7 @@ impl Worker {
             _ => [self.word(), self.word()],
         };
         let words = [words[0], words[1], 0];
-        let arg = if op == e::OP_CLOSE && !self.w.dom0 {
-            self.put(&words)
-        } else {
-            self.put_loose(&words)
-        };
+        let arg = if op == e::OP_CLOSE && !self.w.dom0 { self.put(&words) } else { self.put_loose(&words) };
         Call::new(nr::EVENT_CHANNEL_OP, op, [op, arg, 0, 0, 0])
     }
 
@@ -196,19 +167,11 @@ impl Worker {
                 return Call::new(nr::VCPU_OP, op, [op, 33 + self.rng.below(8000), 0, 0, 0]);
             }
             vcpu::OP_SET_PERIODIC_TIMER => {
-                let p = if self.rng.one_in(2) {
-                    1_000_000 * (1 + self.rng.below(50))
-                } else {
-                    self.rng.number()
-                };
+                let p = if self.rng.one_in(2) { 1_000_000 * (1 + self.rng.below(50)) } else { self.rng.number() };
                 self.put(&[p])
             }
             vcpu::OP_SET_SINGLESHOT_TIMER => {
-                let t = if self.rng.one_in(2) {
-                    events::now() + self.rng.below(3_000_000)
-                } else {
-                    self.rng.number()
-                };
+                let t = if self.rng.one_in(2) { events::now() + self.rng.below(3_000_000) } else { self.rng.number() };
                 {
                     let flags = self.rng.number();
                     self.put(&[t, flags])
@@ -222,11 +185,7 @@ impl Worker {
                     (self.w.kernel_frames[4], 64),
                     (self.w.ram_end - 3, 0),
                 ]);
-                let offset = if bad.1 == 1 {
-                    self.rng.pick(&[4, 4033, 4096, 0xffff_ffff])
-                } else {
-                    bad.1
-                };
+                let offset = if bad.1 == 1 { self.rng.pick(&[4, 4033, 4096, 0xffff_ffff]) } else { bad.1 };
                 self.put(&[bad.0, offset])
             }
             vcpu::OP_REGISTER_RUNSTATE_MEMORY_AREA | vcpu::OP_REGISTER_VCPU_TIME_MEMORY_AREA => {
@@ -280,30 +239,18 @@ impl Worker {
             events::mask().store(1, Ordering::SeqCst);
             let t = events::now() + 100_000;
             raw(nr::SET_TIMER_OP as u64, [t, 0, 0, 0, 0]);
-            let mut b = e::BindVirq {
-                virq: 0,
-                vcpu: self.cpu as u32,
-                port: 0,
-            };
+            let mut b = e::BindVirq { virq: 0, vcpu: self.cpu as u32, port: 0 };
             events::op(e::OP_BIND_VIRQ, &mut b);
         }
         let arg = match op {
             sched::OP_POLL => {
-                let ports: [u64; 4] =
-                    core::array::from_fn(|_| self.rng.below(40) | self.rng.below(40) << 32);
+                let ports: [u64; 4] = core::array::from_fn(|_| self.rng.below(40) | self.rng.below(40) << 32);
                 let list = self.put(&ports);
-                let n = if self.rng.one_in(6) {
-                    u64::from(self.rng.number32())
-                } else {
-                    self.rng.below(8)
-                };
+                let n = if self.rng.one_in(6) { u64::from(self.rng.number32()) } else { self.rng.below(8) };
                 let timeout = events::now() + self.rng.below(200_000);
                 // Read by chance, the timeout could be none.
                 let at = self.room(24);
-                [list, n, timeout]
-                    .iter()
-                    .enumerate()
-                    .for_each(|(i, w)| write64(at + 8 * i as u64, *w));
+                [list, n, timeout].iter().enumerate().for_each(|(i, w)| write64(at + 8 * i as u64, *w));
                 if self.rng.one_in(20) { 1 << 47 } else { at }
             }
             sched::OP_REMOTE_SHUTDOWN => {
@@ -320,32 +267,16 @@ impl Worker {
     }
 
     fn physdev_op(&mut self) -> Call {
-        let op = if self.rng.one_in(3) {
-            self.rng.below(36)
-        } else {
-            self.rng.pick(&[5, 6, 7, 12, 13, 14, 28])
-        };
-        let irq = if self.rng.one_in(5) {
-            self.rng.number()
-        } else {
-            self.rng.below(48)
-        };
+        let op = if self.rng.one_in(3) { self.rng.below(36) } else { self.rng.pick(&[5, 6, 7, 12, 13, 14, 28]) };
+        let irq = if self.rng.one_in(5) { self.rng.number() } else { self.rng.below(48) };
         let words = match op {
             physdev::OP_SET_IOPL => [self.rng.below(6), 0, 0, 0],
-            physdev::OP_SET_IOBITMAP => [
-                self.out(8192),
-                self.rng
-                    .pick(&[0, 1, 1024, 65536, 65537, u64::from(u32::MAX)]),
-                0,
-                0,
-            ],
+            physdev::OP_SET_IOBITMAP => {
+                [self.out(8192), self.rng.pick(&[0, 1, 1024, 65536, 65537, u64::from(u32::MAX)]), 0, 0]
+            }
             physdev::OP_MAP_PIRQ => {
                 let kind = self.rng.below(6);
-                let pirq = if self.rng.one_in(2) {
-                    u64::from(u32::MAX)
-                } else {
-                    irq & 0xffff_ffff
-                };
+                let pirq = if self.rng.one_in(2) { u64::from(u32::MAX) } else { irq & 0xffff_ffff };
                 [
                     self.domid() | kind << 32,
                     irq & 0xffff_ffff | pirq << 32,
@@ -370,19 +301,13 @@ impl Worker {
     /// Numbers that are nobody's, and old or foreign ones.
     fn other_number(&mut self) -> Call {
         let number = match self.rng.below(4) {
-            0 => self.rng.pick(&[
-                11, 16, 27, 31, 34, 37, 38, 39, 40, 41, 42, 43, 44, 48, 49, 55, 63, 64,
-            ]),
+            0 => self.rng.pick(&[11, 16, 27, 31, 34, 37, 38, 39, 40, 41, 42, 43, 44, 48, 49, 55, 63, 64]),
             1 => 1 << 32 | self.rng.below(64),
             2 => self.rng.pick(&[u64::MAX, 1 << 63, 64, 65, 0x1_0000]),
             _ => 50 + self.rng.below(200),
         };
         let args = core::array::from_fn(|_| self.word());
-        Call {
-            number,
-            op: args[0],
-            args,
-        }
+        Call { number, op: args[0], args }
     }
 
     fn cpu_state(&mut self) -> Call {
@@ -394,114 +319,61 @@ impl Worker {
                     _ if self.rng.one_in(3) => self.rng.number(),
                     _ => guard::stub(13),
                 });
-                let at = self.put(&[
-                    table[0], table[1], table[2], table[3], table[4], table[5], 0, 0,
-                ]);
+                let at = self.put(&[table[0], table[1], table[2], table[3], table[4], table[5], 0, 0]);
                 // A null table clears everything; `mend` puts it back.
                 Call::new(nr::SET_TRAP_TABLE, 0, [at.max(8), 0, 0, 0, 0])
             }
             1 => {
                 let frames: [u64; 14] = core::array::from_fn(|_| self.frame());
-                let n = self
-                    .rng
-                    .pick(&[0, 1, 512, 513, 1024, 7168, 7169, u64::from(u32::MAX)]);
+                let n = self.rng.pick(&[0, 1, 512, 513, 1024, 7168, 7169, u64::from(u32::MAX)]);
                 let at = self.put(&frames);
                 Call::new(nr::SET_GDT, 0, [at, n, 0, 0, 0])
             }
-            2 => Call::new(
-                nr::STACK_SWITCH,
-                0,
-                [self.rng.number(), self.rng.number(), 0, 0, 0],
-            ),
+            2 => Call::new(nr::STACK_SWITCH, 0, [self.rng.number(), self.rng.number(), 0, 0, 0]),
             3 => Call::new(nr::FPU_TASKSWITCH, 0, [self.rng.below(2), 0, 0, 0, 0]),
             4 | 5 => {
                 let n = self.rng.below(10);
-                let v = if self.rng.one_in(2) {
-                    self.rng.number()
-                } else {
-                    self.w.va[self.cpu] + self.rng.below(4096)
-                };
+                let v = if self.rng.one_in(2) { self.rng.number() } else { self.w.va[self.cpu] + self.rng.below(4096) };
                 Call::new(nr::SET_DEBUGREG, 0, [n, v, 0, 0, 0])
             }
             6 => Call::new(nr::GET_DEBUGREG, 0, [self.rng.below(10), 0, 0, 0, 0]),
             7 | 8 => {
-                let at = self.frame() << 12
-                    | self.rng.below(4096) & if self.rng.one_in(5) { !0 } else { !7 };
+                let at = self.frame() << 12 | self.rng.below(4096) & if self.rng.one_in(5) { !0 } else { !7 };
                 let desc = self.descriptor();
                 Call::new(nr::UPDATE_DESCRIPTOR, 0, [at, desc, 0, 0, 0])
             }
             9 => Call::new(
                 nr::VM_ASSIST,
                 0,
-                [
-                    self.rng.below(3),
-                    self.rng.pick(&[0, 1, 2, 3, 4, 5, 6, 32, 63, 64, u64::MAX]),
-                    0,
-                    0,
-                    0,
-                ],
+                [self.rng.below(3), self.rng.pick(&[0, 1, 2, 3, 4, 5, 6, 32, 63, 64, u64::MAX]), 0, 0, 0],
             ),
             10 => {
                 // Not the base this kernel finds itself with (2), unless it is to be refused.
                 let which = self.rng.pick(&[0, 1, 2, 3, 3, 4, u64::MAX]);
-                let base = if which == 2 {
-                    1 << 47
-                } else {
-                    self.rng.number()
-                };
+                let base = if which == 2 { 1 << 47 } else { self.rng.number() };
                 Call::new(nr::SET_SEGMENT_BASE, 0, [which, base, 0, 0, 0])
             }
             11 => {
                 let op = self.rng.below(3);
                 let kind = self.rng.pick(&[0, 1, 2, 3, 5, 6, 7, 8, 0xffff]);
                 let good = guard::stub(13);
-                let address = if kind < 3 || kind == 4 || self.rng.one_in(2) {
-                    1 << 47
-                } else {
-                    good
-                };
+                let address = if kind < 3 || kind == 4 || self.rng.one_in(2) { 1 << 47 } else { good };
                 let flags = self.rng.below(4);
                 // Read by chance, the kind could be the NMI's, whose handler other vCPUs count on.
                 let at = self.room(16);
                 write64(at, kind | flags << 16);
                 write64(at + 8, address);
                 let at = if self.rng.one_in(25) { 1 << 47 } else { at };
-                let op = if kind < 2 && op == 1 {
-                    callback::OP_REGISTER
-                } else {
-                    op
-                };
+                let op = if kind < 2 && op == 1 { callback::OP_REGISTER } else { op };
                 Call::new(nr::CALLBACK_OP, op, [op, at, 0, 0, 0])
             }
-            12 => Call::new(
-                nr::SET_TIMER_OP,
-                0,
-                [
-                    self.rng.pick(&[0, 1, events::now() + 50_000, u64::MAX]),
-                    0,
-                    0,
-                    0,
-                    0,
-                ],
-            ),
+            12 => {
+                Call::new(nr::SET_TIMER_OP, 0, [self.rng.pick(&[0, 1, events::now() + 50_000, u64::MAX]), 0, 0, 0, 0])
+            }
             _ => {
                 let op = self.rng.pick(&[0, 0, 1, 2]);
-                let buffer = if op == 0 {
-                    self.bad_pointer()
-                } else {
-                    self.out(64)
-                };
-                Call::new(
-                    nr::CONSOLE_IO,
-                    op,
-                    [
-                        op,
-                        if op == 0 { 0 } else { self.rng.below(64) },
-                        buffer,
-                        0,
-                        0,
-                    ],
-                )
+                let buffer = if op == 0 { self.bad_pointer() } else { self.out(64) };
+                Call::new(nr::CONSOLE_IO, op, [op, if op == 0 { 0 } else { self.rng.below(64) }, buffer, 0, 0])
             }
         }
     }
@@ -509,12 +381,7 @@ impl Worker {
     /// A segment descriptor: usual, forbidden, or anything.
     pub fn descriptor(&mut self) -> u64 {
         match self.rng.below(4) {
-            0 => self.rng.pick(&[
-                0x00af_fb00_0000_ffff,
-                0x00cf_f300_0000_ffff,
-                0x00cf_9b00_0000_ffff,
-                0,
-            ]),
+            0 => self.rng.pick(&[0x00af_fb00_0000_ffff, 0x00cf_f300_0000_ffff, 0x00cf_9b00_0000_ffff, 0]),
             1 => 0x0000_8c00_0000_0000 | self.rng.next() & 0xffff_ffff | self.rng.below(4) << 45,
             2 => 0x0000_8000_0000_0000 | self.rng.below(32) << 40 | self.rng.next() & 0xff_ffff,
             _ => self.rng.next(),
@@ -557,10 +424,7 @@ impl Worker {
             let other = self.rng.below(self.w.cpus as u64);
             raw(nr::VCPU_OP as u64, [vcpu::OP_SEND_NMI, other, 0, 0, 0]);
         }
-        raw(
-            nr::STACK_SWITCH as u64,
-            [0xe02b, self.w.kernel_stack[self.cpu], 0, 0, 0],
-        );
+        raw(nr::STACK_SWITCH as u64, [0xe02b, self.w.kernel_stack[self.cpu], 0, 0, 0]);
         if self.rng.one_in(16) {
             raw(nr::SET_DEBUGREG as u64, [7, 0, 0, 0, 0]);
         }
@@ -570,10 +434,7 @@ impl Worker {
     pub fn settle(&mut self) {
         events::mask().store(1, Ordering::SeqCst);
         raw(nr::SET_DEBUGREG as u64, [7, 0, 0, 0, 0]);
-        raw(
-            nr::VCPU_OP as u64,
-            [vcpu::OP_STOP_PERIODIC_TIMER, self.cpu as u64, 0, 0, 0],
-        );
+        raw(nr::VCPU_OP as u64, [vcpu::OP_STOP_PERIODIC_TIMER, self.cpu as u64, 0, 0, 0]);
         paging::mmuext(pv_abi::mmu::EXT_NEW_BASEPTR, self.w.kernel_frames[1], 0);
         guard::install();
     }

@@ -130,11 +130,7 @@ impl Worker {
     /// A piece of code, in kernel mode or in user mode.
     pub fn code(&mut self) {
         let user = self.rng.one_in(2);
-        let mut c = Code {
-            bytes: [0x90; 256],
-            len: 0,
-            full: false,
-        };
+        let mut c = Code { bytes: [0x90; 256], len: 0, full: false };
         if !user && self.rng.one_in(2) {
             self.stores(&mut c);
         } else {
@@ -144,42 +140,21 @@ impl Worker {
         }
         counts::note_code(user);
         if self.w.trace {
-            guests::console::line(f!(
-                "fuzz: {}: code, user {user}: {:02x?}",
-                self.cpu,
-                &c.bytes[..c.len]
-            ));
+            guests::console::line(f!("fuzz: {}: code, user {user}: {:02x?}", self.cpu, &c.bytes[..c.len]));
         }
-        if user {
-            self.in_user_mode(&mut c)
-        } else {
-            self.in_kernel_mode(&mut c)
-        }
+        if user { self.in_user_mode(&mut c) } else { self.in_kernel_mode(&mut c) }
     }
 
     fn stores(&mut self, c: &mut Code) {
         for _ in 0..1 + self.rng.below(4) {
             let v = self.victim();
-            let at = self.w.va[v]
-                + self.rng.below(512) * 8
-                + if self.rng.one_in(5) {
-                    self.rng.below(8)
-                } else {
-                    0
-                };
+            let at = self.w.va[v] + self.rng.below(512) * 8 + if self.rng.one_in(5) { self.rng.below(8) } else { 0 };
             let (value, seen) = (self.entry(), self.entry());
             c.set(7, at);
             c.set(6, self.w.va[self.cpu]);
             c.set(0, value);
             // A counter for REP, or the other operand.
-            c.set(
-                1,
-                if self.rng.one_in(2) {
-                    self.rng.below(4)
-                } else {
-                    seen
-                },
-            );
+            c.set(1, if self.rng.one_in(2) { self.rng.below(4) } else { seen });
             let store = self.rng.pick(&STORES);
             // Without REP a large counter does nothing.
             if store[0] == 0xf3 {
@@ -213,14 +188,7 @@ impl Worker {
                 let n = self.rng.pick(&[0, 2, 3, 4, 8]) as u8;
                 let v = match n {
                     3 => self.base() << 12,
-                    0 => {
-                        0x8005_0033
-                            ^ if self.rng.one_in(2) {
-                                8
-                            } else {
-                                1 << self.rng.below(32)
-                            }
-                    }
+                    0 => 0x8005_0033 ^ if self.rng.one_in(2) { 8 } else { 1 << self.rng.below(32) },
                     _ => self.rng.number(),
                 };
                 c.set(0, v);
@@ -247,10 +215,7 @@ impl Worker {
             7 if user => c.push(&[0x0f, 0x05]),
             8 => {
                 // A far jump through memory, a call gate or nothing.
-                write64(
-                    scratch,
-                    self.rng.next() & 0xffff_ffff | self.rng.below(0x1_0000) << 32,
-                );
+                write64(scratch, self.rng.next() & 0xffff_ffff | self.rng.below(0x1_0000) << 32);
                 if user {
                     c.push(&[0xff, 0x2e]);
                 }
@@ -295,8 +260,7 @@ impl Worker {
     fn port(&mut self, c: &mut Code) {
         let port = if self.w.dom0 {
             self.rng.pick(&[
-                0x80u64, 0x20, 0x21, 0x40, 0x43, 0x61, 0x70, 0x71, 0x3f8, 0x3f9, 0xcf8, 0xcfc,
-                0x1f, 0x3f, 0x3f7,
+                0x80u64, 0x20, 0x21, 0x40, 0x43, 0x61, 0x70, 0x71, 0x3f8, 0x3f9, 0xcf8, 0xcfc, 0x1f, 0x3f, 0x3f7,
             ])
         } else {
             self.rng.below(0x1_0000)
@@ -306,8 +270,7 @@ impl Worker {
         c.set(7, self.w.va[self.cpu] + self.rng.below(4096));
         let harmless = !self.w.dom0 || port == 0x80;
         let op = if harmless {
-            self.rng
-                .pick(&[0x6cu8, 0x6d, 0x6e, 0x6f, 0xec, 0xed, 0xee, 0xef])
+            self.rng.pick(&[0x6cu8, 0x6d, 0x6e, 0x6f, 0xec, 0xed, 0xee, 0xef])
         } else {
             self.rng.pick(&[0x6c, 0x6d, 0xec, 0xed])
         };
@@ -346,66 +309,25 @@ impl Worker {
     fn in_user_mode(&mut self, c: &mut Code) {
         self.load(c, &[0x0f, 0x0b]);
         // Something ends a loop: the timer, or another vCPU's NMI.
-        let mut b = e::BindVirq {
-            virq: e::VIRQ_TIMER,
-            vcpu: self.cpu as u32,
-            port: 0,
-        };
+        let mut b = e::BindVirq { virq: e::VIRQ_TIMER, vcpu: self.cpu as u32, port: 0 };
         events::op(e::OP_BIND_VIRQ, &mut b);
-        let mut t = vcpu::SetSingleshotTimer {
-            timeout_abs_ns: events::now() + 500_000,
-            flags: 0,
-            pad: 0,
-        };
-        call(
-            nr::VCPU_OP,
-            &[
-                vcpu::OP_SET_SINGLESHOT_TIMER,
-                self.cpu as u64,
-                (&raw mut t) as u64,
-            ],
-        );
+        let mut t = vcpu::SetSingleshotTimer { timeout_abs_ns: events::now() + 500_000, flags: 0, pad: 0 };
+        call(nr::VCPU_OP, &[vcpu::OP_SET_SINGLESHOT_TIMER, self.cpu as u64, (&raw mut t) as u64]);
         raw_stack_switch(self.w.kernel_stack[self.cpu]);
         // Without a user base a vCPU that goes to user mode is at its end.
         if self.rng.one_in(8) || !self.user_base {
-            self.user_base =
-                paging::mmuext(pv_abi::mmu::EXT_NEW_USER_BASEPTR, self.w.user_l4, 0) == OK;
+            self.user_base = paging::mmuext(pv_abi::mmu::EXT_NEW_USER_BASEPTR, self.w.user_l4, 0) == OK;
         }
         if !self.user_base {
             return;
         }
         let odd = self.rng.one_in(8);
-        let cs = if odd {
-            self.rng.number() & 0xffff
-        } else {
-            self.rng.pick(&[0xe033, 0xe033, 0xe033, 0xe023])
-        };
-        let rip = if odd && self.rng.one_in(2) {
-            self.rng.number()
-        } else {
-            user_code(self.cpu)
-        };
-        let rflags = 0x202
-            | if self.rng.one_in(4) {
-                self.rng.next() & 0x3f_7fd5
-            } else {
-                0
-            };
-        let rsp = if self.rng.one_in(10) {
-            self.rng.number()
-        } else {
-            user_stack(self.cpu) + 4096
-        };
-        let ss = if odd {
-            self.rng.number() & 0xffff
-        } else {
-            0xe02b
-        };
-        let flags = if self.rng.one_in(8) {
-            self.rng.number()
-        } else {
-            0
-        };
+        let cs = if odd { self.rng.number() & 0xffff } else { self.rng.pick(&[0xe033, 0xe033, 0xe033, 0xe023]) };
+        let rip = if odd && self.rng.one_in(2) { self.rng.number() } else { user_code(self.cpu) };
+        let rflags = 0x202 | if self.rng.one_in(4) { self.rng.next() & 0x3f_7fd5 } else { 0 };
+        let rsp = if self.rng.one_in(10) { self.rng.number() } else { user_stack(self.cpu) + 4096 };
+        let ss = if odd { self.rng.number() & 0xffff } else { 0xe02b };
+        let flags = if self.rng.one_in(8) { self.rng.number() } else { 0 };
         let at = self.room(13 * 8 + 64) + 64;
         let words = [
             0,

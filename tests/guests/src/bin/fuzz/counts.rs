@@ -31,19 +31,12 @@ pub fn note_code(user: bool) {
 }
 
 fn sum(t: &[[AtomicU32; OPS]; CALLS]) -> u64 {
-    t.iter()
-        .flatten()
-        .map(|n| u64::from(n.load(Ordering::Relaxed)))
-        .sum()
+    t.iter().flatten().map(|n| u64::from(n.load(Ordering::Relaxed))).sum()
 }
 
 /// A progress line.
 pub fn progress(steps: u64) {
-    guests::console::line(f!(
-        "fuzz: {steps} steps, {} operations, {} worked",
-        sum(&TRIED),
-        sum(&WORKED)
-    ));
+    guests::console::line(f!("fuzz: {steps} steps, {} operations, {} worked", sum(&TRIED), sum(&WORKED)));
 }
 
 /// The figures at the end, and the operations of the ABI's list that were never tried or never worked.
@@ -54,25 +47,16 @@ pub fn summary(steps: u64) {
         for op in family.ops {
             known += 1;
             let at = |t: &[[AtomicU32; OPS]; CALLS]| {
-                t.get(family.hypercall)
-                    .and_then(|f| f.get(op.number as usize))
-                    .map_or(0, |n| n.load(Ordering::Relaxed))
+                t.get(family.hypercall).and_then(|f| f.get(op.number as usize)).map_or(0, |n| n.load(Ordering::Relaxed))
             };
             tried += u32::from(at(&TRIED) != 0);
             worked += u32::from(at(&WORKED) != 0);
             if at(&TRIED) == 0 {
-                guests::console::line(f!(
-                    "fuzz: never tried: {} of hypercall {}",
-                    op.name,
-                    family.hypercall
-                ));
+                guests::console::line(f!("fuzz: never tried: {} of hypercall {}", op.name, family.hypercall));
             }
         }
     }
-    let calls = TRIED
-        .iter()
-        .filter(|f| f.iter().any(|n| n.load(Ordering::Relaxed) != 0))
-        .count();
+    let calls = TRIED.iter().filter(|f| f.iter().any(|n| n.load(Ordering::Relaxed) != 0)).count();
     guests::console::line(f!(
         "fuzz: coverage: {calls} hypercalls, {tried} of {known} operations tried, {worked} worked at least once"
     ));

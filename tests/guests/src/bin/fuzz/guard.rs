@@ -94,18 +94,8 @@ pub fn table() -> [TrapInfo; 34] {
     for (i, slot) in t.iter_mut().enumerate().take(33) {
         let vector = if i == 32 { 0x80 } else { i as u8 };
         let flags = if matches!(vector, 3 | 4 | 0x80) { 3 } else { 0 };
-        let address = if vector == 2 {
-            fuzz_nmi as *const () as u64
-        } else {
-            stub(u64::from(vector))
-        };
-        *slot = TrapInfo {
-            vector,
-            flags,
-            cs: sel::FLAT_RING3_CS64,
-            pad: 0,
-            address,
-        };
+        let address = if vector == 2 { fuzz_nmi as *const () as u64 } else { stub(u64::from(vector)) };
+        *slot = TrapInfo { vector, flags, cs: sel::FLAT_RING3_CS64, pad: 0, address };
     }
     t
 }
@@ -116,12 +106,7 @@ pub fn install() {
     call(nr::SET_TRAP_TABLE, &[t.as_ptr() as u64]).must("set_trap_table");
     trap::register(callback::TYPE_EVENT, 0, fuzz_event as *const () as u64).must("event callback");
     trap::register(callback::TYPE_FAILSAFE, 0, stub(trap::FAILSAFE)).must("failsafe callback");
-    trap::register(
-        callback::TYPE_SYSCALL,
-        callback::F_MASK_EVENTS,
-        stub(trap::SYSCALL),
-    )
-    .must("syscall callback");
+    trap::register(callback::TYPE_SYSCALL, callback::F_MASK_EVENTS, stub(trap::SYSCALL)).must("syscall callback");
 }
 
 /// vCPU 0.
@@ -132,10 +117,7 @@ pub fn init_first() {
 /// Another vCPU, on itself.
 pub fn init_other() {
     install();
-    call(
-        nr::VCPU_OP,
-        &[pv_abi::vcpu::OP_STOP_PERIODIC_TIMER, smp::cpu() as u64, 0],
-    );
+    call(nr::VCPU_OP, &[pv_abi::vcpu::OP_STOP_PERIODIC_TIMER, smp::cpu() as u64, 0]);
 }
 
 /// A context that could run.

@@ -9,10 +9,7 @@
 //! It runs as dom0 and as a domU. What would end it by its own wish is left out: shutdown, the platform's power-off,
 //! resets of devices, base pointers and segment bases that its own code cannot run with.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-#![cfg_attr(
-    not(target_os = "none"),
-    allow(dead_code, unused_imports, reason = "only the bare target runs")
-)]
+#![cfg_attr(not(target_os = "none"), allow(dead_code, unused_imports, reason = "only the bare target runs"))]
 
 mod calls;
 mod code;
@@ -30,8 +27,7 @@ use world::{Worker, World};
 
 guests::kernel!(run);
 
-static STEPS: [AtomicU64; guests::start::MAX_CPUS] =
-    [const { AtomicU64::new(0) }; guests::start::MAX_CPUS];
+static STEPS: [AtomicU64; guests::start::MAX_CPUS] = [const { AtomicU64::new(0) }; guests::start::MAX_CPUS];
 static END: AtomicU64 = AtomicU64::new(0);
 static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
 static DONE: AtomicUsize = AtomicUsize::new(0);
@@ -41,8 +37,7 @@ static SEED: AtomicU64 = AtomicU64::new(1);
 fn option(name: &str) -> Option<u64> {
     let line = &guests::start::start_info().cmd_line;
     let text = core::str::from_utf8(line.split(|b| *b == 0).next()?).ok()?;
-    text.split_ascii_whitespace()
-        .find_map(|w| w.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+    text.split_ascii_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }
 
 fn run() {
@@ -52,15 +47,10 @@ fn run() {
     LIMIT.store(option("steps").unwrap_or(u64::MAX), Ordering::SeqCst);
     // The last vCPU of three or more is not run: its turn is to be set up wrongly.
     let there = smp::count();
-    let cpus = option("cpus")
-        .map_or(there.min(2), |n| n as usize)
-        .clamp(1, there);
+    let cpus = option("cpus").map_or(there.min(2), |n| n as usize).clamp(1, there);
     world::init(cpus, option("trace").is_some());
     guard::init_first();
-    guests::console::line(f!(
-        "fuzz: seed {seed}, {cpus} vCPUs, {seconds} s, domain {}",
-        World::get().own_id
-    ));
+    guests::console::line(f!("fuzz: seed {seed}, {cpus} vCPUs, {seconds} s, domain {}", World::get().own_id));
     END.store(events::now() + seconds * 1_000_000_000, Ordering::SeqCst);
     for cpu in 1..cpus {
         smp::start(cpu, worker);
@@ -75,10 +65,7 @@ fn run() {
     check("all vCPUs came to their end", all);
     world::calm_down();
     counts::summary(STEPS.iter().map(|s| s.load(Ordering::Relaxed)).sum());
-    check(
-        "memory that was given to nobody is as it was",
-        World::get().canaries_live(),
-    );
+    check("memory that was given to nobody is as it was", World::get().canaries_live());
 }
 
 fn worker() {
@@ -87,10 +74,7 @@ fn worker() {
 }
 
 fn work(cpu: usize, each: &mut dyn FnMut()) {
-    let mut w = Worker::new(
-        cpu,
-        Rng::new(SEED.load(Ordering::SeqCst) * 0x1_0001 + cpu as u64),
-    );
+    let mut w = Worker::new(cpu, Rng::new(SEED.load(Ordering::SeqCst) * 0x1_0001 + cpu as u64));
     while events::now() < END.load(Ordering::SeqCst)
         && STEPS[cpu].load(Ordering::Relaxed) < LIMIT.load(Ordering::SeqCst)
     {
@@ -113,11 +97,7 @@ struct Say {
 impl Say {
     fn new() -> Say {
         let every = option("say").unwrap_or(10) * 1_000_000_000;
-        Say {
-            next: events::now() + every,
-            every,
-            seen: [0; guests::start::MAX_CPUS],
-        }
+        Say { next: events::now() + every, every, seen: [0; guests::start::MAX_CPUS] }
     }
 
     fn now_and_then(&mut self) {

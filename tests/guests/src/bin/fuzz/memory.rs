@@ -16,11 +16,7 @@ impl Worker {
     fn place(&mut self) -> (u64, u64) {
         match self.rng.below(10) {
             0..=4 => {
-                let mfn = if self.rng.one_in(12) {
-                    self.frame()
-                } else {
-                    self.victim_frame()
-                };
+                let mfn = if self.rng.one_in(12) { self.frame() } else { self.victim_frame() };
                 let index = self.index();
                 (mfn << 12 | index << 3, self.entry())
             }
@@ -29,11 +25,7 @@ impl Worker {
                 (self.w.slot[v], self.victim_entry())
             }
             7 => {
-                let l4 = if self.rng.one_in(2) {
-                    self.w.kernel_frames[1]
-                } else {
-                    self.w.copies[self.cpu]
-                };
+                let l4 = if self.rng.one_in(2) { self.w.kernel_frames[1] } else { self.w.copies[self.cpu] };
                 let slot = L4_SLOTS.start as u64 + self.rng.below(L4_SLOTS.len() as u64);
                 (l4 << 12 | slot << 3, self.entry())
             }
@@ -41,10 +33,7 @@ impl Worker {
                 let slot = 256 + self.rng.below(16);
                 (self.w.kernel_frames[1] << 12 | slot << 3, self.entry())
             }
-            _ => (
-                self.rng.number() & !0xf_ffff_f000 | self.frame() << 12,
-                self.entry(),
-            ),
+            _ => (self.rng.number() & !0xf_ffff_f000 | self.frame() << 12, self.entry()),
         }
     }
 
@@ -75,8 +64,7 @@ impl Worker {
                 _ => mmu::NORMAL_PT_UPDATE,
             };
             // MACHPHYS renumbers a page: only victims', the kernel finds its tables through that table.
-            (words[2 * i], words[2 * i + 1]) = if self.rng.one_in(12) || cmd == mmu::MACHPHYS_UPDATE
-            {
+            (words[2 * i], words[2 * i + 1]) = if self.rng.one_in(12) || cmd == mmu::MACHPHYS_UPDATE {
                 let f = self.frame();
                 (f << 12 | mmu::MACHPHYS_UPDATE, self.rng.number())
             } else {
@@ -85,16 +73,8 @@ impl Worker {
         }
         let list = self.put(&words[..2 * n as usize]);
         let done = self.out(8);
-        let count = if self.rng.one_in(30) {
-            self.rng.number() & 0xff
-        } else {
-            n
-        };
-        let domain = if self.rng.one_in(8) {
-            self.domid() | self.domid() << 16
-        } else {
-            0x7ff0
-        };
+        let count = if self.rng.one_in(30) { self.rng.number() & 0xff } else { n };
+        let domain = if self.rng.one_in(8) { self.domid() | self.domid() << 16 } else { 0x7ff0 };
         // More than was written is whatever stands behind it: numbers this kernel may not survive.
         let count = count.min(n);
         Call::new(nr::MMU_UPDATE, 0, [list, count, done, domain, 0])
@@ -107,15 +87,7 @@ impl Worker {
             1 => (0x1_0000_0000 * (2 + self.rng.below(200)), self.entry()),
             _ => {
                 let v = self.victim();
-                (
-                    self.w.va[v]
-                        + if self.rng.one_in(8) {
-                            self.rng.below(4096)
-                        } else {
-                            0
-                        },
-                    self.victim_entry(),
-                )
+                (self.w.va[v] + if self.rng.one_in(8) { self.rng.below(4096) } else { 0 }, self.victim_entry())
             }
         };
         let flags = match self.rng.below(5) {
@@ -150,15 +122,8 @@ impl Worker {
                 mmu::EXT_TLB_FLUSH_MULTI => (0, self.out(16)),
                 mmu::EXT_SET_LDT => {
                     let v = self.victim();
-                    let base = if self.rng.one_in(3) {
-                        self.rng.number()
-                    } else {
-                        self.w.va[v]
-                    };
-                    (
-                        base,
-                        self.rng.pick(&[0, 1, 512, 513, 8191, 8192, 8193, u64::MAX]),
-                    )
+                    let base = if self.rng.one_in(3) { self.rng.number() } else { self.w.va[v] };
+                    (base, self.rng.pick(&[0, 1, 512, 513, 8191, 8192, 8193, u64::MAX]))
                 }
                 // Frame 0 would be no base at all.
                 mmu::EXT_NEW_USER_BASEPTR if self.rng.one_in(2) => (self.w.user_l4, 0),
@@ -170,11 +135,7 @@ impl Worker {
         }
         let list = self.put(&words[..3 * n as usize]);
         let done = self.out(8);
-        let domain = if self.rng.one_in(10) {
-            self.domid()
-        } else {
-            0x7ff0
-        };
+        let domain = if self.rng.one_in(10) { self.domid() } else { 0x7ff0 };
         Call::new(nr::MMUEXT_OP, last, [list, n, done, domain, 0])
     }
 
@@ -248,11 +209,7 @@ impl Worker {
             domid: 0x7ff0,
             ..m::Reservation::default()
         };
-        let op = if self.rng.one_in(4) {
-            m::OP_INCREASE_RESERVATION
-        } else {
-            m::OP_POPULATE_PHYSMAP
-        };
+        let op = if self.rng.one_in(4) { m::OP_INCREASE_RESERVATION } else { m::OP_POPULATE_PHYSMAP };
         let got = call(nr::MEMORY_OP, &[op, (&raw mut r) as u64]);
         counts::note(nr::MEMORY_OP as u64, op, got.0 == 1);
         if got.0 == 1 {
@@ -261,65 +218,32 @@ impl Worker {
             // The old one, if it still is this domain's, goes: the domain would grow to its limit.
             let mut list = old;
             r.extent_start = (&raw mut list) as u64;
-            let gone = call(
-                nr::MEMORY_OP,
-                &[m::OP_DECREASE_RESERVATION, (&raw mut r) as u64],
-            );
-            counts::note(
-                nr::MEMORY_OP as u64,
-                m::OP_DECREASE_RESERVATION,
-                gone.0 == 1,
-            );
+            let gone = call(nr::MEMORY_OP, &[m::OP_DECREASE_RESERVATION, (&raw mut r) as u64]);
+            counts::note(nr::MEMORY_OP as u64, m::OP_DECREASE_RESERVATION, gone.0 == 1);
         }
     }
 
     /// memory_op.
     pub fn memory_op(&mut self) -> Call {
-        let op = if self.rng.one_in(4) {
-            self.rng.below(64)
-        } else {
-            self.rng.pick(&[0, 1, 6, 9, 10, 11, 12, 28])
-        };
+        let op = if self.rng.one_in(4) { self.rng.below(64) } else { self.rng.pick(&[0, 1, 6, 9, 10, 11, 12, 28]) };
         let domain = self.domid();
-        let order = if self.rng.one_in(4) {
-            self.rng.number() as u32
-        } else {
-            self.rng.below(3) as u32
-        };
+        let order = if self.rng.one_in(4) { self.rng.number() as u32 } else { self.rng.below(3) as u32 };
         let n = self.rng.below(4);
         let list: [u64; 4] = core::array::from_fn(|_| self.frame());
         let arg = match op {
             m::OP_INCREASE_RESERVATION | m::OP_DECREASE_RESERVATION | m::OP_POPULATE_PHYSMAP => {
                 let at = self.put(&list);
                 // The domain must not eat up all there is: order and count stay small where it takes.
-                let order = if op == m::OP_DECREASE_RESERVATION {
-                    order
-                } else {
-                    order & 1
-                };
-                let flags = if self.rng.one_in(3) {
-                    self.rng.number32()
-                } else {
-                    0
-                };
+                let order = if op == m::OP_DECREASE_RESERVATION { order } else { order & 1 };
+                let flags = if self.rng.one_in(3) { self.rng.number32() } else { 0 };
                 self.put(&[at, n, u64::from(order) | u64::from(flags) << 32, domain])
             }
             m::OP_EXCHANGE => {
                 let (i, o) = (self.put(&list), self.put(&list));
-                let (oi, oo) =
-                    self.rng
-                        .pick(&[(0, 0), (0, 1), (1, 0), (0, 2), (2, 2), (0, 31), (40, 0)]);
+                let (oi, oo) = self.rng.pick(&[(0, 0), (0, 1), (1, 0), (0, 2), (2, 2), (0, 31), (40, 0)]);
                 let ni = 1u64 << self.rng.below(3);
-                let no = if self.rng.one_in(4) {
-                    n
-                } else {
-                    ni << oi >> oo
-                };
-                let bits = if self.rng.one_in(3) {
-                    self.rng.below(64)
-                } else {
-                    0
-                };
+                let no = if self.rng.one_in(4) { n } else { ni << oi >> oo };
+                let bits = if self.rng.one_in(3) { self.rng.below(64) } else { 0 };
                 let done = if self.rng.one_in(20) { 1 } else { 0 };
                 self.put(&[i, ni, oi, domain, o, no, oo | bits << 32, domain, done])
             }
@@ -339,46 +263,26 @@ impl Worker {
             }
             m::OP_ACQUIRE_RESOURCE => {
                 let at = if self.rng.one_in(3) { 0 } else { self.out(64) };
-                let (kind, frames) = (
-                    self.rng.below(3),
-                    self.rng.pick(&[0, 1, 4, 65, u64::from(u32::MAX)]),
-                );
-                let first = if self.rng.one_in(3) {
-                    self.rng.number()
-                } else {
-                    0
-                };
+                let (kind, frames) = (self.rng.below(3), self.rng.pick(&[0, 1, 4, 65, u64::from(u32::MAX)]));
+                let first = if self.rng.one_in(3) { self.rng.number() } else { 0 };
                 self.put(&[domain | kind << 16, frames, first, at])
             }
-            m::OP_CURRENT_RESERVATION | m::OP_MAXIMUM_RESERVATION | m::OP_MAXIMUM_GPFN => {
-                self.put(&[domain])
-            }
+            m::OP_CURRENT_RESERVATION | m::OP_MAXIMUM_RESERVATION | m::OP_MAXIMUM_GPFN => self.put(&[domain]),
             _ => {
                 let words: [u64; 6] = core::array::from_fn(|_| self.word());
                 self.put(&words)
             }
         };
-        let start = if self.rng.one_in(10) {
-            self.rng.number() << m::CMD_BITS
-        } else {
-            0
-        };
+        let start = if self.rng.one_in(10) { self.rng.number() << m::CMD_BITS } else { 0 };
         Call::new(nr::MEMORY_OP, op, [op | start, arg, 0, 0, 0])
     }
 
     /// Changes an entry of the grant table: anything, also while it is in use.
     pub fn grant(&mut self) {
         let gref = 8 + self.rng.below(24);
-        let flags = if self.rng.one_in(5) {
-            self.rng.next() & 0xffff
-        } else {
-            self.rng.pick(&[0, 1, 1, 1, 5, 2, 9, 0x19])
-        };
-        let to = if self.rng.one_in(6) {
-            self.domid()
-        } else {
-            u64::from(self.w.own_id)
-        };
+        let flags =
+            if self.rng.one_in(5) { self.rng.next() & 0xffff } else { self.rng.pick(&[0, 1, 1, 1, 5, 2, 9, 0x19]) };
+        let to = if self.rng.one_in(6) { self.domid() } else { u64::from(self.w.own_id) };
         let frame = self.frame();
         write64(self.w.grants + gref * 8, flags | to << 16 | frame << 32);
     }
@@ -388,36 +292,19 @@ impl Worker {
         let op = if self.rng.one_in(5) {
             self.rng.below(14)
         } else {
-            self.rng
-                .pick(&[g::OP_MAP_GRANT_REF, g::OP_UNMAP_GRANT_REF, g::OP_COPY])
+            self.rng.pick(&[g::OP_MAP_GRANT_REF, g::OP_UNMAP_GRANT_REF, g::OP_COPY])
         };
-        let own = if self.rng.one_in(6) {
-            self.domid()
-        } else {
-            u64::from(self.w.own_id)
-        };
-        let gref = if self.rng.one_in(12) {
-            self.rng.number() & 0xffff_ffff
-        } else {
-            8 + self.rng.below(24)
-        };
+        let own = if self.rng.one_in(6) { self.domid() } else { u64::from(self.w.own_id) };
+        let gref = if self.rng.one_in(12) { self.rng.number() & 0xffff_ffff } else { 8 + self.rng.below(24) };
         let v = self.victim();
         let host = match self.rng.below(8) {
             0 => self.rng.number(),
             1 | 2 => self.w.slot[v],
             _ => self.w.va[v],
         };
-        let count = if self.rng.one_in(12) {
-            self.rng.pick(&[0, 2, 3, 1 << 31, u64::from(u32::MAX)])
-        } else {
-            1
-        };
+        let count = if self.rng.one_in(12) { self.rng.pick(&[0, 2, 3, 1 << 31, u64::from(u32::MAX)]) } else { 1 };
         // More elements than one are not there: the list ends where the scratch does.
-        let put = if count > 1 {
-            Worker::put_last
-        } else {
-            Worker::put_loose
-        };
+        let put = if count > 1 { Worker::put_last } else { Worker::put_loose };
         let at = match op {
             g::OP_MAP_GRANT_REF => {
                 let flags = if self.rng.one_in(4) {
@@ -429,44 +316,20 @@ impl Worker {
             }
             g::OP_UNMAP_GRANT_REF => {
                 let handle = self.w.handles[self.rng.below(16) as usize].load(Ordering::Relaxed);
-                let handle = if self.rng.one_in(8) {
-                    self.rng.number32()
-                } else {
-                    handle
-                };
-                let bus = if self.rng.one_in(3) {
-                    self.rng.number()
-                } else {
-                    0
-                };
+                let handle = if self.rng.one_in(8) { self.rng.number32() } else { handle };
+                let bus = if self.rng.one_in(3) { self.rng.number() } else { 0 };
                 put(self, &[host, bus, u64::from(handle)])
             }
             g::OP_COPY => {
                 let ptr = |w: &mut Worker| {
                     let by_ref = w.rng.one_in(2);
-                    let what = if by_ref {
-                        8 + w.rng.below(24)
-                    } else {
-                        w.frame()
-                    };
-                    let dom = if by_ref && !w.rng.one_in(6) {
-                        u64::from(w.w.own_id)
-                    } else {
-                        w.domid()
-                    };
-                    let offset = if w.rng.one_in(4) {
-                        w.rng.next() & 0xffff
-                    } else {
-                        w.rng.below(4096)
-                    };
+                    let what = if by_ref { 8 + w.rng.below(24) } else { w.frame() };
+                    let dom = if by_ref && !w.rng.one_in(6) { u64::from(w.w.own_id) } else { w.domid() };
+                    let offset = if w.rng.one_in(4) { w.rng.next() & 0xffff } else { w.rng.below(4096) };
                     (by_ref, what, dom | offset << 16)
                 };
                 let (s, d) = (ptr(self), ptr(self));
-                let len = if self.rng.one_in(4) {
-                    self.rng.next() & 0xffff
-                } else {
-                    self.rng.below(512)
-                };
+                let len = if self.rng.one_in(4) { self.rng.next() & 0xffff } else { self.rng.below(512) };
                 let flags = u64::from(s.0) | u64::from(d.0) << 1;
                 put(self, &[s.1, s.2, d.1, d.2, len | flags << 16])
             }
@@ -485,10 +348,7 @@ impl Worker {
 
     /// Remembers the handle a map gave.
     pub fn mapped(&mut self, c: &Call) {
-        if c.number == nr::GRANT_TABLE_OP as u64
-            && c.args[0] == g::OP_MAP_GRANT_REF
-            && self.in_scratch(c.args[1])
-        {
+        if c.number == nr::GRANT_TABLE_OP as u64 && c.args[0] == g::OP_MAP_GRANT_REF && self.in_scratch(c.args[1]) {
             // { host_addr, flags, ref, domid, status, handle, bus address }
             let w = read64(c.args[1] + 16);
             if (w >> 16) as i16 == g::ST_OKAY {

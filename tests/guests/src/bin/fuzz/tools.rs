@@ -23,10 +23,7 @@ impl Worker {
 
     /// A bitmap of the caller's.
     fn bitmap(&mut self) -> [u64; 2] {
-        [
-            self.out(64),
-            self.rng.pick(&[0, 1, 8, 64, 65, 512, u64::from(u32::MAX)]),
-        ]
+        [self.out(64), self.rng.pick(&[0, 1, 8, 64, 65, 512, u64::from(u32::MAX)])]
     }
 
     fn domctl(&mut self) -> Call {
@@ -39,42 +36,23 @@ impl Worker {
                 d::OP_DESTROYDOMAIN,
                 d::OP_DESTROYDOMAIN,
             ]),
-            _ => self.rng.pick(&[
-                5, 9, 11, 12, 13, 14, 16, 17, 22, 24, 25, 27, 35, 36, 59, 60, 61, 68, 69, 82, 83,
-                3, 4,
-            ]),
+            _ => {
+                self.rng.pick(&[5, 9, 11, 12, 13, 14, 16, 17, 22, 24, 25, 27, 35, 36, 59, 60, 61, 68, 69, 82, 83, 3, 4])
+            }
         };
         // Children have small numbers; dom0 itself may be asked about, not changed in ways it would not survive.
-        let harmless = matches!(
-            cmd,
-            d::OP_GETDOMAININFO
-                | d::OP_GETVCPUINFO
-                | d::OP_GETPAGEFRAMEINFO3
-                | d::OP_GETVCPUAFFINITY
-        );
-        let domain = if harmless {
-            self.domid()
-        } else {
-            self.rng
-                .pick(&[1, 2, 3, 4, 5, 6, 0x7ff0, 0x7ff2, 0x7fff, 0xffff])
-        };
-        let vcpu = if self.rng.one_in(4) {
-            u64::from(self.rng.number32())
-        } else {
-            self.rng.below(3)
-        };
+        let harmless =
+            matches!(cmd, d::OP_GETDOMAININFO | d::OP_GETVCPUINFO | d::OP_GETPAGEFRAMEINFO3 | d::OP_GETVCPUAFFINITY);
+        let domain =
+            if harmless { self.domid() } else { self.rng.pick(&[1, 2, 3, 4, 5, 6, 0x7ff0, 0x7ff2, 0x7fff, 0xffff]) };
+        let vcpu = if self.rng.one_in(4) { u64::from(self.rng.number32()) } else { self.rng.below(3) };
         let mut u = [0u64; 16];
         match cmd {
             d::OP_CREATEDOMAIN => {
-                let flags = if self.rng.one_in(3) {
-                    self.rng.next() & 0xffff_ffff
-                } else {
-                    0
-                };
+                let flags = if self.rng.one_in(3) { self.rng.next() & 0xffff_ffff } else { 0 };
                 u[2] = flags << 32;
                 u[3] = self.rng.below(4) << 32;
-                u[4] = self.rng.pick(&[0, 1, 127, 4095, 1 << 31])
-                    | self.rng.pick(&[0, 1, 4, 64, 1 << 31]) << 32;
+                u[4] = self.rng.pick(&[0, 1, 127, 4095, 1 << 31]) | self.rng.pick(&[0, 1, 4, 64, 1 << 31]) << 32;
                 u[5] = self.rng.pick(&[0, 1, 4, 64, 1 << 31]) | 1 << 32;
             }
             d::OP_MAX_VCPUS => u[0] = self.rng.pick(&[0, 1, 2, 3, 128, 129, u64::from(u32::MAX)]),
@@ -108,11 +86,7 @@ impl Worker {
         if u[1] == 0 && matches!(cmd, d::OP_SETVCPUCONTEXT | d::OP_GETVCPUCONTEXT) {
             u[1] = self.out(5200);
         }
-        let version = if self.rng.one_in(25) {
-            self.rng.number32()
-        } else {
-            d::INTERFACE_VERSION
-        };
+        let version = if self.rng.one_in(25) { self.rng.number32() } else { d::INTERFACE_VERSION };
         let mut words = [0u64; 18];
         words[0] = u64::from(cmd) | u64::from(version) << 32;
         words[1] = domain;
@@ -122,8 +96,7 @@ impl Worker {
     }
 
     fn count(&mut self) -> u64 {
-        self.rng
-            .pick(&[0, 1, 8, 64, 1024, 1025, u64::from(u32::MAX)])
+        self.rng.pick(&[0, 1, 8, 64, 1024, 1025, u64::from(u32::MAX)])
     }
 
     fn sysctl(&mut self) -> Call {
@@ -132,11 +105,7 @@ impl Worker {
             s::OP_DEBUG_KEYS => s::OP_PHYSINFO,
             c => c,
         };
-        let version = if self.rng.one_in(25) {
-            self.rng.number32()
-        } else {
-            s::INTERFACE_VERSION
-        };
+        let version = if self.rng.one_in(25) { self.rng.number32() } else { s::INTERFACE_VERSION };
         let mut words = [0u64; 17];
         words[0] = u64::from(cmd) | u64::from(version) << 32;
         for w in words.iter_mut().skip(1) {
@@ -144,11 +113,7 @@ impl Worker {
         }
         match cmd {
             s::OP_READCONSOLE => {
-                (words[1], words[2], words[3]) = (
-                    self.rng.below(2) << 8,
-                    self.out(4096),
-                    self.rng.pick(&[0, 16, 4096]),
-                )
+                (words[1], words[2], words[3]) = (self.rng.below(2) << 8, self.out(4096), self.rng.pick(&[0, 16, 4096]))
             }
             s::OP_GETDOMAININFOLIST => {
                 (words[1], words[2]) = (self.rng.below(4) | self.rng.below(8) << 32, self.out(1024))
@@ -165,11 +130,7 @@ impl Worker {
             p::OP_ENTER_ACPI_SLEEP | p::OP_CPU_OFFLINE => p::OP_GET_CPUINFO,
             c => c,
         };
-        let version = if self.rng.one_in(25) {
-            self.rng.number32()
-        } else {
-            p::INTERFACE_VERSION
-        };
+        let version = if self.rng.one_in(25) { self.rng.number32() } else { p::INTERFACE_VERSION };
         let mut words = [0u64; 17];
         words[0] = u64::from(cmd) | u64::from(version) << 32;
         for w in words.iter_mut().skip(1) {

@@ -37,9 +37,7 @@ impl Rng {
         match self.below(8) {
             0..=2 => self.below(16),
             3 => self.below(250),
-            4 => (1u64 << self.below(64))
-                .wrapping_add(self.below(3))
-                .wrapping_sub(1),
+            4 => (1u64 << self.below(64)).wrapping_add(self.below(3)).wrapping_sub(1),
             5 => self.pick(&ADDRESSES),
             6 => self.next() >> self.below(64),
             _ => self.next(),

@@ -82,10 +82,7 @@ impl World {
 
     /// Whether the canaries still hold what they held.
     pub fn canaries_live(&self) -> bool {
-        self.canaries
-            .iter()
-            .enumerate()
-            .all(|(n, va)| (0..512).all(|i| Page::at(*va).read(i) == canary(n, i)))
+        self.canaries.iter().enumerate().all(|(n, va)| (0..512).all(|i| Page::at(*va).read(i) == canary(n, i)))
     }
 }
 
@@ -107,14 +104,8 @@ fn own_id() -> u16 {
     // Only for itself may a domain ask, if it is not dom0, which is 0.
     (0..0x400u16)
         .find(|d| {
-            let mut q = [g::QuerySize {
-                dom: *d,
-                ..g::QuerySize::default()
-            }];
-            call(
-                nr::GRANT_TABLE_OP,
-                &[g::OP_QUERY_SIZE, q.as_mut_ptr() as u64, 1],
-            );
+            let mut q = [g::QuerySize { dom: *d, ..g::QuerySize::default() }];
+            call(nr::GRANT_TABLE_OP, &[g::OP_QUERY_SIZE, q.as_mut_ptr() as u64, 1]);
             q[0].status == g::ST_OKAY
         })
         .unwrap_or(0x7ff0)
@@ -161,11 +152,7 @@ pub fn init(cpus: usize, trace: bool) {
         frame_list: frames.as_mut_ptr() as u64,
         ..g::SetupTable::default()
     }];
-    call(
-        nr::GRANT_TABLE_OP,
-        &[g::OP_SETUP_TABLE, s.as_mut_ptr() as u64, 1],
-    )
-    .must("setup_table");
+    call(nr::GRANT_TABLE_OP, &[g::OP_SETUP_TABLE, s.as_mut_ptr() as u64, 1]).must("setup_table");
     paging::update_va(grants.va, (frames[0] * PAGE_SIZE) | KERNEL_RW).must("map the grant table");
     let mut scratch = [0; MAX_CPUS];
     let mut copies = [0; MAX_CPUS];
@@ -196,9 +183,7 @@ pub fn init(cpus: usize, trace: bool) {
         paging::table(here, 1).map_or(0, Page::mfn),
         Page::at(guests::smp::percpu(0)).mfn(),
     ];
-    let ram_end = call(nr::MEMORY_OP, &[pv_abi::memory::OP_MAXIMUM_RAM_PAGE, 0])
-        .0
-        .max(0x1000) as u64;
+    let ram_end = call(nr::MEMORY_OP, &[pv_abi::memory::OP_MAXIMUM_RAM_PAGE, 0]).0.max(0x1000) as u64;
     // The last part of the table may be devices' below 4 GiB.
     let ram_end = ram_end.min(0xa_0000);
     let world = World {
@@ -260,14 +245,7 @@ pub struct Worker {
 impl Worker {
     /// Of vCPU `cpu`.
     pub fn new(cpu: usize, rng: Rng) -> Worker {
-        Worker {
-            cpu,
-            rng,
-            w: World::get(),
-            used: 0,
-            user_base: false,
-            dirty: false,
-        }
+        Worker { cpu, rng, w: World::get(), used: 0, user_base: false, dirty: false }
     }
 
     /// Forgets the scratch of the step before.
@@ -289,19 +267,11 @@ impl Worker {
     /// Words in scratch: their address, or now and then one that leads nowhere.
     pub fn put(&mut self, words: &[u64]) -> u64 {
         let n = words.len() as u64 * 8;
-        let at = if self.rng.one_in(40) {
-            self.scratch_end() - n
-        } else {
-            self.room(n)
-        };
+        let at = if self.rng.one_in(40) { self.scratch_end() - n } else { self.room(n) };
         for (i, w) in words.iter().enumerate() {
             mem::write64(at + i as u64 * 8, *w);
         }
-        if self.rng.one_in(25) {
-            self.bad_pointer()
-        } else {
-            at
-        }
+        if self.rng.one_in(25) { self.bad_pointer() } else { at }
     }
 
     /// As [`Worker::put`], for operations that hurt nobody whatever they are given: the address may be off, or a
@@ -370,34 +340,17 @@ impl Worker {
             0 => self.rng.below(self.w.ram_end),
             1 => 0x100 + self.rng.below(0x800),
             2 => self.w.ram_end - 1 - self.rng.below(64),
-            3 => self.rng.pick(&[
-                0,
-                1,
-                u64::MAX,
-                u64::MAX >> 12,
-                1 << 40,
-                self.w.ram_end,
-                self.w.ram_end + 1,
-                0xfee00,
-            ]),
+            3 => self.rng.pick(&[0, 1, u64::MAX, u64::MAX >> 12, 1 << 40, self.w.ram_end, self.w.ram_end + 1, 0xfee00]),
             4 => self.w.grant_frame,
             5 if self.rng.one_in(8) => self.rng.next(),
             _ => return self.w.mfn[v].load(Ordering::Relaxed),
         };
-        if self.w.mine(f) {
-            self.w.mfn[v].load(Ordering::Relaxed)
-        } else {
-            f
-        }
+        if self.w.mine(f) { self.w.mfn[v].load(Ordering::Relaxed) } else { f }
     }
 
     /// A frame for an entry that nobody goes through: also this kernel's own.
     pub fn any_frame(&mut self) -> u64 {
-        if self.rng.one_in(8) {
-            self.rng.pick(&self.w.kernel_frames)
-        } else {
-            self.frame()
-        }
+        if self.rng.one_in(8) { self.rng.pick(&self.w.kernel_frames) } else { self.frame() }
     }
 
     /// Flags of an entry: usual ones, or any.
@@ -408,11 +361,7 @@ impl Worker {
             3 | 4 => P | RW | US,
             5 => KERNEL_RW | NX,
             6 => P | RW | US | 1 << self.rng.below(12),
-            _ => {
-                (self.rng.next() & 0xfff)
-                    | self.rng.next() & 0xfff << 52
-                    | u64::from(!self.rng.one_in(4))
-            }
+            _ => (self.rng.next() & 0xfff) | self.rng.next() & 0xfff << 52 | u64::from(!self.rng.one_in(4)),
         }
     }
 
@@ -442,9 +391,7 @@ impl Worker {
         let id = match self.rng.below(8) {
             0..=3 => 0x7ff0,
             4 => self.w.own_id,
-            5 => self
-                .rng
-                .pick(&[0x7ff1, 0x7ff2, 0x7ff3, 0x7ff4, 0x7ffe, 0xffff]),
+            5 => self.rng.pick(&[0x7ff1, 0x7ff2, 0x7ff3, 0x7ff4, 0x7ffe, 0xffff]),
             6 => self.rng.below(5) as u16,
             _ => self.rng.number() as u16,
         };

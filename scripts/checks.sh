@@ -20,7 +20,6 @@ checks_run() {
 
     check "shell scripts" bash -n qemu-run.sh scripts/*.sh tests/scenarios/*.sh
     check "format" cargo fmt --all --check
-    check "format" cargo fmt --all --check
     check "clippy, host" cargo clippy -q --workspace --all-targets
     check "clippy, bare metal" cargo clippy -q --target x86_64-unknown-none -p hypervisor -p guests
     check "host tests" cargo test -q --workspace

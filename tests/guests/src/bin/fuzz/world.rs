@@ -39,6 +39,8 @@ pub struct World {
     grant_frame: u64,
     /// Each vCPU's scratch.
     scratch: [u64; MAX_CPUS],
+    /// Each vCPU's words that others change: nothing else ever stands there, since a change may come late.
+    loose: [u64; MAX_CPUS],
     /// A copy of the kernel's L4 for each vCPU to load.
     pub copies: [u64; MAX_CPUS],
     /// Each vCPU's code and stack page: kernel address.
@@ -155,6 +157,7 @@ pub fn init(cpus: usize, trace: bool) {
     call(nr::GRANT_TABLE_OP, &[g::OP_SETUP_TABLE, s.as_mut_ptr() as u64, 1]).must("setup_table");
     paging::update_va(grants.va, (frames[0] * PAGE_SIZE) | KERNEL_RW).must("map the grant table");
     let mut scratch = [0; MAX_CPUS];
+    let mut loose = [0; MAX_CPUS];
     let mut copies = [0; MAX_CPUS];
     let mut code = [0; MAX_CPUS];
     let mut kernel_stack = [0; MAX_CPUS];
@@ -162,6 +165,7 @@ pub fn init(cpus: usize, trace: bool) {
         let pages: [Page; SCRATCH + 1] = core::array::from_fn(|_| Page::alloc());
         scratch[cpu] = pages[0].va;
         paging::update_va(pages[SCRATCH].va, 0).must("unmap behind the scratch");
+        loose[cpu] = Page::alloc().va;
         let copy = Page::alloc();
         (0..512).for_each(|i| copy.write(i, paging::l4().read(i)));
         paging::make_ro(copy).must("copy of the L4");
@@ -198,6 +202,7 @@ pub fn init(cpus: usize, trace: bool) {
         grants: grants.va,
         grant_frame: frames[0],
         scratch,
+        loose,
         copies,
         code,
         kernel_stack,
@@ -282,6 +287,8 @@ impl Worker {
             0 => at.wrapping_add(self.rng.below(64)),
             1 => self.w.va[self.victim()] + self.rng.below(4096),
             2..=12 if self.in_scratch(at) => {
+                let at = self.w.loose[self.cpu] + self.rng.below(64) * 8;
+                words.iter().zip(0..).for_each(|(w, i)| mem::write64(at + i * 8, *w));
                 let i = self.rng.below(words.len() as u64);
                 self.w.hot[self.cpu].store(at + i * 8, Ordering::Relaxed);
                 at

@@ -135,6 +135,11 @@ mod symbols {
 #[cfg(not(target_os = "none"))]
 use symbols::*;
 
+/// Where the kernel's image ends.
+pub(crate) fn end_of_image() -> u64 {
+    (&raw const image_end) as u64
+}
+
 /// domctl.
 pub fn domctl(op: &mut Domctl) -> Ret {
     call(nr::DOMCTL, &[core::ptr::from_mut(op) as u64])
@@ -451,7 +456,7 @@ impl Child {
 
 impl Parts {
     fn plan(extra_pages: u64) -> Parts {
-        let info = ((&raw const image_end) as u64 - VIRT_BASE).div_ceil(PAGE_SIZE);
+        let info = (end_of_image() - VIRT_BASE).div_ceil(PAGE_SIZE);
         // Tables and the list of frames are counted generously: both are small.
         let most = info + 1 + SHARED_PAGES + extra_pages + 32;
         let shared = info + 1 + most.div_ceil(512);

@@ -138,6 +138,10 @@ impl fmt::Display for At {
         }
         match crate::trap::stub_at(self.0) {
             Some(vector) => write!(f, "the entry of {vector}"),
+            // Where exactly changes with each build.
+            None if (crate::mem::VIRT_BASE..crate::child::end_of_image()).contains(&self.0) => {
+                f.write_str("the kernel's code")
+            }
             None => write!(f, "{:#x}", self.0),
         }
     }

@@ -256,7 +256,7 @@ impl Child {
         }
     }
 
-    /// The image but for .bss, start_info, and the list of frames.
+    /// The image, start_info, and the list of frames.
     fn fill(&self) {
         let copy_end = (&raw const bss_start) as u64;
         let mut va = (&raw const image_start) as u64;
@@ -266,6 +266,17 @@ impl Child {
                 (0..n).for_each(|i| p.write(i, mem::read64(va + 8 * i as u64)))
             });
             va += PAGE_SIZE;
+        }
+        // And .bss, which a hypervisor need not have cleared; the pool's pages are left for tests that look at them.
+        let mut va = copy_end;
+        while va < end_of_image() {
+            let next = (va / PAGE_SIZE + 1) * PAGE_SIZE;
+            if !mem::pool().contains(&va) {
+                look(self.id, self.mfn((va - VIRT_BASE) / PAGE_SIZE), |p| {
+                    (va % PAGE_SIZE / 8..512).for_each(|i| p.write(i as usize, 0))
+                });
+            }
+            va = next;
         }
         let p = &self.parts;
         let mut info = StartInfo::default();

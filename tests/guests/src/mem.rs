@@ -40,6 +40,12 @@ struct PageBytes([u8; PAGE_SIZE as usize]);
 static POOL: Racy<[PageBytes; POOL_PAGES]> = Racy::new([const { PageBytes([0; PAGE_SIZE as usize]) }; POOL_PAGES]);
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
+/// Where the pages are that [`Page::alloc`] hands out.
+pub(crate) fn pool() -> core::ops::Range<u64> {
+    let start = POOL.addr();
+    start..start + POOL_PAGES as u64 * PAGE_SIZE
+}
+
 /// A page of the kernel's image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {

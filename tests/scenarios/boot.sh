@@ -22,7 +22,7 @@ for cpus in 1 2 4; do
     up $cpus --direct
 done
 up 2 --uefi --memory 6144
-has "dom0 knows the firmware" "$ERR" "efi: EFI v.* by EDK II"
+has "dom0 knows the firmware" "$ERR" "efi: EFI v.* by .*EDK II"
 has "dom0 has ACPI's tables" "$ERR" "ACPI: RSDP 0x"
 has "dom0 has SMBIOS' tables" "$ERR" "DMI: QEMU"
 [ "$SCENARIO_HYPERVISOR" = xen ] ||

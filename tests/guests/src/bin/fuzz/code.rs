@@ -314,11 +314,8 @@ impl Worker {
         let mut t = vcpu::SetSingleshotTimer { timeout_abs_ns: events::now() + 500_000, flags: 0, pad: 0 };
         call(nr::VCPU_OP, &[vcpu::OP_SET_SINGLESHOT_TIMER, self.cpu as u64, (&raw mut t) as u64]);
         raw_stack_switch(self.w.kernel_stack[self.cpu]);
-        // Without a user base a vCPU that goes to user mode is at its end.
-        if self.rng.one_in(8) || !self.user_base {
-            self.user_base = paging::mmuext(pv_abi::mmu::EXT_NEW_USER_BASEPTR, self.w.user_l4, 0) == OK;
-        }
-        if !self.user_base {
+        // Without a user base a vCPU that goes to user mode is at its end, and a list read by chance may have taken it away.
+        if paging::mmuext(pv_abi::mmu::EXT_NEW_USER_BASEPTR, self.w.user_l4, 0) != OK {
             return;
         }
         let odd = self.rng.one_in(8);

@@ -241,8 +241,6 @@ pub struct Worker {
     /// The world.
     pub w: &'static World,
     used: u64,
-    /// Whether it has a base for user mode.
-    pub user_base: bool,
     /// Its handlers may have changed.
     pub dirty: bool,
 }
@@ -250,7 +248,7 @@ pub struct Worker {
 impl Worker {
     /// Of vCPU `cpu`.
     pub fn new(cpu: usize, rng: Rng) -> Worker {
-        Worker { cpu, rng, w: World::get(), used: 0, user_base: false, dirty: false }
+        Worker { cpu, rng, w: World::get(), used: 0, dirty: false }
     }
 
     /// Forgets the scratch of the step before.

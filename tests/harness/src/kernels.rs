@@ -231,7 +231,10 @@ pub const KERNELS: &[Kernel] = &[
     Kernel { icount: true, ..kernel("wakeup", "how late timers are beside a domain that spins") },
     two("hostile_race_types", "one vCPU pins what another maps writable"),
     two("hostile_race_desc", "one vCPU's GDT is another's data"),
-    two("hostile_race_partial", "two vCPUs at one large tree"),
+    Kernel {
+        hospes: "Xen 4.17 does not always survive it (a BUG in its page types: seen once in some twenty runs)",
+        ..two("hostile_race_partial", "two vCPUs at one large tree")
+    },
     two("hostile_race_cr3", "a base that another vCPU takes"),
     two("hostile_stale_tlb", "writes through translations that are gone"),
     two("hostile_race_balloon", "two vCPUs give back the same frames"),

@@ -22,6 +22,31 @@ impl Display for Regs<'_> {
     }
 }
 
+/// Prints this CPU's data selectors and bases over two lines: those of the vCPU that runs, since the hypervisor has none.
+pub struct Segments;
+
+#[cfg(target_os = "none")]
+impl Display for Segments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use super::segments::{ds, es, fs, fs_base, gs, gs_base, gs_base_inactive};
+        writeln!(f, "ds {:#06x}  es {:#06x}  fs {:#06x}  gs {:#06x}", ds(), es(), fs(), gs())?;
+        write!(
+            f,
+            "fs base {:016x}  gs base {:016x}  inactive gs base {:016x}",
+            fs_base(),
+            gs_base(),
+            gs_base_inactive()
+        )
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+impl Display for Segments {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
 /// Bytes of code around an instruction, as far as they can be read; the instruction's first byte stands in `<>`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Code(pub [Option<u8>; 32]);

@@ -135,6 +135,25 @@ macro_rules! leave {
     };
 }
 
+/// A frame that says virtual-8086 mode is ring 3's, whatever its CS looks like. No CPU has that mode in long mode (SDM
+/// vol. 3, 21.2), but QEMU's IRET lets ring 3 enter it, with any CS: one without an RPL would be taken for ring 0's, and
+/// returned to as such. The frame is made one of 64-bit ring-3 code; where that goes on is the guest's own trouble.
+macro_rules! mend_vm86 {
+    ($ok:literal) => {
+        concat!(
+            "test dword ptr [rsp + {rflags}], {vm}\n",
+            "jz ",
+            $ok,
+            "f\n",
+            "mov qword ptr [rsp + {cs}], {guest_cs}\n",
+            "mov qword ptr [rsp + {ss}], {guest_ss}\n",
+            "and dword ptr [rsp + {rflags}], {not_vm}\n",
+            $ok,
+            ":"
+        )
+    };
+}
+
 /// SYSCALL from 64-bit code. The stub left rsp at `CpuLocal`.
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.entry")]
@@ -312,6 +331,7 @@ extern "C" fn entry_vector() {
         "cld",
         alternative!(smap, "clac"),
         enter_anywhere!(),
+        mend_vm86!("8"),
         "test byte ptr [rsp + {cs}], 3",
         "jz 3f",
         fill_rsb!(),
@@ -355,6 +375,12 @@ extern "C" fn entry_vector() {
         "xor ebp, ebp",
         "jmp {exit}",
         cs = const R_CS,
+        rflags = const R_RFLAGS,
+        ss = const R_SS,
+        vm = const super::regs::rflags::VM as i32,
+        not_vm = const !(super::regs::rflags::VM as i32),
+        guest_cs = const super::layout::sel::GUEST_CS64,
+        guest_ss = const super::layout::sel::GUEST_DS,
         vector = const R_VECTOR,
         exception = sym hospes_exception,
         interrupt = sym hospes_interrupt,
@@ -380,6 +406,7 @@ extern "C" fn entry_ist() {
         // It may have come in the middle of an entry or exit: which tables are loaded is kept in rbx.
         alternative!(xpti, "mov rbx, cr3"),
         enter_anywhere!(),
+        mend_vm86!("8"),
         "mov rbp, rsp",
         "mov esi, [rsp + {vector}]",
         "cmp esi, 1",
@@ -410,6 +437,12 @@ extern "C" fn entry_ist() {
         "add rsp, 8",
         "iretq",
         cs = const R_CS,
+        rflags = const R_RFLAGS,
+        ss = const R_SS,
+        vm = const super::regs::rflags::VM as i32,
+        not_vm = const !(super::regs::rflags::VM as i32),
+        guest_cs = const super::layout::sel::GUEST_CS64,
+        guest_ss = const super::layout::sel::GUEST_DS,
         vector = const R_VECTOR,
         mask = const -(STACK_SIZE as i64),
         regs_offset = const REGS_OFFSET,

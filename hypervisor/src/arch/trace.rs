@@ -12,7 +12,7 @@ const KEPT: usize = 256;
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Hypercall of this number, below 0x4000.
+    /// Hypercall of this number, below 0x4000; what goes with it is its first argument (all are made at one place).
     Hypercall(u16),
     /// Exception of the guest.
     Exception(u8),
@@ -58,7 +58,7 @@ impl Ring {
         Ring { next: AtomicU8::new(0), events: [const { AtomicU64::new(0) }; KEPT] }
     }
 
-    /// Notes an event and the guest's RIP then (0 where there is none). By the ring's own CPU only.
+    /// Notes an event and the guest's RIP then, or what the event says goes with it (0: nothing). By the ring's own CPU only.
     #[inline(always)]
     pub fn note(&self, event: Event, rip: u64) {
         let n = self.next.load(Ordering::Relaxed);

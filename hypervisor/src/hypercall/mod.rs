@@ -184,7 +184,7 @@ pub fn dispatch(cx: &mut Cx) {
     if let Some(n) = cpu.hypercalls.get(number as usize) {
         // Only this CPU counts here, so no locked instruction is needed.
         n.store(n.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        cpu.trace.note(Event::Hypercall(number as u16), r.rip);
+        cpu.trace.note(Event::Hypercall(number as u16), r.rdi);
     }
     instruments::begin(number, args.a1());
     let outcome = call(cx, number, args);
@@ -223,17 +223,25 @@ pub fn crash(cx: &mut Cx, why: &str) {
     this_cpu().raise(crate::arch::percpu::pending::RESCHED);
 }
 
-/// Logs the vCPU's registers, the code around its RIP and the top of its stack.
+/// Events shown of a vCPU that crashes.
+const EVENTS: usize = 24;
+
+/// Logs the vCPU's registers, the code around its RIP, the top of its stack and what it did last on this CPU.
 #[cold]
 pub fn log_registers(cx: &Cx) {
-    use crate::arch::dump::{Code, Regs};
+    use crate::arch::dump::{Code, Regs, Segments};
     let name = (cx.domain().id, cx.vcpu.id);
+    let info = &cx.vcpu.info;
     log::error!(
-        "{}\ncr3 {:#x} (kernel) {:#x} (user), {} mode",
+        "{}\n{}\ncr3 {:#x} (kernel) {:#x} (user), {} mode\nevents {}, {}; vcpu_info {}",
         Regs(cx.regs),
+        Segments,
         cx.arch.tables.kernel_base().map_or(0, |m| m.0 << 12),
         cx.arch.tables.user_base().map_or(0, |m| m.0 << 12),
         if cx.arch.in_kernel { "kernel" } else { "user" },
+        if info.pending() { "pending" } else { "not pending" },
+        if info.masked() { "masked" } else { "not masked" },
+        if info.registered().is_some() { "registered" } else { "in shared_info" },
     );
     // As much as is mapped: byte by byte, since either end may lie on a page that is not there.
     let from = cx.regs.rip.wrapping_sub(Code::BEFORE as u64);
@@ -251,5 +259,10 @@ pub fn log_registers(cx: &Cx) {
             break;
         }
         log::error!("d{}v{} stack +{:#04x}: {words:016x?}", name.0, name.1, row * 32);
+    }
+    log::error!("d{}v{}'s last events, newest first:", name.0, name.1);
+    // Before it got the CPU others had it.
+    for (event, what) in this_cpu().trace.newest(EVENTS).take_while(|(e, _)| !matches!(e, Event::Runs(..))) {
+        log::error!("  {event} ({what:#x})");
     }
 }

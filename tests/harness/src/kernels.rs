@@ -136,6 +136,10 @@ pub const KERNELS: &[Kernel] = &[
         ..kernel("hostile_iobitmap", "I/O bitmaps at bad places, and one that changes")
     },
     kernel("hostile_debugreg", "breakpoints where the hypervisor trips over them"),
+    Kernel {
+        hospes: "Xen takes it for its own fault",
+        ..kernel("hostile_vm86", "virtual-8086 mode, where an emulator has it in long mode")
+    },
     kernel("hostile_mov_ss", "what the shadow of MOV SS holds back"),
     kernel("hostile_single_step", "single steps through the hypervisor's work"),
     kernel("hostile_xcr0", "XCR0 and XSAVE images"),

@@ -142,7 +142,9 @@ impl Worker {
             _ => [self.word(), self.word()],
         };
         let words = [words[0], words[1], 0];
-        let arg = if op == e::OP_CLOSE && !self.w.dom0 { self.put(&words) } else { self.put_loose(&words) };
+        // Another port or domain than the one chosen could be the console's, or all.
+        let exact = matches!(op, e::OP_CLOSE | e::OP_RESET);
+        let arg = if exact { self.put(&words) } else { self.put_loose(&words) };
         Call::new(nr::EVENT_CHANNEL_OP, op, [op, arg, 0, 0, 0])
     }
 
@@ -183,7 +185,7 @@ impl Worker {
                     (0u64, 1u64),
                     (u64::MAX, 0),
                     (self.w.kernel_frames[4], 64),
-                    (self.w.ram_end - 3, 0),
+                    (self.w.kernel_frames[1], 0),
                 ]);
                 let offset = if bad.1 == 1 { self.rng.pick(&[4, 4033, 4096, 0xffff_ffff]) } else { bad.1 };
                 self.put(&[bad.0, offset])
@@ -193,7 +195,7 @@ impl Worker {
                 let at = match self.rng.below(4) {
                     0 => self.rng.pick(&crate::words::ADDRESSES),
                     1 => self.w.va[v] + self.rng.below(4096),
-                    _ => self.room(64),
+                    _ => self.area(),
                 };
                 self.put(&[at])
             }
@@ -406,7 +408,7 @@ impl Worker {
         for _ in 0..64 {
             let at = self.w.hot[other].load(Ordering::Relaxed);
             if at != 0 {
-                let v = self.word();
+                let v = self.loose_word();
                 write64(at, v);
             }
             core::hint::spin_loop();

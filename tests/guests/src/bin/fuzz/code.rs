@@ -286,9 +286,6 @@ impl Worker {
     fn load(&mut self, c: &Code, ending: &[u8]) {
         let at = self.w.code[self.cpu] as *mut u8;
         for (i, b) in c.bytes[..c.len].iter().chain(ending).enumerate() {
-            // No IRET anywhere, wherever a jump may lead: QEMU lets it set VM in ring 3 and enters virtual-8086 mode, of
-            // which no CPU in long mode is capable. There it looks to the hypervisor as if its own code had faulted.
-            let b = if *b == 0xcf { &0xce } else { b };
             // SAFETY: this vCPU's own code page, which nothing runs from now.
             unsafe { at.add(i).write_volatile(*b) };
         }

@@ -129,6 +129,7 @@ impl Worker {
                 mmu::EXT_NEW_USER_BASEPTR if self.rng.one_in(2) => (self.w.user_l4, 0),
                 mmu::EXT_NEW_USER_BASEPTR => (self.frame().max(1), 0),
                 mmu::EXT_COPY_PAGE => (self.frame(), self.any_frame()),
+                mmu::EXT_PIN_L1_TABLE..=mmu::EXT_UNPIN_TABLE => (self.any_frame(), 0),
                 _ => (self.frame(), self.word()),
             };
             (words[3 * i], words[3 * i + 1], words[3 * i + 2]) = (cmd, a, b);
@@ -145,7 +146,8 @@ impl Worker {
             0 => self.w.kernel_frames[1],
             1 => self.w.copies[self.cpu],
             2 => self.rng.pick(&[0, u64::MAX, 1 << 40, self.w.ram_end + 5]),
-            _ => self.w.ram_end - 1 - self.rng.below(64),
+            // Never a frame of chance: it could have become this domain's, and a table.
+            _ => self.rng.pick(&[self.w.kernel_frames[0], self.w.kernel_frames[4], self.w.grant_frame, 0x100]),
         }
     }
 
@@ -304,7 +306,9 @@ impl Worker {
         };
         let count = if self.rng.one_in(12) { self.rng.pick(&[0, 2, 3, 1 << 31, u64::from(u32::MAX)]) } else { 1 };
         // More elements than one are not there: the list ends where the scratch does.
-        let put = if count > 1 { Worker::put_last } else { Worker::put_loose };
+        // One word in each says where something is mapped or written: nobody changes that, and no other list is read.
+        let put =
+            |w: &mut Worker, words: &[u64], keep| if count > 1 { w.put_last(words) } else { w.put_hot(words, keep) };
         let at = match op {
             g::OP_MAP_GRANT_REF => {
                 let flags = if self.rng.one_in(4) {
@@ -312,13 +316,13 @@ impl Worker {
                 } else {
                     self.rng.pick(&[2, 6, 0x12, 0x16, 1, 3, 10])
                 };
-                put(self, &[host, flags | gref << 32, own, 0, 0])
+                put(self, &[host, flags | gref << 32, own, 0, 0], 0)
             }
             g::OP_UNMAP_GRANT_REF => {
                 let handle = self.w.handles[self.rng.below(16) as usize].load(Ordering::Relaxed);
                 let handle = if self.rng.one_in(8) { self.rng.number32() } else { handle };
                 let bus = if self.rng.one_in(3) { self.rng.number() } else { 0 };
-                put(self, &[host, bus, u64::from(handle)])
+                put(self, &[host, bus, u64::from(handle)], 0)
             }
             g::OP_COPY => {
                 let ptr = |w: &mut Worker| {
@@ -331,16 +335,16 @@ impl Worker {
                 let (s, d) = (ptr(self), ptr(self));
                 let len = if self.rng.one_in(4) { self.rng.next() & 0xffff } else { self.rng.below(512) };
                 let flags = u64::from(s.0) | u64::from(d.0) << 1;
-                put(self, &[s.1, s.2, d.1, d.2, len | flags << 16])
+                put(self, &[s.1, s.2, d.1, d.2, len | flags << 16], 2)
             }
             g::OP_SETUP_TABLE => {
                 let list = self.out(512);
                 let n = self.rng.pick(&[0, 1, 2, 64, 65, u64::from(u32::MAX)]);
-                put(self, &[own | n << 32, 0, list])
+                put(self, &[own | n << 32, 0, list], 2)
             }
             _ => {
                 let words: [u64; 6] = core::array::from_fn(|_| self.word());
-                put(self, &words)
+                put(self, &words, usize::MAX)
             }
         };
         Call::new(nr::GRANT_TABLE_OP, op, [op, at, count, 0, 0])

@@ -36,10 +36,12 @@ pub struct World {
     canaries: [u64; CANARIES],
     /// The grant table.
     pub grants: u64,
-    grant_frame: u64,
+    /// Its frame.
+    pub grant_frame: u64,
     /// Each vCPU's scratch.
     scratch: [u64; MAX_CPUS],
-    /// Each vCPU's words that others change: nothing else ever stands there, since a change may come late.
+    /// Each vCPU's words that others change, and areas the hypervisor writes to when it likes: nothing else ever stands
+    /// there, since a change may come late.
     loose: [u64; MAX_CPUS],
     /// A copy of the kernel's L4 for each vCPU to load.
     pub copies: [u64; MAX_CPUS],
@@ -80,6 +82,14 @@ impl World {
         }
         // Not by the machine-to-phys table: a page that went with a victim beside it stands there no more, and is still used.
         self.own.binary_search(&mfn).is_ok() && !self.mfn.iter().any(|v| v.load(Ordering::Relaxed) == mfn)
+    }
+
+    /// Whether `word` may name memory this kernel needs, whatever it is taken for: a frame, half of one's word, a machine
+    /// address, or an address to map something else at.
+    fn precious(&self, word: u64) -> bool {
+        let low = word & 0xffff_ffff;
+        let address = word >= 0xffff_ffff_8000_0000 && !self.va.contains(&(word & !0xfff));
+        address || [word, low, word >> 32, word >> 12 & 0xff_ffff_ffff].iter().any(|f| self.mine(*f))
     }
 
     /// Whether the canaries still hold what they held.
@@ -280,19 +290,30 @@ impl Worker {
     /// As [`Worker::put`], for operations that hurt nobody whatever they are given: the address may be off, or a
     /// victim's, and other vCPUs may change the words meanwhile.
     pub fn put_loose(&mut self, words: &[u64]) -> u64 {
-        let at = self.put(words);
         match self.rng.below(30) {
-            0 => at.wrapping_add(self.rng.below(64)),
+            0 => self.put(words).wrapping_add(self.rng.below(64)),
             1 => self.w.va[self.victim()] + self.rng.below(4096),
-            2..=12 if self.in_scratch(at) => {
-                let at = self.w.loose[self.cpu] + self.rng.below(64) * 8;
-                words.iter().zip(0..).for_each(|(w, i)| mem::write64(at + i * 8, *w));
-                let i = self.rng.below(words.len() as u64);
-                self.w.hot[self.cpu].store(at + i * 8, Ordering::Relaxed);
-                at
-            }
-            _ => at,
+            _ => self.put_hot(words, usize::MAX),
         }
+    }
+
+    /// As [`Worker::put`], and other vCPUs may change the words meanwhile, but for word `keep`: it says what is lost.
+    pub fn put_hot(&mut self, words: &[u64], keep: usize) -> u64 {
+        if !self.rng.one_in(3) {
+            return self.put(words);
+        }
+        let at = self.w.loose[self.cpu] + self.rng.below(64) * 8;
+        words.iter().zip(0..).for_each(|(w, i)| mem::write64(at + i * 8, *w));
+        let i = self.rng.below(words.len() as u64);
+        if i as usize != keep {
+            self.w.hot[self.cpu].store(at + i * 8, Ordering::Relaxed);
+        }
+        at
+    }
+
+    /// Where the hypervisor may write when it likes; at times over a page's end, where nothing may be written.
+    pub fn area(&mut self) -> u64 {
+        self.w.loose[self.cpu] + 2048 + self.rng.below(2048)
     }
 
     /// Words at the very end of the scratch: a longer list ends in a fault.
@@ -346,16 +367,19 @@ impl Worker {
             1 => 0x100 + self.rng.below(0x800),
             2 => self.w.ram_end - 1 - self.rng.below(64),
             3 => self.rng.pick(&[0, 1, u64::MAX, u64::MAX >> 12, 1 << 40, self.w.ram_end, self.w.ram_end + 1, 0xfee00]),
-            4 => self.w.grant_frame,
-            5 if self.rng.one_in(8) => self.rng.next(),
+            4 if self.rng.one_in(8) => self.rng.next(),
             _ => return self.w.mfn[v].load(Ordering::Relaxed),
         };
         if self.w.mine(f) { self.w.mfn[v].load(Ordering::Relaxed) } else { f }
     }
 
-    /// A frame for an entry that nobody goes through: also this kernel's own.
+    /// A frame that is not written to: also this kernel's own, or its grant table, where chance could grant anything.
     pub fn any_frame(&mut self) -> u64 {
-        if self.rng.one_in(8) { self.rng.pick(&self.w.kernel_frames) } else { self.frame() }
+        match self.rng.below(16) {
+            0 | 1 => self.rng.pick(&self.w.kernel_frames),
+            2 => self.w.grant_frame,
+            _ => self.frame(),
+        }
     }
 
     /// Flags of an entry: usual ones, or any.
@@ -375,7 +399,7 @@ impl Worker {
         let f = self.any_frame();
         let e = self.safe_entry(f);
         // Through a table that got into the live ones, a hypercall's result may come along here.
-        if self.w.kernel_frames.contains(&f) { e & !RW } else { e }
+        if self.w.kernel_frames.contains(&f) || f == self.w.grant_frame { e & !RW } else { e }
     }
 
     /// An entry for a victim's own address: what stands behind it is read and written.
@@ -405,16 +429,20 @@ impl Worker {
 
     /// An argument word of a kind nobody said.
     pub fn word(&mut self) -> u64 {
-        match self.rng.below(8) {
+        let word = match self.rng.below(8) {
             0 => self.frame(),
-            1 => self.out(256),
+            1 => return self.out(256),
             2 => self.domid() | u64::from(self.rng.number32()) << 32,
             3 | 4 => u64::from(self.rng.number32()) | u64::from(self.rng.number32()) << 32,
             5 => self.rng.below(8),
-            _ => {
-                let n = self.rng.number();
-                if self.w.mine(n) { 0 } else { n }
-            }
-        }
+            _ => self.rng.number(),
+        };
+        if self.w.precious(word) { 0 } else { word }
+    }
+
+    /// A word for a place where it may be anything, an address to map something at, too.
+    pub fn loose_word(&mut self) -> u64 {
+        let word = self.word();
+        if self.w.precious(word) { self.w.va[self.victim()] } else { word }
     }
 }

@@ -68,12 +68,14 @@ fn serial_ports() {
 
 #[test]
 fn measures_against_speculation() {
-    use boot::cmdline::{SpecCtrl, Xpti};
-    assert_eq!(good("xpti").xpti, Xpti { dom0: Some(true), domu: Some(true) });
-    assert_eq!(good("no-xpti").xpti, Xpti { dom0: Some(false), domu: Some(false) });
-    assert_eq!(good("xpti=dom0=no").xpti, Xpti { dom0: Some(false), domu: None });
-    assert_eq!(good("xpti=dom0=0,domu=1").xpti, Xpti { dom0: Some(false), domu: Some(true) });
-    assert_eq!(good("xpti=no,default").xpti, Xpti::default());
+    use boot::cmdline::{ByDomain, SpecCtrl};
+    assert_eq!(good("xpti").xpti, ByDomain { dom0: Some(true), domu: Some(true) });
+    assert_eq!(good("no-xpti").xpti, ByDomain { dom0: Some(false), domu: Some(false) });
+    assert_eq!(good("xpti=dom0=no").xpti, ByDomain { dom0: Some(false), domu: None });
+    assert_eq!(good("xpti=dom0=0,domu=1").xpti, ByDomain { dom0: Some(false), domu: Some(true) });
+    assert_eq!(good("xpti=no,default").xpti, ByDomain::default());
+    assert_eq!(good("pv-l1tf=dom0").pv_l1tf, ByDomain { dom0: Some(true), domu: None });
+    assert_eq!(good("no-pv-l1tf").pv_l1tf, ByDomain { dom0: Some(false), domu: Some(false) });
     assert_eq!(good("spec-ctrl=no").spec_ctrl, SpecCtrl { off: true, ..SpecCtrl::default() });
     assert_eq!(good("spec-ctrl=eager-fpu").spec_ctrl, SpecCtrl::default());
     let some = SpecCtrl { off: true, ibrs: Some(true), ssbd: Some(true), md_clear: Some(false), ..SpecCtrl::default() };

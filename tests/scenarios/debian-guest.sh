@@ -11,7 +11,7 @@ source "$ROOT/tests/scenarios/guest/lib.sh"
 guests 2
 
 # shellcheck disable=SC2016 # dom0's shell expands these
-in_dom0_with_guests --smp 2 --memory 2048 --timeout "$(seconds 600)" '
+in_dom0_with_guests --hypervisor-append pv-l1tf=1 --smp 2 --memory 2048 --timeout "$(seconds 600)" '
 guest_cfg 1 "memory = 256" "vcpus = 2"
 start_guest 1
 

@@ -9,7 +9,7 @@ use core::fmt;
 
 use arrayvec::{ArrayString, ArrayVec};
 
-pub use values::{Amount, Consoles, Dom0Memory, Level, LogLevels, Parity, Serial, SpecCtrl, Xpti};
+pub use values::{Amount, ByDomain, Consoles, Dom0Memory, Level, LogLevels, Parity, Serial, SpecCtrl};
 use values::{boolean, dom0_memory, number, release, size, vcpu_range};
 
 /// Words complained about that are kept; later ones are only counted.
@@ -47,7 +47,9 @@ pub struct Options {
     /// `smep`: use Supervisor Mode Execution Prevention where the CPU has it.
     pub smep: bool,
     /// `xpti`.
-    pub xpti: Xpti,
+    pub xpti: ByDomain,
+    /// `pv-l1tf`.
+    pub pv_l1tf: ByDomain,
     /// `spec-ctrl`.
     pub spec_ctrl: SpecCtrl,
     /// `xen_version`: the release reported to guests and tools, major and minor.
@@ -77,7 +79,8 @@ impl Default for Options {
             sync_console: false,
             smap: true,
             smep: true,
-            xpti: Xpti::default(),
+            xpti: ByDomain::default(),
+            pv_l1tf: ByDomain::default(),
             spec_ctrl: SpecCtrl::default(),
             xen_version: (4, 17),
             conring_size: 16 << 10,
@@ -216,6 +219,14 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
     },
     OptionSpec {
+        name: "pv-l1tf",
+        syntax: "=default|<bool>|dom0=<bool>|domu=<bool>[,...]",
+        default: "on for domUs on Intel CPUs that do not say RDCL_NO",
+        help: "Refuses entries of guests' page tables that are not present and name RAM (against L1TF). Linux makes none.",
+        negatable: true,
+        set: |o, v| ByDomain::parse(v).map(|x| o.pv_l1tf = x),
+    },
+    OptionSpec {
         name: "smap",
         syntax: "=<bool>",
         default: "on",
@@ -288,7 +299,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         default: "on for all domains on Intel CPUs that do not say RDCL_NO",
         help: "Guests run on page tables without the hypervisor (against Meltdown).",
         negatable: true,
-        set: |o, v| Xpti::parse(v).map(|x| o.xpti = x),
+        set: |o, v| ByDomain::parse(v).map(|x| o.xpti = x),
     },
 ];
 

@@ -265,26 +265,26 @@ fn bytes(text: &str) -> Result<u64, BadValue> {
     integer(digits.unwrap_or(""))?.checked_mul(1 << shift).ok_or(BadValue)
 }
 
-/// `xpti=`: whether domains run on page tables without the hypervisor; `None` = as the CPU needs it.
+/// `xpti=` and `pv-l1tf=`: for which domains something is done; `None` = as the CPU needs it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Xpti {
+pub struct ByDomain {
     /// dom0.
     pub dom0: Option<bool>,
     /// All others.
     pub domu: Option<bool>,
 }
 
-impl Xpti {
+impl ByDomain {
     pub(super) fn parse(value: Option<&str>) -> Result<Self, BadValue> {
-        let mut x = Xpti::default();
+        let mut x = ByDomain::default();
         for word in value.unwrap_or("on").split(',') {
             match named(word) {
                 ("dom0", v) => x.dom0 = Some(boolean(v)?),
                 ("domu", v) => x.domu = Some(boolean(v)?),
-                ("default", None) => x = Xpti::default(),
+                ("default", None) => x = ByDomain::default(),
                 (all, None) => {
                     let on = boolean(Some(all))?;
-                    x = Xpti { dom0: Some(on), domu: Some(on) };
+                    x = ByDomain { dom0: Some(on), domu: Some(on) };
                 }
                 _ => return Err(BadValue),
             }

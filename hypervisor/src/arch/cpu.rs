@@ -75,7 +75,7 @@ pub fn detect(options: &boot::cmdline::Options) {
         FSGSBASE.store(l7.ebx & 1 != 0, Ordering::Relaxed);
         HAS_SMAP.store(l7.ebx & 1 << 20 != 0, Ordering::Relaxed);
     }
-    super::spec::init(cr4 & cr4::SMEP != 0, &options.xpti, &options.spec_ctrl);
+    super::spec::init(cr4 & cr4::SMEP != 0, &options.xpti, &options.pv_l1tf, &options.spec_ctrl);
     if !super::spec::policy().xpti() {
         cr4 |= cr4::PGE;
     }

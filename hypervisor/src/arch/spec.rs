@@ -1,4 +1,5 @@
-//! Speculation: what this CPU suffers from, what it offers against it, and what is done (`spec-ctrl=`, `xpti=`).
+//! Speculation: what this CPU suffers from, what it offers against it, and what is done (`spec-ctrl=`, `xpti=`,
+//! `pv-l1tf=`).
 //!
 //! The choice is a pure function of what the CPU says ([`Facts`]) and what the command line wants, tested on the host;
 //! the boot log shows it. What a choice costs is only there where it was made: code for it stands in sites that boot
@@ -7,7 +8,7 @@
 //! What cannot be had: *retpolines* need a compiler option that is unstable in Rust (`-Zretpoline`), so indirect branches
 //! of the hypervisor are protected by IBRS alone, and not at all on CPUs without it; the log says so.
 
-use boot::cmdline::{SpecCtrl, Xpti};
+use boot::cmdline::{ByDomain, SpecCtrl};
 use core::fmt;
 
 /// What CPUID and IA32_ARCH_CAPABILITIES say that matters here.
@@ -78,6 +79,10 @@ pub struct Policy {
     pub xpti_dom0: bool,
     /// See `xpti_dom0`.
     pub xpti_domu: bool,
+    /// dom0, and other domains, may have no page-table entries that are not present and name RAM.
+    pub l1tf_dom0: bool,
+    /// See `l1tf_dom0`.
+    pub l1tf_domu: bool,
     /// Value of MSR SPEC_CTRL, in ring 0 and 3 alike; 0 = left alone.
     pub spec_ctrl: u64,
     /// SPEC_CTRL is written at each entry from ring 3: this IBRS protects only what runs after the write.
@@ -99,11 +104,14 @@ const SSBD: u64 = 1 << 2;
 
 impl Policy {
     /// The choice.
-    pub fn choose(f: &Facts, xpti: &Xpti, wanted: &SpecCtrl) -> Policy {
+    pub fn choose(f: &Facts, xpti: &ByDomain, l1tf: &ByDomain, wanted: &SpecCtrl) -> Policy {
         let meltdown = !f.rdcl_no;
         let mut p = Policy {
             xpti_dom0: xpti.dom0.unwrap_or(meltdown),
             xpti_domu: xpti.domu.unwrap_or(meltdown),
+            // RDCL_NO means both. dom0 is trusted.
+            l1tf_dom0: l1tf.dom0.unwrap_or(false),
+            l1tf_domu: l1tf.domu.unwrap_or(!f.rdcl_no),
             ..Policy::default()
         };
         let all = !wanted.off;
@@ -170,12 +178,18 @@ impl fmt::Display for Shown<'_> {
         };
         write!(
             out,
-            "\nspeculation: {xpti}; {branches}{}{}{}{}{}",
+            "\nspeculation: {xpti}; {branches}{}{}{}{}{}{}",
             word(p.spec_ctrl & STIBP != 0, ", STIBP"),
             word(p.spec_ctrl & SSBD != 0, ", SSBD"),
             word(p.ibpb, ", IBPB between domains"),
             word(p.rsb, ", RSB filled on entry"),
             word(p.verw, ", VERW on exit"),
+            match (p.l1tf_dom0, p.l1tf_domu) {
+                (true, true) => ", L1TF entries refused",
+                (true, false) => ", L1TF entries refused to dom0 only",
+                (false, true) => ", L1TF entries refused to domUs",
+                (false, false) => "",
+            },
         )
     }
 }
@@ -186,7 +200,7 @@ mod machine {
     use crate::arch::cpu::{self, cpuid};
     use crate::arch::msr;
     use crate::arch::percpu::this_cpu;
-    use boot::cmdline::{SpecCtrl, Xpti};
+    use boot::cmdline::{ByDomain, SpecCtrl};
     use spin::Once;
 
     const SPEC_CTRL: u32 = 0x48;
@@ -196,7 +210,7 @@ mod machine {
     static CHOSEN: Once<(Facts, Policy)> = Once::new();
 
     /// Reads the CPU and chooses. Boot CPU, once.
-    pub fn init(smep: bool, xpti: &Xpti, wanted: &SpecCtrl) {
+    pub fn init(smep: bool, xpti: &ByDomain, l1tf: &ByDomain, wanted: &SpecCtrl) {
         let basic = cpuid(0, 0).eax;
         let ext = cpuid(0x8000_0000, 0).eax;
         let l7d = if basic >= 7 { cpuid(7, 0).edx } else { 0 };
@@ -209,7 +223,7 @@ mod machine {
             0
         };
         let facts = Facts::new(cpu::is_intel(), smep, l7d, e8b, e21a, caps);
-        CHOSEN.call_once(|| (facts, Policy::choose(&facts, xpti, wanted)));
+        CHOSEN.call_once(|| (facts, Policy::choose(&facts, xpti, l1tf, wanted)));
     }
 
     /// What was chosen; nothing before [`init`].
@@ -255,7 +269,7 @@ mod tests {
     const MD: u32 = 1 << 10;
 
     fn default(f: &Facts) -> Policy {
-        Policy::choose(f, &Xpti::default(), &SpecCtrl::default())
+        Policy::choose(f, &ByDomain::default(), &ByDomain::default(), &SpecCtrl::default())
     }
 
     #[test]
@@ -263,6 +277,7 @@ mod tests {
         let f = Facts::new(true, true, IBRS_IBPB | STIBP_BIT | MD, 0, 0, 0);
         let p = default(&f);
         assert!(p.xpti_dom0 && p.xpti_domu && p.ibrs_on_entry && p.ibpb && p.verw && !p.rsb);
+        assert!(p.l1tf_domu && !p.l1tf_dom0, "dom0 is trusted");
         assert_eq!(p.spec_ctrl, IBRS | STIBP);
     }
 
@@ -270,7 +285,7 @@ mod tests {
     fn an_intel_that_offers_nothing_still_gets_xpti() {
         let f = Facts::new(true, false, 0, 0, 0, 0);
         let p = default(&f);
-        assert_eq!(p, Policy { xpti_dom0: true, xpti_domu: true, rsb: true, ..Policy::default() });
+        assert_eq!(p, Policy { xpti_dom0: true, xpti_domu: true, l1tf_domu: true, rsb: true, ..Policy::default() });
         assert!(format!("{}", Shown(&f, &p)).contains("XPTI on; nothing for the hypervisor's indirect branches"));
     }
 
@@ -283,9 +298,10 @@ mod tests {
         assert_eq!(p.spec_ctrl, IBRS);
         // SSBD only where it is of use and asked for.
         let wanted = SpecCtrl { ssbd: Some(true), ..SpecCtrl::default() };
-        assert_eq!(Policy::choose(&f, &Xpti::default(), &wanted).spec_ctrl, IBRS);
+        let as_needed = ByDomain::default();
+        assert_eq!(Policy::choose(&f, &as_needed, &as_needed, &wanted).spec_ctrl, IBRS);
         let f = Facts { ssb_no: false, ..f };
-        assert_eq!(Policy::choose(&f, &Xpti::default(), &wanted).spec_ctrl, IBRS | SSBD);
+        assert_eq!(Policy::choose(&f, &as_needed, &as_needed, &wanted).spec_ctrl, IBRS | SSBD);
     }
 
     #[test]
@@ -303,15 +319,21 @@ mod tests {
     fn the_command_line_decides() {
         let f = Facts::new(true, true, IBRS_IBPB | STIBP_BIT | MD, 0, 0, 0);
         let off = SpecCtrl { off: true, ..SpecCtrl::default() };
-        let p = Policy::choose(&f, &Xpti { dom0: Some(false), domu: None }, &off);
+        let none = ByDomain { dom0: Some(false), domu: Some(false) };
+        let p = Policy::choose(&f, &ByDomain { dom0: Some(false), domu: None }, &none, &off);
         assert_eq!(p, Policy { xpti_domu: true, ..Policy::default() });
+        let all = ByDomain { dom0: Some(true), domu: Some(true) };
+        assert_eq!(
+            Policy::choose(&f, &none, &all, &off),
+            Policy { l1tf_dom0: true, l1tf_domu: true, ..Policy::default() }
+        );
         let some = SpecCtrl { off: true, ibpb: Some(true), rsb: Some(true), ..SpecCtrl::default() };
-        let p = Policy::choose(&f, &Xpti { dom0: Some(false), domu: Some(false) }, &some);
+        let p = Policy::choose(&f, &none, &none, &some);
         assert_eq!(p, Policy { ibpb: true, rsb: true, ..Policy::default() });
         // What the CPU does not have cannot be wanted.
         let amd = Facts::new(false, true, 0, 0, 0, 0);
         let want = SpecCtrl { ibpb: Some(true), md_clear: Some(true), ibrs: Some(true), ..SpecCtrl::default() };
-        assert_eq!(Policy::choose(&amd, &Xpti::default(), &want), Policy::default());
-        assert!(Policy::choose(&amd, &Xpti { dom0: Some(true), domu: None }, &want).xpti());
+        assert_eq!(Policy::choose(&amd, &ByDomain::default(), &ByDomain::default(), &want), Policy::default());
+        assert!(Policy::choose(&amd, &ByDomain { dom0: Some(true), domu: None }, &none, &want).xpti());
     }
 }

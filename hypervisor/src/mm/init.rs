@@ -1,7 +1,7 @@
 //! Setting up the frame table, the M2P and the allocator from the machine's memory map.
 
 use super::frame::{self, Class};
-use super::{alloc, device};
+use super::{alloc, device, l1tf};
 use arrayvec::ArrayVec;
 use pv_abi::ids::{DomId, Mfn};
 
@@ -74,6 +74,8 @@ pub fn init(map: &[Range], free: &[(u64, u64)]) {
     // SAFETY: all of it was mapped above, zero-filled by the early allocator.
     unsafe { frame::install(FRAME_TABLE as *mut frame::Frame, frames) };
     device::set_ram_end(Mfn(ram_end >> 12));
+    let policy = crate::arch::spec::policy();
+    l1tf::init(policy.l1tf_dom0, policy.l1tf_domu, ram_end, crate::arch::cpu::phys_bits());
     for r in map.iter().filter(|r| r.kind == 1) {
         // RAM is the hypervisor's until the allocator gets it; the low megabyte stays open to dom0 as device memory.
         for mfn in (r.start.max(1 << 20).div_ceil(4096))..r.end / 4096 {

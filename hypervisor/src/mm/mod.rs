@@ -12,6 +12,7 @@ pub mod guest;
 #[cfg(target_os = "none")]
 pub mod heap;
 pub mod init;
+pub mod l1tf;
 pub mod m2p;
 #[cfg(test)]
 mod model;

@@ -24,7 +24,7 @@
 
 use super::frame::{self, Class, Frame};
 use super::pte::{Pte, bit};
-use super::{domain_memory, phys};
+use super::{domain_memory, l1tf, phys};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::domain::current::should_preempt;
 use pv_abi::errno::Errno;
@@ -447,7 +447,7 @@ fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool)
         let slot = unsafe { phys::entry(mfn, i) };
         let pte = Pte(slot.load(Ordering::Relaxed));
         // Most entries of a new table are empty.
-        if !pte.present() {
+        if pte.0 == 0 {
             continue;
         }
         match get_entry(pte, kind, owner, owner.id, preemptible) {
@@ -487,16 +487,22 @@ fn validate(f: &Frame, kind: Kind, from: usize, owner: Owner, preemptible: bool)
 fn validate_l1(f: &Frame, owner: Owner) -> Result<(), Refused> {
     // SAFETY: as in `validate`.
     let table = unsafe { phys::table(f.mfn()) };
+    let telling = l1tf::telling_bits(owner);
     for (n, four) in table.as_chunks::<4>().0.iter().enumerate() {
-        if !any_present(four) {
+        if !any(four, telling) {
             continue;
         }
         for (i, slot) in four.iter().enumerate() {
             let pte = Pte(slot.load(Ordering::Relaxed));
-            if !pte.present() {
+            if pte.0 & telling == 0 {
                 continue;
             }
-            match get_l1_entry(pte, owner, owner.id) {
+            let got = if pte.present() {
+                get_l1_entry(pte, owner, owner.id)
+            } else {
+                l1tf::check(pte, owner).map(|()| pte).map_err(Refused::from)
+            };
+            match got {
                 Ok(stored) if stored == pte => {}
                 Ok(stored) => slot.store(stored.0, Ordering::Relaxed),
                 Err(e) => {
@@ -510,13 +516,13 @@ fn validate_l1(f: &Frame, owner: Owner) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Whether the CPU would use any of these entries.
+/// Whether any of these entries has any of `bits`.
 #[inline(always)]
-fn any_present(four: &[AtomicU64; 4]) -> bool {
+fn any(four: &[AtomicU64; 4], bits: u64) -> bool {
     let [a, b, c, d] = four;
     let all =
         a.load(Ordering::Relaxed) | b.load(Ordering::Relaxed) | c.load(Ordering::Relaxed) | d.load(Ordering::Relaxed);
-    all & bit::P != 0
+    all & bits != 0
 }
 
 /// [`release`] of the first `n` entries of an L1.
@@ -524,7 +530,7 @@ fn release_l1(f: &Frame, n: usize, owner: Owner) {
     // SAFETY: as in `release`.
     let table = unsafe { phys::table(f.mfn()) };
     for (chunk, four) in table.as_chunks::<4>().0.iter().enumerate().take(n.div_ceil(4)) {
-        if !any_present(four) {
+        if !any(four, bit::P) {
             continue;
         }
         for (i, slot) in four.iter().enumerate() {
@@ -584,6 +590,7 @@ pub(super) fn get_entry(
     preemptible: bool,
 ) -> Result<Pte, Refused> {
     if !pte.present() {
+        l1tf::check(pte, owner)?;
         return Ok(pte);
     }
     let Some(child) = kind.child() else {

@@ -5,7 +5,7 @@ use super::domain_memory::{self, DomainMemory};
 use super::frame::{self, Frame};
 use super::page_type::{self, Kind, Owner, Refused, is_hypervisor_slot};
 use super::pte::{Pte, bit};
-use super::{phys, tables};
+use super::{l1tf, phys, tables};
 use crate::atomic::{AtomicU64, Ordering};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, Mfn};
@@ -103,8 +103,14 @@ impl Table {
             let adjusted = new.adjust_l1();
             // What the entry refers to stays: nothing to check or count.
             let same = old.present() && (old.0 ^ adjusted.0) & !HARMLESS == 0;
-            let stored =
-                if same || !new.present() { adjusted } else { page_type::get_l1_entry(new, self.owner, frames_of)? };
+            let stored = if same {
+                adjusted
+            } else if new.present() {
+                page_type::get_l1_entry(new, self.owner, frames_of)?
+            } else {
+                l1tf::check(new, self.owner)?;
+                adjusted
+            };
             match slot.compare_exchange(old.0, stored.0, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     if !same {

@@ -140,6 +140,11 @@ pub const KERNELS: &[Kernel] = &[
         hospes: "Xen takes it for its own fault",
         ..kernel("hostile_vm86", "virtual-8086 mode, where an emulator has it in long mode")
     },
+    Kernel {
+        options: "pv-l1tf=1",
+        hospes: "Xen ends the domain",
+        ..kernel("hostile_l1tf", "entries that are not present and name RAM")
+    },
     kernel("hostile_mov_ss", "what the shadow of MOV SS holds back"),
     kernel("hostile_single_step", "single steps through the hypervisor's work"),
     kernel("hostile_xcr0", "XCR0 and XSAVE images"),

@@ -12,8 +12,10 @@ use pv_abi::grant as g;
 pub const VICTIMS: usize = 48;
 /// Pages that are given to nobody.
 const CANARIES: usize = 4;
-/// Pages of a vCPU's scratch for arguments; the one behind is not mapped.
-const SCRATCH: usize = 4;
+/// Pages of a vCPU's scratch for arguments, enough for all calls of a list; the one behind is not mapped.
+const SCRATCH: usize = 24;
+/// The longest list of words.
+const MOST_WORDS: u64 = 128;
 /// Slots of the L4s that the steps may fill.
 pub const L4_SLOTS: core::ops::Range<usize> = 300..304;
 
@@ -251,6 +253,7 @@ pub struct Worker {
     /// The world.
     pub w: &'static World,
     used: u64,
+    end_used: bool,
     /// Its handlers may have changed.
     pub dirty: bool,
 }
@@ -258,32 +261,26 @@ pub struct Worker {
 impl Worker {
     /// Of vCPU `cpu`.
     pub fn new(cpu: usize, rng: Rng) -> Worker {
-        Worker { cpu, rng, w: World::get(), used: 0, dirty: false }
+        Worker { cpu, rng, w: World::get(), used: 0, end_used: false, dirty: false }
     }
 
     /// Forgets the scratch of the step before.
     pub fn fresh(&mut self) {
         self.used = self.rng.below(64) * 8;
+        self.end_used = false;
     }
 
-    /// `n` bytes of scratch; from its start again when it is used up.
+    /// `n` bytes of scratch that nothing else of this step has: what one call of a list puts out is no other's
+    /// argument. Where there are no more, a step ends by a page fault.
     pub fn room(&mut self, n: u64) -> u64 {
-        let size = SCRATCH as u64 * PAGE_SIZE;
-        if self.used + n > size {
-            self.used = 0;
-        }
         let at = self.w.scratch[self.cpu] + self.used;
         self.used += n.next_multiple_of(8);
-        at
+        if at + n > self.scratch_end() - MOST_WORDS * 8 { self.scratch_end() } else { at }
     }
 
     /// Words in scratch: their address, or now and then one that leads nowhere.
     pub fn put(&mut self, words: &[u64]) -> u64 {
-        let n = words.len() as u64 * 8;
-        let at = if self.rng.one_in(40) { self.scratch_end() - n } else { self.room(n) };
-        for (i, w) in words.iter().enumerate() {
-            mem::write64(at + i as u64 * 8, *w);
-        }
+        let at = if self.rng.one_in(40) { self.put_last(words) } else { self.put_words(words) };
         if self.rng.one_in(25) { self.bad_pointer() } else { at }
     }
 
@@ -316,12 +313,19 @@ impl Worker {
         self.w.loose[self.cpu] + 2048 + self.rng.below(2048)
     }
 
-    /// Words at the very end of the scratch: a longer list ends in a fault.
+    fn put_words(&mut self, words: &[u64]) -> u64 {
+        let at = self.room(words.len() as u64 * 8);
+        words.iter().zip(0..).for_each(|(w, i)| mem::write64(at + i * 8, *w));
+        at
+    }
+
+    /// Words at the very end of the scratch: a longer list ends in a fault. Only once in a step; then none at all.
     pub fn put_last(&mut self, words: &[u64]) -> u64 {
-        let at = self.scratch_end() - words.len() as u64 * 8;
-        for (i, w) in words.iter().enumerate() {
-            mem::write64(at + i as u64 * 8, *w);
+        if core::mem::replace(&mut self.end_used, true) {
+            return self.scratch_end();
         }
+        let at = self.scratch_end() - words.len() as u64 * 8;
+        words.iter().zip(0..).for_each(|(w, i)| mem::write64(at + i * 8, *w));
         at
     }
 

@@ -1,10 +1,35 @@
 //! The transcript and the verdict.
+use crate::mem::Racy;
 use crate::{child, console, hypercall::call_ref};
+use core::arch::asm;
 use core::fmt::{self, Display};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use pv_abi::{hypercall::nr, sched};
 
 static FAILURES: AtomicU32 = AtomicU32::new(0);
+
+/// The first thing that went wrong, as far as the hypervisor's report of a crash shows a stack.
+static FIRST: Racy<[u8; 128]> = Racy::new([0; 128]);
+static KEPT: AtomicBool = AtomicBool::new(false);
+
+/// Keeps what went wrong first for the report of the crash: the console may be what the test has hurt.
+pub fn keep(what: fmt::Arguments<'_>) {
+    struct Short(usize);
+    impl fmt::Write for Short {
+        fn write_str(&mut self, s: &str) -> fmt::Result {
+            // SAFETY: only who set `KEPT` writes here.
+            let text = unsafe { &mut *FIRST.get() };
+            for b in s.bytes() {
+                *text.get_mut(self.0).ok_or(fmt::Error)? = b;
+                self.0 += 1;
+            }
+            Ok(())
+        }
+    }
+    if !KEPT.swap(true, Ordering::SeqCst) {
+        let _ = fmt::write(&mut Short(0), what);
+    }
+}
 
 /// A number in hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +61,7 @@ pub fn check(name: impl Display, holds: bool) {
 
 /// Notes that the hypervisor is wrong.
 pub fn fail(what: fmt::Arguments<'_>) {
+    keep(what);
     console::line(format_args!("fail: {what}"));
     FAILURES.fetch_add(1, Ordering::Relaxed);
 }
@@ -51,6 +77,7 @@ pub fn finish() -> ! {
 
 /// Ends the test: the test itself is wrong or cannot go on.
 pub fn error(what: fmt::Arguments<'_>) -> ! {
+    keep(what);
     console::line(format_args!("error: {what}"));
     if child::inside::is() {
         child::inside::end(FAILURES.load(Ordering::Relaxed), true);
@@ -68,8 +95,21 @@ fn end(verdict: &str) -> ! {
     console::line(format_args!("VERDICT: {verdict}"));
     console::drain();
     // A domU's console may be one of those that the test has hurt: its tools see this.
-    let crashed = !console::privileged() && matches!(verdict, "fail" | "error");
-    shutdown(if crashed { 3 } else { 0 })
+    if !console::privileged() && matches!(verdict, "fail" | "error") {
+        crash();
+    }
+    shutdown(0)
+}
+
+/// Ends this domain by a crash, with what went wrong first on the stack, where the hypervisor's report shows it.
+fn crash() -> ! {
+    let mut reason = sched::Shutdown { reason: 3 };
+    // SAFETY: the stack is not needed any more: there is no way back.
+    unsafe {
+        asm!("mov rsp, r13", "2: mov eax, {nr}", "mov edi, {op}", "mov rsi, r12", "syscall", "jmp 2b",
+            in("r13") FIRST.addr(), nr = const nr::SCHED_OP, op = const sched::OP_SHUTDOWN,
+            in("r12") &raw mut reason, options(noreturn))
+    }
 }
 
 /// SCHEDOP_shutdown with `reason` (0 power off, 1 reboot, 2 suspend, 3 crash).

@@ -207,6 +207,7 @@ extern "C" fn trap_entry(at: *const u64, handler_rflags: u64) {
 }
 
 fn f_args(t: &Trap) -> fmt::Arguments<'static> {
+    report::keep(format_args!("trap {t} at {:#x} rsp {:#x} cr2 {:#x} rflags {:#x}", t.rip, t.rsp, t.cr2, t.rflags));
     crate::console::line(format_args!(
         "trap {t} nobody asked for: rip {:#x} cs {:#x} rflags {:#x} rsp {:#x} cr2 {:#x} rax {:#x} rdi {:#x}",
         t.rip, t.cs, t.rflags, t.rsp, t.cr2, t.gprs.rax, t.gprs.rdi

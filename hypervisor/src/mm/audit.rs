@@ -5,8 +5,9 @@
 //! all other CPUs from page tables.
 
 use super::domain_memory::DomainMemory;
+use super::entries::is_hypervisor_slot;
 use super::frame::{self, Class, Frame};
-use super::page_type::{ENTRIES, Kind, is_hypervisor_slot};
+use super::page_type::{ENTRIES, Kind};
 use super::pte::Pte;
 use super::{alloc, phys};
 use crate::atomic::{AtomicU64, Ordering};

@@ -5,6 +5,7 @@
 //! the entry drops only what the entry held.
 
 use super::domain_memory::{self, DomainMemory};
+use super::entries;
 use super::frame::{self, Class, Frame};
 use super::page_type::{self, Kind, Owner};
 use super::pte::{Pte, bit};
@@ -198,7 +199,7 @@ pub fn map(mem: &DomainMemory, place: Place, page: PageUse, look: Look) -> Resul
     let new = entry_for(&page, look);
     let old = with_entry(mem, place, |entry| Ok(Pte(entry.swap(new.0, Ordering::AcqRel))))?;
     page.into_entry();
-    let _ = page_type::put_entry(old, Kind::L1, mem.owner(), false);
+    let _ = entries::put_entry(old, Kind::L1, mem.owner(), false);
     Ok(())
 }
 
@@ -215,7 +216,7 @@ pub fn unmap(mem: &DomainMemory, place: Place, mfn: Mfn, writable: bool) -> Resu
         // The CPU may set accessed and dirty meanwhile; everything else is under the lock.
         Ok(Pte(entry.swap(0, Ordering::AcqRel)))
     })?;
-    let _ = page_type::put_entry(old, Kind::L1, mem.owner(), false);
+    let _ = entries::put_entry(old, Kind::L1, mem.owner(), false);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod descriptor;
 pub mod device;
 pub mod domain_memory;
+mod entries;
 pub mod exchange;
 pub mod foreign;
 pub mod frame;

@@ -1,6 +1,7 @@
 //! The page-table bases and descriptor tables of one vCPU, and loading them.
 
 use super::domain_memory::{self, DomainMemory};
+use super::entries;
 use super::frame::{self, Frame};
 use super::page_type::{self, Kind, Refused};
 use super::phys;
@@ -296,7 +297,7 @@ pub fn walk_to_l1(l4: Mfn, va: u64) -> Option<(Mfn, usize)> {
         return None;
     }
     let slot = slot_of(va);
-    if page_type::is_hypervisor_slot(slot) {
+    if entries::is_hypervisor_slot(slot) {
         return None;
     }
     // SAFETY: `l4` is a validated L4 under a reference; tables below it are kept by its entries, and a table that

@@ -2,8 +2,9 @@
 //! of the old one.
 
 use super::domain_memory::{self, DomainMemory};
+use super::entries::{self, is_hypervisor_slot};
 use super::frame::{self, Frame};
-use super::page_type::{self, Kind, Owner, Refused, is_hypervisor_slot};
+use super::page_type::{self, Kind, Owner, Refused};
 use super::pte::{Pte, bit};
 use super::{l1tf, phys, tables};
 use crate::atomic::{AtomicU64, Ordering};
@@ -106,7 +107,7 @@ impl Table {
             let stored = if same {
                 adjusted
             } else if new.present() {
-                page_type::get_l1_entry(new, self.owner, frames_of)?
+                entries::get_l1_entry(new, self.owner, frames_of)?
             } else {
                 l1tf::check(new, self.owner)?;
                 adjusted
@@ -135,7 +136,7 @@ impl Table {
         if entry.present()
             && let Some(f) = frame::get(entry.mfn())
         {
-            page_type::put_l1_entry(entry, f, self.owner);
+            entries::put_l1_entry(entry, f, self.owner);
         }
     }
 
@@ -145,7 +146,7 @@ impl Table {
         if kind == Kind::L4 && is_hypervisor_slot(index) {
             return Err(Errno::EINVAL.into());
         }
-        let mut stored = page_type::get_entry(new, kind, self.owner, self.owner.id, true)?;
+        let mut stored = entries::get_entry(new, kind, self.owner, self.owner.id, true)?;
         if kind == Kind::L4 && stored.present() {
             stored = Pte(stored.0 | bit::A);
         }
@@ -163,14 +164,14 @@ impl Table {
                 if kind == Kind::L4 {
                     tables::l4_changed();
                 }
-                if page_type::put_entry(old, kind, self.owner, true).is_err() {
+                if entries::put_entry(old, kind, self.owner, true).is_err() {
                     // The subtree is partial and owns what the entry owned; it is finished before the domain's next operation.
                     super::unfinished::remember(self.owner.id, old.mfn());
                 }
                 Ok(())
             }
             Err(e) => {
-                if page_type::put_entry(stored, kind, self.owner, true).is_err() {
+                if entries::put_entry(stored, kind, self.owner, true).is_err() {
                     super::unfinished::remember(self.owner.id, stored.mfn());
                 }
                 Err(e)

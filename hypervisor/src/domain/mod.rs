@@ -24,7 +24,7 @@ use crate::fallible::Shared;
 use crate::grants::Grants;
 use crate::mm::domain_memory::DomainMemory;
 use crate::mm::shared_frame::{InfoPage, SharedFrame};
-use crate::platform::irq::Pirqs;
+use crate::platform::pirqs::Pirqs;
 use crate::sched::share::Share;
 use crate::sync::{Lock, Rank};
 use crate::time::watchdog::Watchdogs;

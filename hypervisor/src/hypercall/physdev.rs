@@ -11,7 +11,7 @@ use crate::mm::shared_frame::SharedFrame;
 use crate::platform::ioapic::{Polarity, Trigger};
 use crate::platform::msi::Request;
 use crate::platform::pci::Function;
-use crate::platform::{acpi, irq};
+use crate::platform::{acpi, devices, irq};
 use pv_abi::errno::Errno;
 use pv_abi::ids::{DomId, GuestHandle, GuestVirt, Mfn};
 use pv_abi::physdev as p;
@@ -111,15 +111,15 @@ fn hardware(d: &DomainRef, cmd: u64, arg: u64) -> Result<(), Errno> {
             Ok(())
         }),
         p::OP_MANAGE_PCI_ADD | p::OP_MANAGE_PCI_ADD_EXT => {
-            read(arg, |m: p::ManagePci| irq::device_added(Function { segment: 0, bus: m.bus, devfn: m.devfn }))
+            read(arg, |m: p::ManagePci| devices::added(Function { segment: 0, bus: m.bus, devfn: m.devfn }))
         }
-        p::OP_PCI_DEVICE_ADD => read(arg, |m: p::PciDevice| irq::device_added(function(&m))),
+        p::OP_PCI_DEVICE_ADD => read(arg, |m: p::PciDevice| devices::added(function(&m))),
         // Interrupts of a device that goes are unmapped by dom0.
         p::OP_MANAGE_PCI_REMOVE => {
-            read(arg, |m: p::ManagePci| irq::device_removed(Function { segment: 0, bus: m.bus, devfn: m.devfn }))
+            read(arg, |m: p::ManagePci| devices::removed(Function { segment: 0, bus: m.bus, devfn: m.devfn }))
         }
-        p::OP_PCI_DEVICE_REMOVE => read(arg, |m: p::PciDevice| irq::device_removed(function(&m))),
-        p::OP_PREPARE_MSIX | p::OP_RELEASE_MSIX => read(arg, |m: p::PciDevice| irq::device_known(function(&m))),
+        p::OP_PCI_DEVICE_REMOVE => read(arg, |m: p::PciDevice| devices::removed(function(&m))),
+        p::OP_PREPARE_MSIX | p::OP_RELEASE_MSIX => read(arg, |m: p::PciDevice| devices::known(function(&m))),
         p::OP_RESTORE_MSI => {
             read(arg, |m: p::ManagePci| irq::restore_msi(Function { segment: 0, bus: m.bus, devfn: m.devfn }))
         }

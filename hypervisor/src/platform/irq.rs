@@ -7,12 +7,11 @@
 //! A level-triggered line is masked when it fires and let go again when the guest says that it is done
 //! (PHYSDEVOP_eoi): the guest may take as long as it likes, and a line that nobody serves stays quiet.
 
+use super::devices;
 use super::ioapic::{self, Entry, IoApic, Polarity, Trigger};
 use super::msi::{self, Msi};
 use super::pci;
-use crate::mm::shared_frame::SharedFrame;
 use crate::sync::{Guard, Lock, Rank};
-use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use pv_abi::errno::Errno;
@@ -522,7 +521,7 @@ pub fn ioapic_register(phys: u64, reg: u32) -> Option<u32> {
 /// # Errors
 /// `ENODEV` for a device dom0 has not told of.
 pub fn restore_msi(f: pci::Function) -> Result<(), Errno> {
-    device_known(f)?;
+    devices::known(f)?;
     let s: Guard<State> = STATE.lock();
     for v in FIRST_VECTOR..=LAST_VECTOR {
         if let Some(Source::Msi(m)) = s.sources.get(usize::from(v))
@@ -536,126 +535,13 @@ pub fn restore_msi(f: pci::Function) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The devices dom0 has told of, sorted by segment, bus and function.
-static DEVICES: Lock<Vec<u32>> = Lock::new(Rank::Irq, Vec::new());
-/// More than any machine has.
-const MAX_DEVICES: usize = 8192;
-
-fn device_key(f: pci::Function) -> u32 {
-    u32::from(f.segment) << 16 | u32::from(f.bus) << 8 | u32::from(f.devfn)
-}
-
-/// Whether dom0 has told of a device.
+/// Makes the MSI-X table of a function read-only for dom0.
 ///
 /// # Errors
-/// `ENODEV` if not.
-pub fn device_known(f: pci::Function) -> Result<(), Errno> {
-    DEVICES.lock().binary_search(&device_key(f)).map(|_| ()).map_err(|_| Errno::ENODEV)
-}
-
-/// dom0 says that a device is gone.
-///
-/// # Errors
-/// `ENODEV` if it had not told of it.
-pub fn device_removed(f: pci::Function) -> Result<(), Errno> {
-    let mut d = DEVICES.lock();
-    let at = d.binary_search(&device_key(f)).map_err(|_| Errno::ENODEV)?;
-    d.remove(at);
-    Ok(())
-}
-
-/// dom0 found a device: its MSI-X table becomes read-only for it. Telling of it again changes nothing.
-///
-/// # Errors
-/// `ENOSPC`, `ENOMEM`.
-pub fn device_added(f: pci::Function) -> Result<(), Errno> {
-    {
-        let mut d = DEVICES.lock();
-        if let Err(at) = d.binary_search(&device_key(f)) {
-            if d.len() >= MAX_DEVICES {
-                return Err(Errno::ENOSPC);
-            }
-            d.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            d.insert(at, device_key(f));
-        }
-    }
+/// As [`msi::protect_table`].
+pub(super) fn protect_table(f: pci::Function) -> Result<(), Errno> {
     let _one_at_a_time = STATE.lock();
     msi::protect_table(&pci::Machine, f)
-}
-
-/// What a domain has of interrupts besides the PIRQs themselves: the page that tells it which ones need an EOI.
-pub struct Pirqs {
-    page: Lock<Option<EoiPage>>,
-}
-
-struct EoiPage {
-    frame: SharedFrame,
-    /// Version 1 of the interface: an EOI also unmasks the event channel.
-    unmasks: bool,
-}
-
-impl Pirqs {
-    /// No page.
-    pub const fn new() -> Self {
-        Pirqs { page: Lock::new(Rank::Irq, None) }
-    }
-
-    /// The domain registers its page: one bit a PIRQ, set where an EOI is needed.
-    ///
-    /// # Errors
-    /// `EBUSY` when there is one.
-    pub fn register(&self, dom: DomId, frame: SharedFrame, unmasks: bool) -> Result<(), Errno> {
-        {
-            let mut page = self.page.lock();
-            if page.is_some() {
-                return Err(Errno::EBUSY);
-            }
-            *page = Some(EoiPage { frame, unmasks });
-        }
-        for pirq in 0..NR_PIRQS {
-            self.refresh(dom, pirq);
-        }
-        Ok(())
-    }
-
-    /// Corrects the page's bit of `pirq`, after it was mapped or its line described.
-    pub fn refresh(&self, dom: DomId, pirq: u32) {
-        if pirq >= NR_PIRQS {
-            return;
-        }
-        let needed = needs_eoi(dom, pirq);
-        if let Some(p) = self.page.lock().as_ref() {
-            let (word, bit) = ((pirq / 64 * 8) as usize, 1u64 << (pirq % 64));
-            if needed {
-                p.frame.fetch_or_u64(word, bit);
-            } else {
-                p.frame.fetch_and_u64(word, !bit);
-            }
-        }
-    }
-
-    /// Whether an EOI also unmasks the event channel.
-    pub fn eoi_unmasks(&self) -> bool {
-        self.page.lock().as_ref().is_some_and(|p| p.unmasks)
-    }
-
-    /// The registered page, for the audit: it is held writable.
-    pub fn page(&self) -> Option<pv_abi::ids::Mfn> {
-        self.page.lock().as_ref().map(|p| p.frame.mfn())
-    }
-
-    /// Gives the page and all PIRQs of the domain back: it dies.
-    pub fn release(&self, dom: DomId) {
-        release(dom);
-        let page = self.page.lock().take();
-        drop(page);
-    }
-}
-
-impl Default for Pirqs {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 #[cfg(test)]

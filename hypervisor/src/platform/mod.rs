@@ -3,6 +3,7 @@
 pub mod acpi;
 pub mod calibrate;
 pub mod console;
+pub mod devices;
 pub mod efi;
 pub mod ioapic;
 pub mod ioremap;
@@ -14,6 +15,7 @@ pub mod msi;
 pub mod pci;
 #[cfg(target_os = "none")]
 pub mod pic;
+pub mod pirqs;
 pub mod ports;
 pub mod reset;
 pub mod rtc;

@@ -211,7 +211,18 @@ pub fn page() -> Option<Mfn> {
     take(0, u64::MAX)
 }
 
-/// Gives single pages back.
+/// What debug builds fill memory with that is nobody's.
+pub const POISON: u8 = 0xdb;
+
+/// Debug builds: what is read of a page without being written first is to be seen, zeros as well.
+fn poison(mfn: Mfn) {
+    if cfg!(all(debug_assertions, target_os = "none")) {
+        // SAFETY: a page that is nobody's any more.
+        unsafe { super::phys::fill(mfn, POISON) };
+    }
+}
+
+/// Gives single pages back, as they are: it is done in one step.
 ///
 /// # Safety
 /// As for [`give_back`].
@@ -226,6 +237,9 @@ pub unsafe fn give_back_pages(pages: &[Mfn]) {
 /// # Safety
 /// Nobody uses the block any more, but for stale translations recorded in its frames' stamps.
 pub unsafe fn give_back(mfn: Mfn, order: u32) {
+    if order == 0 {
+        poison(mfn);
+    }
     let mut lists = LISTS.lock();
     for i in 0..1u64 << order {
         if let Some(f) = frame::get(Mfn(mfn.0 + i)) {

@@ -73,6 +73,10 @@ unsafe impl GlobalAlloc for HypervisorHeap {
         let mut inner = self.0.lock();
         loop {
             if let Ok(p) = inner.heap.allocate_first_fit(layout) {
+                if cfg!(debug_assertions) {
+                    // SAFETY: the block was just allocated.
+                    unsafe { p.as_ptr().write_bytes(alloc::POISON, layout.size()) };
+                }
                 return p.as_ptr();
             }
             if !inner.grow(layout.size() as u64 + layout.align() as u64 + 64) {
@@ -83,6 +87,10 @@ unsafe impl GlobalAlloc for HypervisorHeap {
 
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
         if let Some(p) = NonNull::new(p) {
+            if cfg!(debug_assertions) {
+                // SAFETY: the caller's: a block of this size that it does not use any more.
+                unsafe { p.as_ptr().write_bytes(alloc::POISON, layout.size()) };
+            }
             // SAFETY: the caller's: allocated here with this layout.
             unsafe { self.0.lock().heap.deallocate(p, layout) };
         }

@@ -52,6 +52,15 @@ pub(crate) unsafe fn zero(mfn: Mfn) {
     unsafe { core::ptr::write_bytes(ptr(mfn).cast::<u64>(), 0, (PAGE_SIZE / 8) as usize) };
 }
 
+/// Fills frame `mfn` with one byte.
+///
+/// # Safety
+/// As [`zero`].
+pub(crate) unsafe fn fill(mfn: Mfn, byte: u8) {
+    // SAFETY: the caller's.
+    unsafe { core::ptr::write_bytes(ptr(mfn).cast::<u8>(), byte, PAGE_SIZE as usize) };
+}
+
 /// Copies `src` into frame `mfn` at `offset`, clipped to the frame.
 ///
 /// # Safety

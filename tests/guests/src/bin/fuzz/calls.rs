@@ -185,7 +185,7 @@ impl Worker {
                     (0u64, 1u64),
                     (u64::MAX, 0),
                     (self.w.kernel_frames[4], 64),
-                    (self.w.kernel_frames[1], 0),
+                    (self.w.kernel_frames[2], 0),
                 ]);
                 let offset = if bad.1 == 1 { self.rng.pick(&[4, 4033, 4096, 0xffff_ffff]) } else { bad.1 };
                 self.put(&[bad.0, offset])

@@ -13,7 +13,7 @@ static BACK: Racy<[u64; MAX_CPUS]> = Racy::new([0; MAX_CPUS]);
 #[cfg(target_os = "none")]
 global_asm!(
     ".text",
-    ".globl fuzz_run, fuzz_stubs, fuzz_nmi, fuzz_event",
+    ".globl fuzz_run, fuzz_stubs, fuzz_nmi, fuzz_event, fuzz_failsafe",
     // rdi = function, rsi = its argument; rax = whether it was cut short.
     "fuzz_run:",
     "push rbx; push rbp; push r12; push r13; push r14; push r15",
@@ -57,18 +57,33 @@ global_asm!(
     "mov eax, 23",
     "syscall",
     "ud2",
+    // Failsafe: selectors that user code left can fail later, between two steps: they are null then, and it goes on. The
+    // frame is rcx r11 ds es fs gs rip cs rflags rsp ss.
+    "fuzz_failsafe:",
+    "push rax; push rcx",
+    "mov rax, gs:[0]",
+    "lea rcx, [rip + {back}]",
+    "cmp qword ptr [rcx + rax*8], 0",
+    "pop rcx; pop rax",
+    "jne fuzz_stubs + 64*{failsafe}",
+    "pop rcx; pop r11; add rsp, 32; push 0; push rcx; push r11; push rax",
+    "mov eax, 23",
+    "syscall",
+    "ud2",
     // Events: user code of a step ends (another event will come), the kernel takes them.
     "fuzz_event:",
     "test byte ptr [rsp + 24], 3",
     "jnz fuzz_stubs + 64*2",
     "jmp trap_stubs + 16*256",
     back = sym BACK,
+    failsafe = const trap::FAILSAFE,
 );
 
 unsafe extern "C" {
     fn fuzz_run(f: extern "C" fn(u64), arg: u64) -> u64;
     fn fuzz_nmi();
     fn fuzz_event();
+    fn fuzz_failsafe();
     static fuzz_stubs: u8;
 }
 
@@ -105,7 +120,7 @@ pub fn install() {
     let t = table();
     call(nr::SET_TRAP_TABLE, &[t.as_ptr() as u64]).must("set_trap_table");
     trap::register(callback::TYPE_EVENT, 0, fuzz_event as *const () as u64).must("event callback");
-    trap::register(callback::TYPE_FAILSAFE, 0, stub(trap::FAILSAFE)).must("failsafe callback");
+    trap::register(callback::TYPE_FAILSAFE, 0, fuzz_failsafe as *const () as u64).must("failsafe callback");
     trap::register(callback::TYPE_SYSCALL, callback::F_MASK_EVENTS, stub(trap::SYSCALL)).must("syscall callback");
 }
 

@@ -129,7 +129,7 @@ impl Worker {
                 mmu::EXT_NEW_USER_BASEPTR if self.rng.one_in(2) => (self.w.user_l4, 0),
                 mmu::EXT_NEW_USER_BASEPTR => (self.frame().max(1), 0),
                 mmu::EXT_COPY_PAGE => (self.frame(), self.any_frame()),
-                mmu::EXT_PIN_L1_TABLE..=mmu::EXT_UNPIN_TABLE => (self.any_frame(), 0),
+                mmu::EXT_PIN_L1_TABLE..=mmu::EXT_PIN_L4_TABLE => (self.any_frame(), 0),
                 _ => (self.frame(), self.word()),
             };
             (words[3 * i], words[3 * i + 1], words[3 * i + 2]) = (cmd, a, b);

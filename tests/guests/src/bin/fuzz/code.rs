@@ -304,6 +304,11 @@ impl Worker {
     }
 
     fn in_user_mode(&mut self, c: &mut Code) {
+        // Nothing that could be read as a VEX prefix, wherever a jump may lead: QEMU ends itself at encodings of some AVX
+        // instructions that no CPU has.
+        for b in c.bytes.iter_mut().filter(|b| matches!(b, 0xc4 | 0xc5)) {
+            *b = 0x90;
+        }
         self.load(c, &[0x0f, 0x0b]);
         // Something ends a loop: the timer, or another vCPU's NMI.
         let mut b = e::BindVirq { virq: e::VIRQ_TIMER, vcpu: self.cpu as u32, port: 0 };
@@ -322,7 +327,8 @@ impl Worker {
         let rsp = if self.rng.one_in(10) { self.rng.number() } else { user_stack(self.cpu) + 4096 };
         let ss = if odd { self.rng.number() & 0xffff } else { 0xe02b };
         let flags = if self.rng.one_in(8) { self.rng.number() } else { 0 };
-        let at = self.room(13 * 8 + 64) + 64;
+        // Below it stands the frame of an NMI on the way.
+        let at = self.room(13 * 8 + 256) + 256;
         let words = [
             0,
             0x202,

@@ -77,8 +77,11 @@ impl World {
         }
     }
 
-    /// Whether `mfn` is this kernel's own, and none of those that may be lost.
+    /// Whether `mfn` is this kernel's own or shared with it, and none of those that may be lost.
     pub fn mine(&self, mfn: u64) -> bool {
+        if mfn == self.grant_frame || mfn == guests::start::start_info().shared_info >> 12 {
+            return true;
+        }
         if mfn < 0x100 || mfn >= self.ram_end {
             return false;
         }

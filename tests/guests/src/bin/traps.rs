@@ -152,6 +152,10 @@ fn tables() {
         obs(f!("INT 0x80, DPL {dpl}, user"), user::run(code!("int 0x80"), &Gprs::ZERO));
         trap::set_flags(3, dpl).must("set");
         obs(f!("INT3, DPL {dpl}, user"), user::run(code!("int3"), &Gprs::ZERO));
+        // A vector without a gate of its own.
+        trap::set_flags(0x55, dpl).must("set");
+        obs(f!("INT 0x55, DPL {dpl}, kernel"), probe::kernel(code!("int 0x55"), &Gprs::ZERO));
+        obs(f!("INT 0x55, DPL {dpl}, user"), user::run(code!("int 0x55"), &Gprs::ZERO));
     }
 }
 

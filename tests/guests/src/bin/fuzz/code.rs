@@ -304,9 +304,9 @@ impl Worker {
     }
 
     fn in_user_mode(&mut self, c: &mut Code) {
-        // Nothing that could be read as a VEX prefix, wherever a jump may lead: QEMU ends itself at encodings of some AVX
-        // instructions that no CPU has.
-        for b in c.bytes.iter_mut().filter(|b| matches!(b, 0xc4 | 0xc5)) {
+        // Wherever a jump may lead, nothing that could be read as a VEX prefix (QEMU ends itself at encodings of some AVX
+        // instructions that no CPU has) or as IRET (there it leads to virtual-8086 mode, which `hostile_vm86` tries).
+        for b in c.bytes.iter_mut().filter(|b| matches!(b, 0xc4 | 0xc5 | 0xcf)) {
             *b = 0x90;
         }
         self.load(c, &[0x0f, 0x0b]);

@@ -157,3 +157,19 @@ pub fn set_guest_xcr0(v: u64) {
         unsafe { super::cr::write_xcr0(v) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_bits_of_mxcsr_are_cleared() {
+        let mut state = FpuState::try_new().unwrap();
+        let mut image = [0x55; 512];
+        image[24..28].copy_from_slice(&u32::MAX.to_le_bytes());
+        state.set_fxsave(&image);
+        assert_eq!(state.fxsave()[24..28], 0xffbfu32.to_le_bytes(), "DAZ too: not every CPU has it");
+        assert_eq!(state.fxsave()[28..32], [0; 4], "the mask is the CPU's to say");
+        assert_eq!(state.fxsave()[160..168], [0x55; 8]);
+    }
+}

@@ -30,6 +30,9 @@ fn run() {
         entry(pages.va + 16 * i, i % 256, 0, 0xe033, trap::stub(6));
     }
     obs("512 entries without an end", call(nr::SET_TRAP_TABLE, &[pages.va]));
+    // the last of 300 is bad: seen by whoever reads as far
+    entry(pages.va + 16 * 299, 6, 0, 0xe033, 1 << 47);
+    obs("300 entries, the last one bad", call(nr::SET_TRAP_TABLE, &[pages.va]));
     trap::init();
     // a bad one behind a good one: the good one was taken
     entry(pages.va, 6, 0, 0xe033, trap::stub(3));

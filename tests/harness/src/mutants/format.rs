@@ -14,7 +14,7 @@
 //! compared without blanks, so a line that was moved, re-indented or broken in two still is the same one; the lines that are
 //! there and those that go must follow each other at exactly one place of the file. `#` begins a comment.
 //!
-//! A test is `host PACKAGE NAME` (a test of the package's library; `PACKAGE/TARGET` for one of its integration tests) or
+//! A test is `host PACKAGE NAME` (a test of the package's library; `PACKAGE/TARGET` for one of its integration tests, `PACKAGE/bins` for its program) or
 //! `kernel NAME` (a PV test kernel, on the mutated hypervisor). A mutant may have several: each must notice. `quick` behind a test's line lets `test` without
 //! `--long` run the mutant too.
 

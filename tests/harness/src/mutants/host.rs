@@ -11,6 +11,8 @@ pub fn try_test(shop: &Workshop<'_>, package: &str, target: Option<&str>, name: 
     let mut test = shop.cargo();
     test.args(["test", "-q", "-p", package]);
     match target {
+        // A package that is a program only.
+        Some("bins") => test.arg("--bins"),
         Some(t) => test.args(["--test", t]),
         None => test.arg("--lib"),
     };

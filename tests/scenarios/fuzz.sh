@@ -8,10 +8,6 @@
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
 
-# Code of random bytes finds what older emulators do not survive.
-newer=${HOSPES_QEMU:-${HOSPES_CACHE:-$ROOT/.cache}/qemu/backports/usr/bin/qemu-system-x86_64}
-[ ! -x "$newer" ] || PATH=$(dirname "$newer"):$PATH
-
 length=${SCENARIO_FUZZ_SECONDS:-1800}
 seed=${SCENARIO_FUZZ_SEED:-$(date +%s)}
 (cd "$ROOT" && cargo build -q --release --target x86_64-unknown-none -p guests --bin fuzz)

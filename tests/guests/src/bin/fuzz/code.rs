@@ -220,7 +220,7 @@ impl Worker {
                     c.push(&[0xff, 0x2e]);
                 }
             }
-            9 if user => {
+            9 if user && self.w.bytes => {
                 for _ in 0..self.rng.below(24) {
                     c.push(&[self.rng.next() as u8]);
                 }
@@ -304,11 +304,6 @@ impl Worker {
     }
 
     fn in_user_mode(&mut self, c: &mut Code) {
-        // Wherever a jump may lead, nothing that could be read as a VEX prefix (QEMU ends itself at encodings of some AVX
-        // instructions that no CPU has) or as IRET (there it leads to virtual-8086 mode, which `hostile_vm86` tries).
-        for b in c.bytes.iter_mut().filter(|b| matches!(b, 0xc4 | 0xc5 | 0xcf)) {
-            *b = 0x90;
-        }
         self.load(c, &[0x0f, 0x0b]);
         // Something ends a loop: the timer, or another vCPU's NMI.
         let mut b = e::BindVirq { virq: e::VIRQ_TIMER, vcpu: self.cpu as u32, port: 0 };

@@ -4,7 +4,8 @@
 //! gave to nobody is as it left it.
 //!
 //! Command line: `seed=N` (default 1), `seconds=N` (default 10), `steps=N` (no limit), `cpus=N` (all), `say=N` (seconds
-//! between two progress lines, default 10), `trace=1` (say each step). One vCPU with one seed and a number of steps does the same each time.
+//! between two progress lines, default 10), `trace=1` (say each step), `bytes=1` (user code of random bytes,
+//! too: QEMU does not always survive it, a CPU does). One vCPU with one seed and a number of steps does the same each time.
 //!
 //! It runs as dom0 and as a domU. What would end it by its own wish is left out: shutdown, the platform's power-off,
 //! resets of devices, base pointers and segment bases that its own code cannot run with.
@@ -48,7 +49,7 @@ fn run() {
     // The last vCPU of three or more is not run: its turn is to be set up wrongly.
     let there = smp::count();
     let cpus = option("cpus").map_or(there.min(2), |n| n as usize).clamp(1, there);
-    world::init(cpus, option("trace").is_some());
+    world::init(cpus, option("trace").is_some(), option("bytes").is_some());
     guard::init_first();
     guests::console::line(f!("fuzz: seed {seed}, {cpus} vCPUs, {seconds} s, domain {}", World::get().own_id));
     END.store(events::now() + seconds * 1_000_000_000, Ordering::SeqCst);

@@ -27,6 +27,8 @@ pub struct World {
     pub dom0: bool,
     /// Whether to say each step.
     pub trace: bool,
+    /// Whether user code may be bytes of chance.
+    pub bytes: bool,
     /// vCPUs that work.
     pub cpus: usize,
     /// Addresses of the victims.
@@ -143,7 +145,7 @@ fn own_frames() -> &'static [u64] {
 }
 
 /// Makes the world for `cpus` vCPUs.
-pub fn init(cpus: usize, trace: bool) {
+pub fn init(cpus: usize, trace: bool, bytes: bool) {
     let dom0 = guests::start::start_info().flags & 1 != 0;
     let user = user::init();
     let mut va = [0; VICTIMS];
@@ -209,6 +211,7 @@ pub fn init(cpus: usize, trace: bool) {
         own_id: own_id(),
         dom0,
         trace,
+        bytes,
         cpus,
         va,
         slot,

@@ -14,8 +14,8 @@ pub fn fence(order: Ordering) {
 }
 
 /// A locked instruction: stores before it are seen.
-fn locked() {
-    super::point();
+fn locked(at: usize) {
+    super::point_of_change(at);
     super::drain();
 }
 
@@ -34,7 +34,7 @@ macro_rules! atomic {
                 core::ptr::from_ref(&self.0) as *const u8 as usize
             }
             pub fn load(&self, order: Ordering) -> $t {
-                super::point();
+                super::point_of_look(self.at());
                 #[allow(clippy::redundant_closure_call)]
                 match super::forwarded(self.at(), size_of::<$t>()) {
                     Some(v) => ($from)(v),
@@ -42,7 +42,7 @@ macro_rules! atomic {
                 }
             }
             pub fn store(&self, v: $t, order: Ordering) {
-                super::point();
+                super::point_of_change(self.at());
                 #[allow(clippy::redundant_closure_call)]
                 if order == Ordering::SeqCst || !super::store(self.at(), size_of::<$t>(), ($to)(v)) {
                     super::drain();
@@ -50,11 +50,11 @@ macro_rules! atomic {
                 }
             }
             pub fn swap(&self, v: $t, order: Ordering) -> $t {
-                locked();
+                locked(self.at());
                 self.0.swap(v, order)
             }
             pub fn compare_exchange(&self, old: $t, new: $t, ok: Ordering, not: Ordering) -> Result<$t, $t> {
-                locked();
+                locked(self.at());
                 self.0.compare_exchange(old, new, ok, not)
             }
             pub fn compare_exchange_weak(&self, old: $t, new: $t, ok: Ordering, not: Ordering) -> Result<$t, $t> {
@@ -69,7 +69,7 @@ macro_rules! update {
         #[allow(missing_docs, dead_code)]
         impl $name {
             $(pub fn $op(&self, v: $t, order: Ordering) -> $t {
-                locked();
+                locked(self.at());
                 self.0.$op(v, order)
             })*
             // Not in one go: others may change it between the load and the exchange.

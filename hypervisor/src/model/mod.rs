@@ -8,8 +8,13 @@
 //! *Stores of x86 are late.* With [`Stores::Late`], what a CPU stores by anything weaker than `SeqCst` waits in its store
 //! buffer, where only that CPU sees it: until its next locked instruction or fence, or until chance lets it out, in order.
 //! That is all that x86 does beside executing one operation after the other (x86-TSO), so orderings that are too weak for
-//! the machine show. What the compiler might reorder does not show: between accesses to different words that are
-//! weaker than they must be on another architecture.
+//! the machine show. In a third of the orders nothing leaves a buffer by chance, in a third little does: a store that is
+//! late for long is what shows how late it may be. What the compiler might reorder does not show: between accesses to
+//! different words that are weaker than they must be on another architecture.
+//!
+//! *Points that make no difference are left out.* The order of looks at what nobody changes is no matter: a model names
+//! such words ([`quiet`]), most entries of its tables, and a change of one fails it. Looks at the same word in a row (a
+//! preemption point for each entry of a table) are a point each only now and then. What is left is tried all the more often.
 //!
 //! `HOSPES_MODEL_RUNS=n` multiplies the number of orders tried by n (`./qemu-run.sh test --long`).
 
@@ -19,6 +24,7 @@ mod locks;
 pub mod tlb;
 
 use crate::arch::percpu::{host, pending};
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 use shuttle::rand::Rng;
 use std::boxed::Box;
@@ -52,7 +58,16 @@ std::thread_local! {
     static HALTED: Cell<u64> = const { Cell::new(0) };
     static CPUS: Cell<u32> = const { Cell::new(0) };
     static POINTS: Cell<u64> = const { Cell::new(0) };
+    /// Of how many chances a store leaves its buffer at one; `None`: at none, only when it must.
+    static LEAVES: Cell<Option<u32>> = const { Cell::new(None) };
+    /// Memory that nobody changes while the model runs.
+    static QUIET: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
+    /// The word that was looked at last, and by whom.
+    static LOOKED: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
+
+/// Of how many looks in a row at one word one is a point.
+const ONE_LOOK_IN: u32 = 16;
 
 /// A CPU that would halt for good, since all is done: unwinds to [`run`].
 struct Finished;
@@ -66,11 +81,72 @@ pub fn point() {
     if ACTIVE.get() && !std::thread::panicking() {
         let me = host::me();
         POINTS.set(POINTS.get() + 1);
+        LOOKED.set((0, 0));
         shuttle::thread::sleep(core::time::Duration::ZERO);
         host::set_me(me);
-        while LATE.get() && BUFFERS.with_borrow(|b| !b[me as usize].is_empty()) && shuttle::rand::thread_rng().r#gen() {
+        while LATE.get() && BUFFERS.with_borrow(|b| !b[me as usize].is_empty()) && LEAVES.get().is_some_and(one_in) {
             let first = BUFFERS.with_borrow_mut(|b| b[me as usize].remove(0));
             first.write();
+        }
+    }
+}
+
+/// [`point`] before a look at the word at `at`.
+fn point_of_look(at: usize) {
+    if !ACTIVE.get() || is_quiet(at) {
+        return;
+    }
+    let look = (at, me());
+    if LOOKED.get() != look || one_in(ONE_LOOK_IN) {
+        point();
+    }
+    LOOKED.set(look);
+}
+
+/// [`point`] before a change of the word at `at`.
+fn point_of_change(at: usize) {
+    if ACTIVE.get() {
+        assert!(!is_quiet(at), "what nobody changes, by the model's word, is changed");
+        point();
+    }
+}
+
+/// One chance in `n`, as the order of events has it.
+pub fn one_in(n: u32) -> bool {
+    shuttle::rand::thread_rng().gen_range(0..n) == 0
+}
+
+/// Nobody changes what stands in `range` while the next [`run`] lasts.
+pub fn quiet(range: Range<usize>) {
+    QUIET.with_borrow_mut(|q| q.push(range));
+}
+
+fn is_quiet(at: usize) -> bool {
+    QUIET.with_borrow(|q| q.iter().any(|r| r.contains(&at)))
+}
+
+/// A moment in one CPU's work that others may wait for. Two short stretches that must meet for something to go wrong, at
+/// the ends of long ones, hardly ever do by chance alone.
+#[derive(Clone, Default)]
+pub struct Moment(std::sync::Arc<core::sync::atomic::AtomicBool>);
+
+impl Moment {
+    /// It has come.
+    pub fn comes(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Goes on when it has come, in every other order of events; at once in the others.
+    pub fn perhaps_wait(&self) {
+        if one_in(2) {
+            self.wait();
+        }
+    }
+
+    /// Goes on when it has come.
+    pub fn wait(&self) {
+        while !self.0.load(Ordering::SeqCst) {
+            wait();
         }
     }
 }
@@ -80,6 +156,7 @@ pub fn wait() {
     if ACTIVE.get() {
         let me = host::me();
         drain();
+        LOOKED.set((0, 0));
         shuttle::thread::yield_now();
         host::set_me(me);
     }
@@ -162,6 +239,7 @@ pub fn run(works: Vec<Work>) {
     ENDED.set(0);
     HALTED.set(0);
     CPUS.set(n as u32);
+    LEAVES.set([Some(2), Some(8), None][shuttle::rand::thread_rng().gen_range(0..3)]);
     // What the model does before and after, alone, is no matter of order.
     ACTIVE.set(true);
     let threads: Vec<_> = works
@@ -186,6 +264,7 @@ pub fn run(works: Vec<Work>) {
         thread.join().expect("a CPU of the model failed");
     }
     ACTIVE.set(false);
+    QUIET.with_borrow_mut(Vec::clear);
     host::set_me(0);
 }
 
@@ -225,6 +304,7 @@ pub fn explore(
     }));
     ACTIVE.set(false);
     LATE.set(false);
+    QUIET.with_borrow_mut(Vec::clear);
     let done = done.load(core::sync::atomic::Ordering::Relaxed);
     let seconds = start.elapsed().as_secs_f64();
     std::println!("{name}, stores {stores:?}: {done} orders, {} points, {seconds:.1} s", POINTS.get());

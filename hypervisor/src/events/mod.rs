@@ -108,6 +108,7 @@ fn wake_pollers(d: &DomainRef, port: u32, notified: VcpuId) {
 
 /// Begins a poll: from now on events end it. The caller has checked nothing yet.
 pub fn begin_poll(v: &VcpuRef, port: u32) {
+    forget_poll(v);
     v.domain().events.pollers.fetch_add(1, Ordering::SeqCst);
     v.blocked.store(true, Ordering::SeqCst);
     v.polling.store(if port == 0 { POLL_MANY } else { port + 1 }, Ordering::SeqCst);
@@ -122,6 +123,21 @@ pub fn end_poll(v: &VcpuRef) {
     v.poll_deadline.store(0, Ordering::SeqCst);
     v.blocked.store(false, Ordering::SeqCst);
     sched::wake(v);
+}
+
+/// The vCPU that runs here does not wait in a poll after all. Where another CPU is just ending it, that one may not have
+/// said so yet: who is taken for asleep while it runs is not interrupted.
+pub fn leave_poll(v: &VcpuRef) {
+    end_poll(v);
+    v.blocked.store(false, Ordering::SeqCst);
+}
+
+/// The vCPU that runs here is about to wait for something else. A poll it was woken from by a CPU that meant an earlier wait
+/// counts no more: it would keep events of other ports from waking the vCPU.
+pub fn forget_poll(v: &VcpuRef) {
+    if v.polling.load(Ordering::Relaxed) != 0 {
+        end_poll(v);
+    }
 }
 
 /// Raises a virtual interrupt of one vCPU. Nothing happens while it is unbound.

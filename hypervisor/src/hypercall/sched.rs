@@ -139,6 +139,7 @@ fn shutdown(cx: &mut Cx, reason: u32) -> Outcome {
 /// Unmasks events and waits for one. An event that is already there comes on the way out instead.
 fn block(cx: &mut Cx) -> Outcome {
     let v = cx.vcpu;
+    events::forget_poll(v);
     v.info.set_mask(false);
     v.blocked.store(true, Ordering::SeqCst);
     if v.info.pending() {
@@ -155,36 +156,38 @@ fn poll(cx: &mut Cx, p: s::Poll) -> Outcome {
     if !is_guest_range(p.ports, 0) {
         return Errno::EFAULT.into();
     }
-    let v = cx.vcpu;
     let list = GuestHandle::<u32>::new(p.ports);
-    let mut first = 0;
     let mut ports = [0u32; 128];
-    for (i, slot) in ports.iter_mut().take(p.nr_ports as usize).enumerate() {
+    let ports = ports.get_mut(..p.nr_ports as usize).unwrap_or_default();
+    for (i, slot) in ports.iter_mut().enumerate() {
         let Ok(port) = guest::copy_element_from_guest(list, i as u64) else {
             return Errno::EFAULT.into();
         };
         if cx.domain().events.ports.lock().get(port).is_none() {
             return Errno::EINVAL.into();
         }
-        if i == 0 {
-            first = port;
-        }
         *slot = port;
     }
+    poll_ports(cx, ports, p.timeout)
+}
+
+/// Waits for one of `ports`, which are known to exist.
+pub fn poll_ports(cx: &mut Cx, ports: &[u32], timeout: u64) -> Outcome {
+    let v = cx.vcpu;
     // From here on events end the poll; then look whether one is there already.
-    events::begin_poll(v, if p.nr_ports == 1 { first } else { 0 });
+    events::begin_poll(v, if let [one] = ports { *one } else { 0 });
     let pending = |port: u32| {
         let w = cx.domain().shared.load_u64(EVTCHN_PENDING + (port / 64) as usize * 8);
         w >> (port % 64) & 1 != 0
     };
-    let any = ports.iter().take(p.nr_ports as usize).any(|&port| pending(port));
-    let late = p.timeout != 0 && p.timeout <= now();
+    let any = ports.iter().any(|&port| pending(port));
+    let late = timeout != 0 && timeout <= now();
     if any || late || (v.info.pending() && !v.info.masked()) {
-        events::end_poll(v);
+        events::leave_poll(v);
         return Outcome::Return(0);
     }
-    if p.timeout != 0 {
-        v.poll_deadline.store(p.timeout, Ordering::SeqCst);
+    if timeout != 0 {
+        v.poll_deadline.store(timeout, Ordering::SeqCst);
         timers::changed(v);
     }
     Outcome::Deschedule(0)

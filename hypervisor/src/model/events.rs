@@ -4,13 +4,14 @@
 //! word, clear each pending bit, and block when there is nothing left. When all CPUs are quiet, nothing that was sent may
 //! still be pending: it would be for ever.
 
-use super::{Work, explore_both, run};
+use super::{Moment, Work, explore_both, one_in, run};
 use crate::arch::percpu::{host, pending, this_cpu};
 use crate::arch::regs::GuestRegs;
 use crate::domain::current::with_current;
 use crate::domain::{Cx, Domain, DomainRef, Limits, VcpuRef, lifecycle};
 use crate::events;
-use crate::hypercall::{Args, Outcome, sched::sched_op};
+use crate::hypercall::sched::{poll_ports, sched_op};
+use crate::hypercall::{Args, Outcome};
 use crate::mm::testing;
 use crate::sched::{self, state, switch};
 use crate::softirq;
@@ -51,6 +52,7 @@ fn end(d: DomainRef) {
     for v in d.vcpus() {
         assert_eq!(v.sched.state.load(SeqCst), state::IDLE, "all CPUs are quiet, and a vCPU waits for one");
         assert!(v.parked.lock().is_some(), "a vCPU's state is nowhere");
+        assert_eq!(v.polling.load(SeqCst), 0, "a vCPU sleeps, and counts as polling");
     }
     sched::dismiss(d.vcpus().len() as u32);
 }
@@ -60,6 +62,8 @@ enum Next {
     Again,
     Block,
     Yield,
+    /// SCHEDOP_poll without a timeout; the list of ports would be in guest memory.
+    Poll(Vec<u32>),
 }
 
 /// A CPU: the exit path, and the guest in between.
@@ -84,6 +88,7 @@ fn cpu(guest: impl Fn(&mut Cx) -> Next + Send + 'static) -> Work {
                     Next::Again => None,
                     Next::Block => Some(sched_op(cx, Args([OP_BLOCK, 0, 0, 0, 0]))),
                     Next::Yield => Some(sched_op(cx, Args([OP_YIELD, 0, 0, 0, 0]))),
+                    Next::Poll(ports) => Some(poll_ports(cx, &ports, 0)),
                 }
             });
             if let Some(Some(Outcome::Deschedule(_))) = outcome {
@@ -177,14 +182,25 @@ fn no_event_is_lost_at_bedtime() {
     explore_both("events: one event, a guest that goes to sleep", 1000, 100_000, || {
         let d = domain(2, 1);
         let v = VcpuRef::new(&d, VcpuId(0)).unwrap();
+        let bedtime = Moment::default();
         let sender: Work = {
-            let d = d.clone();
-            Box::new(move || events::set_pending(&d, 1, VcpuId(0)))
+            let (d, bedtime) = (d.clone(), bedtime.clone());
+            Box::new(move || {
+                bedtime.perhaps_wait();
+                events::set_pending(&d, 1, VcpuId(0));
+            })
         };
         d.pause_count.store(0, SeqCst);
         sched::wake(&v);
         drop(v);
-        run(vec![cpu(|cx| sleeper(cx, |_| {})), sender]);
+        let guest = cpu(move |cx| {
+            let next = sleeper(cx, |_| {});
+            if matches!(next, Next::Block) {
+                bedtime.comes();
+            }
+            next
+        });
+        run(vec![guest, sender]);
         nothing_left(&d);
         end(d);
     });
@@ -194,11 +210,19 @@ fn no_event_is_lost_at_bedtime() {
 #[test]
 fn no_event_is_lost_behind_a_mask() {
     testing::machine(PAGES);
-    explore_both("events: a port that is masked and unmasked", 300, 100_000, || {
+    explore_both("events: a port that is masked and unmasked", 600, 100_000, || {
         let d = domain(2, 1);
         allocate(&d, 2, 0);
         let v = VcpuRef::new(&d, VcpuId(0)).unwrap();
         let rounds = AtomicU32::new(0);
+        let unmasks = Moment::default();
+        let sender: Work = {
+            let (d, unmasks) = (d.clone(), unmasks.clone());
+            Box::new(move || {
+                unmasks.perhaps_wait();
+                (0..2).for_each(|_| events::set_pending(&d, 1, VcpuId(0)));
+            })
+        };
         let guest = cpu(move |cx| {
             if rounds.load(Relaxed) < 1 {
                 rounds.fetch_add(1, Relaxed);
@@ -207,15 +231,12 @@ fn no_event_is_lost_behind_a_mask() {
                 if cx.vcpu.info.pending() {
                     take_events(d, 0, |port| assert_ne!(port, 1, "a masked port"));
                 }
+                unmasks.comes();
                 events::unmask(d, 1).unwrap();
                 return Next::Again;
             }
             sleeper(cx, |_| {})
         });
-        let sender: Work = {
-            let d = d.clone();
-            Box::new(move || (0..2).for_each(|_| events::set_pending(&d, 1, VcpuId(0))))
-        };
         d.pause_count.store(0, SeqCst);
         sched::wake(&v);
         drop(v);
@@ -225,48 +246,82 @@ fn no_event_is_lost_behind_a_mask() {
     });
 }
 
-/// A vCPU polls for a port that is sent to just then.
+/// A vCPU polls for one port or two; one of them is sent to just then. It is masked, so that only the poll can end the wait,
+/// or not, and then whoever sends wakes the vCPU for the event and for the poll.
 #[test]
 fn no_poll_sleeps_through_its_event() {
     testing::machine(PAGES);
-    explore_both("events: poll", 300, 100_000, || {
+    explore_both("events: poll", 800, 100_000, || {
         let d = domain(2, 1);
         let v = VcpuRef::new(&d, VcpuId(0)).unwrap();
         let done = Arc::new(AtomicU32::new(0));
+        let (ports, masked) = (if one_in(2) { vec![1] } else { vec![1, 70] }, one_in(2));
+        let polls = Moment::default();
         let guest = {
-            let done = done.clone();
+            let (done, polls) = (done.clone(), polls.clone());
             cpu(move |cx| {
-                // As SCHEDOP_poll, whose list of ports would be in guest memory.
-                let pending = |cx: &Cx| cx.domain().shared.load_u64(EVTCHN_PENDING) & 2 != 0;
+                if cx.domain().shared.load_u64(EVTCHN_PENDING) & 2 != 0 {
+                    done.store(1, Relaxed);
+                    if masked {
+                        // Taken, so that the vCPU goes to sleep for good.
+                        cx.domain().shared.fetch_and_u64(EVTCHN_PENDING, !2);
+                    }
+                }
+                if cx.vcpu.info.pending() {
+                    take_events(cx.domain(), 0, |_| {
+                        done.store(1, Relaxed);
+                    });
+                    return Next::Again;
+                }
                 if done.load(Relaxed) != 0 {
                     return Next::Block;
                 }
-                if pending(cx) {
-                    done.store(1, Relaxed);
-                    return Next::Again;
-                }
-                events::begin_poll(cx.vcpu, 1);
-                if pending(cx) {
-                    events::end_poll(cx.vcpu);
-                } else {
-                    this_cpu().raise(pending::RESCHED);
-                }
-                Next::Again
+                polls.comes();
+                Next::Poll(ports.clone())
             })
         };
-        // Masked, so that only the poll can end the wait.
-        d.shared.fetch_or_u64(EVTCHN_MASK, 2);
+        if masked {
+            d.shared.fetch_or_u64(EVTCHN_MASK, 2);
+        }
         let sender: Work = {
             let d = d.clone();
-            Box::new(move || events::set_pending(&d, 1, VcpuId(0)))
+            Box::new(move || {
+                polls.perhaps_wait();
+                events::set_pending(&d, 1, VcpuId(0));
+            })
         };
         d.pause_count.store(0, SeqCst);
         sched::wake(&v);
         drop(v);
         run(vec![guest, sender]);
         assert_eq!(done.load(SeqCst), 1, "the poll never ended");
+        nothing_left(&d);
         end(d);
     });
+}
+
+/// A vCPU was woken from a poll by a CPU that meant an earlier wait. It counts as polling no more when it goes to sleep: an
+/// event that is unmasked then wakes it.
+#[test]
+fn a_poll_that_ended_unnoticed_keeps_no_event_away() {
+    testing::machine(PAGES);
+    let _machine = host::Restore;
+    let d = domain(1, 1);
+    allocate(&d, 2, 0);
+    let v = VcpuRef::new(&d, VcpuId(0)).unwrap();
+    let mut arch = v.parked.lock().take().unwrap();
+    let mut cx = Cx { regs: &mut GuestRegs::default(), arch: &mut arch, vcpu: &v };
+    let slept = poll_ports(&mut cx, &[1], 0);
+    assert!(matches!(slept, Outcome::Deschedule(_)));
+    v.blocked.store(false, SeqCst);
+    d.shared.fetch_or_u64(EVTCHN_MASK, 4);
+    events::set_pending(&d, 2, VcpuId(1));
+    let slept = sched_op(&mut cx, Args([OP_BLOCK, 0, 0, 0, 0]));
+    assert!(matches!(slept, Outcome::Deschedule(_)) && v.blocked.load(SeqCst));
+    events::unmask(&d, 2).unwrap();
+    assert!(!v.blocked.load(SeqCst), "it sleeps, and an event is pending");
+    *v.parked.lock() = Some(arch);
+    end(d);
 }
 
 /// Two vCPUs on two CPUs that answer each other and sleep in between, while a third CPU pauses them, looks at their state,

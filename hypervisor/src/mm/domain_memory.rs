@@ -8,7 +8,7 @@ use super::window::Window;
 use super::{alloc, m2p};
 use crate::arch::cpumask::AtomicCpuMask;
 use crate::arch::percpu::{pending, this_cpu};
-use crate::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use crate::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::domain::current::should_preempt;
 use crate::sync::{Lock, Rank};
 use pv_abi::errno::Errno;
@@ -29,6 +29,8 @@ pub struct DomainMemory {
     pub dying: AtomicBool,
     /// Everything that can be taken from it was; what is left is mapped by others.
     torn_down: AtomicBool,
+    /// CPUs at operations that may leave tables half-done ([`DomainMemory::operate`]).
+    operations: AtomicU32,
     /// GDT and LDT windows.
     pub window: Window,
     /// Tables whose release stopped half-way.
@@ -85,6 +87,15 @@ impl List {
             None => self.head = me,
         }
         self.tail = me;
+    }
+}
+
+/// See [`DomainMemory::operate`].
+pub(super) struct Operation<'a>(&'a DomainMemory);
+
+impl Drop for Operation<'_> {
+    fn drop(&mut self) {
+        self.0.operations.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -168,6 +179,7 @@ impl DomainMemory {
             dirty_cpus: AtomicCpuMask::empty(),
             dying: AtomicBool::new(false),
             torn_down: AtomicBool::new(false),
+            operations: AtomicU32::new(0),
             window: Window::new(),
             unfinished: Unfinished::new(),
             bench: Workbench::new(),
@@ -340,11 +352,22 @@ impl DomainMemory {
         }
     }
 
+    /// Begins an operation that may leave tables pinned or half-done; `None` when the domain is dying. Those that go on are
+    /// waited for: whoever takes the domain apart might have passed such a table already, and nobody would give it up.
+    pub(super) fn operate(&self) -> Option<Operation<'_>> {
+        self.operations.fetch_add(1, Ordering::SeqCst);
+        let operation = Operation(self);
+        if self.dying.load(Ordering::SeqCst) { None } else { Some(operation) }
+    }
+
     /// Takes everything from a dying domain: unpins, finishes half-done tables, drops allocations. The vCPUs' own
     /// references must be gone. True when no page is left but such as other domains still map; false to be called
     /// again.
     pub fn relinquish(&self) -> bool {
-        self.dying.store(true, Ordering::Release);
+        self.dying.store(true, Ordering::SeqCst);
+        if self.operations.load(Ordering::SeqCst) != 0 {
+            return false;
+        }
         self.bench.clear();
         let owner = self.owner();
         loop {

@@ -297,7 +297,7 @@ impl World {
 }
 
 /// Whether what an L1 maps writable is data, looked at without any count.
-fn no_table_is_writable(f: &frame::Frame) {
+pub(super) fn no_table_is_writable(f: &frame::Frame) {
     if !f.is_valid(Kind::L1) {
         return;
     }

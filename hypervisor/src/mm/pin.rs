@@ -4,7 +4,6 @@ use super::domain_memory::{self, DomainMemory};
 use super::frame;
 use super::page_type::{self, Kind, Refused};
 use super::{m2p, phys};
-use core::sync::atomic::Ordering;
 use pv_abi::errno::Errno;
 use pv_abi::ids::{Mfn, PAGE_SIZE, Pfn};
 
@@ -13,6 +12,7 @@ use pv_abi::ids::{Mfn, PAGE_SIZE, Pfn};
 /// # Errors
 /// `EINVAL` when it is not the domain's, in other use, not valid, pinned already, or the domain is dying. `Preempted`: repeat.
 pub fn pin(mem: &DomainMemory, mfn: Mfn, kind: Kind) -> Result<(), Refused> {
+    let _operation = mem.operate().ok_or(Errno::EINVAL)?;
     let used = frame::get(mfn).map_or(Kind::None, |f| f.kind());
     let f = page_type::get_page_and_type(mfn, kind, mem.owner(), true).map_err(|e| match e {
         Refused::Preempted => Refused::Preempted,
@@ -20,8 +20,7 @@ pub fn pin(mem: &DomainMemory, mfn: Mfn, kind: Kind) -> Result<(), Refused> {
         Refused::Error(e) if kind == Kind::L1 && matches!(used, Kind::None | Kind::L1) => Refused::Error(e),
         Refused::Error(_) => Refused::Error(Errno::EINVAL),
     })?;
-    // The one who takes a dying domain apart may have passed this frame already: nobody would unpin it.
-    if f.set_pinned() && !(mem.dying.load(Ordering::SeqCst) && f.clear_pinned()) {
+    if f.set_pinned() {
         return Ok(());
     }
     if page_type::put_page_and_type(f, mem.owner(), true).is_err() {
@@ -33,8 +32,9 @@ pub fn pin(mem: &DomainMemory, mfn: Mfn, kind: Kind) -> Result<(), Refused> {
 /// The opposite.
 ///
 /// # Errors
-/// `EINVAL` when it was not pinned. `Preempted`: repeat (the frame is partial then, and the repetition finishes it).
+/// `EINVAL` when it was not pinned, or the domain is dying. `Preempted`: repeat (the frame is partial then, and the repetition finishes it).
 pub fn unpin(mem: &DomainMemory, mfn: Mfn) -> Result<(), Refused> {
+    let _operation = mem.operate().ok_or(Errno::EINVAL)?;
     let owner = mem.owner();
     let f = frame::get(mfn).filter(|f| f.get_ref(owner.id)).ok_or(Errno::EINVAL)?;
     let r = if f.clear_pinned() {

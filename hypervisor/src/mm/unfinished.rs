@@ -61,6 +61,8 @@ pub(super) fn remember(owner: DomId, mfn: Mfn) {
 /// `Preempted`: restart the operation.
 #[cold]
 pub fn finish(mem: &DomainMemory) -> Result<(), Preempted> {
+    // A dying domain loses them with the rest.
+    let Some(_operation) = mem.operate() else { return Ok(()) };
     loop {
         let next = mem.unfinished.list.lock().pop();
         let Some(mfn) = next else {

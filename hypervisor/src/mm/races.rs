@@ -16,7 +16,7 @@ use super::update::{Store, Table};
 use super::{entries, phys, pin, testing, unfinished};
 use crate::arch::percpu::{host, pending, this_cpu};
 use crate::atomic::spin_loop;
-use crate::model::{Moment, Work, explore_both, one_in, quiet, run, tlb};
+use crate::model::{Moment, Work, explore_both, one_in, point, quiet, run, tlb};
 use crate::platform::tlb::{Flush, flush_local};
 use crate::sync::serve_requests;
 use core::sync::atomic::AtomicU32;
@@ -156,7 +156,7 @@ fn writer(mem: &'static DomainMemory, whose: Whose, page: Mfn, uses: Arc<Uses>, 
                 assert_eq!(uses.table.load(SeqCst), 0, "data, and a table");
                 // The guest writes: the translation stays after the mapping has gone.
                 tlb::caches();
-                spin_loop();
+                point();
                 assert_eq!(uses.table.load(SeqCst), 0, "data, and a table");
                 uses.writable.fetch_sub(1, SeqCst);
             };
@@ -193,7 +193,7 @@ fn promoter(mem: &'static DomainMemory, page: Mfn, uses: Arc<Uses>, rounds: u32)
             let f = promote(mem, page);
             uses.table.fetch_add(1, SeqCst);
             assert_eq!(uses.writable.load(SeqCst), 0, "a table, and data");
-            spin_loop();
+            point();
             assert_eq!(uses.writable.load(SeqCst), 0, "a table, and data");
             uses.table.fetch_sub(1, SeqCst);
             page_type::put_page_and_type(f, mem.owner(), false).unwrap();
@@ -250,7 +250,7 @@ fn another_domains_mapping_and_a_table() {
 #[test]
 fn a_use_that_comes_and_goes_is_stamped() {
     testing::machine(PAGES);
-    explore_both("page types: the stamp of a use that came and went", 1500, 20_000, || {
+    explore_both("page types: the stamp of a use that came and went", 3000, 20_000, || {
         let mem = domain(2);
         let page = short(page(mem));
         let uses = Uses::of(2);
@@ -263,12 +263,13 @@ fn a_use_that_comes_and_goes_is_stamped() {
                 leave(&uses);
             })
         };
-        run(vec![first, writer(mem, Whose::Own, page, uses, 1)]);
+        let whose = if one_in(2) { Whose::Own } else { Whose::Other };
+        run(vec![first, writer(mem, whose, page, uses, 1)]);
         unused(page);
     });
 }
 
-/// A page that a CPU has written goes back, and another domain gets it.
+/// A page that a CPU has written, or only read, goes back, and another domain gets it.
 #[test]
 fn a_page_changes_hands() {
     testing::machine(PAGES);
@@ -283,7 +284,8 @@ fn a_page_changes_hands() {
             Box::new(move || {
                 mem.dirty_cpus.insert(this_cpu().id);
                 flush_local(Flush::All);
-                let mapped = entries::get_l1_entry(entry(page, WRITE), mem.owner(), mem.id).unwrap();
+                let flags = if one_in(2) { WRITE } else { READ };
+                let mapped = entries::get_l1_entry(entry(page, flags), mem.owner(), mem.id).unwrap();
                 mem.give_back(page).unwrap();
                 tlb::caches();
                 entries::put_l1_entry(mapped, frame::get(page).unwrap(), mem.owner());
@@ -303,7 +305,7 @@ fn a_page_changes_hands() {
                 spin_loop();
                 serve_requests();
             }
-            assert!(!tlb::cached(), "another domain's, and a CPU may still write it");
+            assert!(!tlb::cached(), "another domain's, and a CPU may still see it");
             leave(&uses);
         });
         run(vec![giver, taker]);
@@ -483,28 +485,32 @@ fn two_tables_over_one() {
 #[test]
 fn a_dying_domains_tables_are_pinned() {
     testing::machine(PAGES);
-    explore_both("page types: a dying domain's tables are pinned", 250, 100_000, || {
+    explore_both("page types: a dying domain's tables are pinned", 1500, 100_000, || {
         let mem = domain(2);
-        let (l2, l1, data) = (short(page(mem)), short(page(mem)), page(mem));
+        // In the destroyer's way the last comes first.
+        let (data, l1, l2) = (page(mem), short(page(mem)), short(page(mem)));
         written(l1, data, WRITE);
         written(l2, l1, WRITE);
-        let (left, begins) = (Uses::of(2), Moment::default());
+        let (left, pins) = (Uses::of(2), Moment::default());
         let tool: Work = {
-            let (left, begins) = (left.clone(), begins.clone());
+            let (left, pins) = (left.clone(), pins.clone());
             Box::new(move || {
-                begins.perhaps_wait();
                 if one_in(2) {
                     pin_and_unpin(mem, l2, Kind::L2, &Moment::default());
                     serve_requests();
                 }
                 // Whoever pins a table of a living domain may leave it so.
-                let done = restarted(mem, || pin::pin(mem, l2, Kind::L2));
-                assert!(matches!(done, Ok(()) | Err(Errno::EINVAL)), "{done:?}");
+                pins.comes();
+                let done = match pin::pin(mem, l2, Kind::L2) {
+                    Err(Refused::Preempted) => restarted(mem, || pin::pin(mem, l2, Kind::L2)).map_err(Refused::Error),
+                    done => done,
+                };
+                assert!(matches!(done, Ok(()) | Err(Refused::Error(Errno::EINVAL))), "{done:?}");
                 leave(&left);
             })
         };
         let destroyer: Work = Box::new(move || {
-            begins.comes();
+            pins.perhaps_wait();
             while !mem.relinquish() {
                 this_cpu().pending.fetch_and(!pending::RESCHED, SeqCst);
                 spin_loop();

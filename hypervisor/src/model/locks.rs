@@ -45,6 +45,42 @@ fn who_waits_for_a_lock_serves_flush_requests() {
     });
 }
 
+/// The same with two locks of different rank: the inner one's holder flushes with both, while one CPU waits for the outer, and
+/// one holds the inner or waits for it.
+#[test]
+fn a_flush_under_two_locks() {
+    testing::machine(16);
+    explore_both("locks: a flush under two locks", 400, 50_000, || {
+        let outer = Arc::new(Lock::new(Rank::Memory, 0u32));
+        let inner = Arc::new(Lock::new(Rank::RunQueue, 0u32));
+        let left = Arc::new(AtomicU32::new(3));
+        let work = |takes_outer: bool, flushes: bool| -> Work {
+            let (outer, inner, left) = (outer.clone(), inner.clone(), left.clone());
+            Box::new(move || {
+                for _ in 0..2 {
+                    let first = takes_outer.then(|| outer.lock());
+                    let mut second = inner.lock();
+                    *second += 1;
+                    if flushes {
+                        tlb::flush_cpus(CpuMask::from_bits(7), Flush::All);
+                    }
+                    drop(second);
+                    if let Some(mut first) = first {
+                        *first += 1;
+                    }
+                }
+                left.fetch_sub(1, SeqCst);
+                while left.load(SeqCst) != 0 {
+                    crate::atomic::spin_loop();
+                    crate::sync::serve_requests();
+                }
+            })
+        };
+        run(vec![work(true, true), work(true, false), work(false, true)]);
+        assert_eq!((*outer.lock(), *inner.lock()), (4, 6), "two were inside at once");
+    });
+}
+
 /// Two locks of one rank, taken in the order of their domains by both sides.
 #[test]
 fn pairs_of_locks_do_not_meet() {

@@ -20,6 +20,7 @@
 
 pub mod atomics;
 mod events;
+mod grants;
 mod locks;
 pub mod tlb;
 

@@ -318,7 +318,8 @@ impl Worker {
                 let table: [u64; 12] = core::array::from_fn(|i| match i % 2 {
                     // { vector u8, flags u8, cs u16, pad u32 }: only vectors that nothing here needs
                     0 => (33 + self.rng.below(90)) | self.rng.next() & 0xffff_ff00,
-                    _ if self.rng.one_in(3) => self.rng.number(),
+                    // Nothing may ever be mapped there: INT n would run it.
+                    _ if self.rng.one_in(3) => self.rng.pick(&crate::words::ADDRESSES),
                     _ => guard::stub(13),
                 });
                 let at = self.put(&[table[0], table[1], table[2], table[3], table[4], table[5], 0, 0]);
@@ -429,6 +430,9 @@ impl Worker {
         raw(nr::STACK_SWITCH as u64, [0xe02b, self.w.kernel_stack[self.cpu], 0, 0, 0]);
         if self.rng.one_in(16) {
             raw(nr::SET_DEBUGREG as u64, [7, 0, 0, 0, 0]);
+        }
+        if self.rng.one_in(256) {
+            self.w.look_at_bases();
         }
     }
 

@@ -84,7 +84,7 @@ impl Worker {
     pub fn update_va(&mut self) -> Call {
         let (va, val) = match self.rng.below(8) {
             0 => (self.rng.pick(&crate::words::ADDRESSES[5..21]), self.entry()),
-            1 => (0x1_0000_0000 * (2 + self.rng.below(200)), self.entry()),
+            1 => (0x1_0000_0000 * (2 + self.rng.below(120)), self.entry()),
             _ => {
                 let v = self.victim();
                 (self.w.va[v] + if self.rng.one_in(8) { self.rng.below(4096) } else { 0 }, self.victim_entry())

@@ -49,6 +49,8 @@ pub struct World {
     loose: [u64; MAX_CPUS],
     /// A copy of the kernel's L4 for each vCPU to load.
     pub copies: [u64; MAX_CPUS],
+    /// The addresses of all L4s that vCPUs run with in kernel mode.
+    bases: [u64; MAX_CPUS + 1],
     /// Each vCPU's code and stack page: kernel address.
     pub code: [u64; MAX_CPUS],
     /// Stack for traps from user mode.
@@ -97,6 +99,15 @@ impl World {
         let low = word & 0xffff_ffff;
         let address = word >= 0xffff_ffff_8000_0000 && !self.va.contains(&(word & !0xfff));
         address || [word, low, word >> 32, word >> 12 & 0xff_ffff_ffff].iter().any(|f| self.mine(*f))
+    }
+
+    /// No step fills these slots (0 is user mode's, 1 has the list of frames) of the L4s: whoever did is the hypervisor, or has got at a page it may not change.
+    pub fn look_at_bases(&self) {
+        for base in self.bases {
+            if let Some(slot) = (2..256).find(|i| Page::at(base).read(*i) != 0) {
+                report::error(f!("slot {slot} of an L4 holds {:#x}", Page::at(base).read(slot)));
+            }
+        }
     }
 
     /// Whether the canaries still hold what they held.
@@ -176,6 +187,7 @@ pub fn init(cpus: usize, trace: bool, bytes: bool) {
     let mut scratch = [0; MAX_CPUS];
     let mut loose = [0; MAX_CPUS];
     let mut copies = [0; MAX_CPUS];
+    let mut bases = [paging::l4().va; MAX_CPUS + 1];
     let mut code = [0; MAX_CPUS];
     let mut kernel_stack = [0; MAX_CPUS];
     for cpu in 0..cpus {
@@ -188,6 +200,7 @@ pub fn init(cpus: usize, trace: bool, bytes: bool) {
         paging::make_ro(copy).must("copy of the L4");
         paging::pin(copy, 4).must("pin the copy");
         copies[cpu] = copy.mfn();
+        bases[cpu] = copy.va;
         let (c, st) = (Page::alloc(), Page::alloc());
         paging::map(user_code(cpu), c.ma() | KERNEL_RW | US);
         paging::map(user_stack(cpu), st.ma() | KERNEL_RW | US | NX);
@@ -222,6 +235,7 @@ pub fn init(cpus: usize, trace: bool, bytes: bool) {
         scratch,
         loose,
         copies,
+        bases,
         code,
         kernel_stack,
         user_l4: user.l4.mfn(),

@@ -40,7 +40,7 @@ done
 dom list
 console fuzz | tail -n 30
 echo "seed $seed: the quiet domU answered $answers times, the slowest answer took $slowest s"
-dom list | grep "^fuzz .*off" || { dom dmesg | tail -n 60; fail "the fuzzer crashed, or saw something wrong"; }
+dom list | grep "^fuzz .*off" || { dom debug audit; dom dmesg | tail -n 60; fail "the fuzzer crashed, or saw something wrong"; }
 printed fuzz "^VERDICT: pass" || fail "the fuzzer did not say that all is well"
 [ $answers -ge $((length / 20)) ] || fail "the quiet domU was asked too seldom"
 audit

@@ -431,8 +431,13 @@ impl Worker {
         if self.rng.one_in(16) {
             raw(nr::SET_DEBUGREG as u64, [7, 0, 0, 0, 0]);
         }
+        self.look_at_scratch();
         if self.rng.one_in(256) {
             self.w.look_at_bases();
+            // Seldom: it takes as long as many steps.
+            if self.rng.one_in(64) {
+                self.w.look_at_canaries();
+            }
         }
     }
 

@@ -14,6 +14,8 @@ pub const VICTIMS: usize = 48;
 const CANARIES: usize = 4;
 /// Pages of a vCPU's scratch for arguments, enough for all calls of a list; the one behind is not mapped.
 const SCRATCH: usize = 24;
+/// The first word of each scratch.
+const MARK: u64 = 0x6b72_616d_6b72_616d;
 /// The longest list of words.
 const MOST_WORDS: u64 = 128;
 /// Slots of the L4s that the steps may fill.
@@ -44,6 +46,10 @@ pub struct World {
     pub grant_frame: u64,
     /// Each vCPU's scratch.
     scratch: [u64; MAX_CPUS],
+    /// The machine addresses of their first pages.
+    scratch_at: [u64; MAX_CPUS],
+    /// The addresses of the entries that map those.
+    scratch_slot: [u64; MAX_CPUS],
     /// Each vCPU's words that others change, and areas the hypervisor writes to when it likes: nothing else ever stands
     /// there, since a change may come late.
     loose: [u64; MAX_CPUS],
@@ -110,9 +116,16 @@ impl World {
         }
     }
 
-    /// Whether the canaries still hold what they held.
-    pub fn canaries_live(&self) -> bool {
-        self.canaries.iter().enumerate().all(|(n, va)| (0..512).all(|i| Page::at(*va).read(i) == canary(n, i)))
+    /// Looks whether the canaries still hold what they held; says where and what not.
+    pub fn look_at_canaries(&self) {
+        for (n, va) in self.canaries.iter().enumerate() {
+            let page = Page::at(*va);
+            let wrong = |i: &usize| page.read(*i) != canary(n, *i);
+            if let Some(i) = (0..512).find(wrong) {
+                let all = (0..512).filter(wrong).count();
+                report::error(f!("canary {n}: {all} words, {i} is {:#x} not {:#x}", page.read(i), canary(n, i)));
+            }
+        }
     }
 }
 
@@ -185,6 +198,8 @@ pub fn init(cpus: usize, trace: bool, bytes: bool) {
     call(nr::GRANT_TABLE_OP, &[g::OP_SETUP_TABLE, s.as_mut_ptr() as u64, 1]).must("setup_table");
     paging::update_va(grants.va, (frames[0] * PAGE_SIZE) | KERNEL_RW).must("map the grant table");
     let mut scratch = [0; MAX_CPUS];
+    let mut scratch_at = [0; MAX_CPUS];
+    let mut scratch_slot = [0; MAX_CPUS];
     let mut loose = [0; MAX_CPUS];
     let mut copies = [0; MAX_CPUS];
     let mut bases = [paging::l4().va; MAX_CPUS + 1];
@@ -193,6 +208,9 @@ pub fn init(cpus: usize, trace: bool, bytes: bool) {
     for cpu in 0..cpus {
         let pages: [Page; SCRATCH + 1] = core::array::from_fn(|_| Page::alloc());
         scratch[cpu] = pages[0].va;
+        scratch_at[cpu] = pages[0].ma();
+        scratch_slot[cpu] = paging::slot_va(pages[0].va, 1);
+        pages[0].write(0, MARK);
         paging::update_va(pages[SCRATCH].va, 0).must("unmap behind the scratch");
         loose[cpu] = Page::alloc().va;
         let copy = Page::alloc();
@@ -233,6 +251,8 @@ pub fn init(cpus: usize, trace: bool, bytes: bool) {
         grants: grants.va,
         grant_frame: frames[0],
         scratch,
+        scratch_at,
+        scratch_slot,
         loose,
         copies,
         bases,
@@ -284,9 +304,24 @@ impl Worker {
         Worker { cpu, rng, w: World::get(), used: 0, end_used: false, dirty: false }
     }
 
+    /// Looks whether the scratch still is this vCPU's page, as it left it.
+    pub fn look_at_scratch(&self) {
+        let va = self.w.scratch[self.cpu];
+        let word = mem::read64(va);
+        if word != MARK {
+            report::error(f!(
+                "scratch: {word:#x} {:#x} .. {:#x}, entry {:#x}, was at {:#x}",
+                mem::read64(va + 8),
+                mem::read64(va + 4088),
+                mem::read64(self.w.scratch_slot[self.cpu]),
+                self.w.scratch_at[self.cpu]
+            ));
+        }
+    }
+
     /// Forgets the scratch of the step before.
     pub fn fresh(&mut self) {
-        self.used = self.rng.below(64) * 8;
+        self.used = 8 + self.rng.below(64) * 8;
         self.end_used = false;
     }
 

@@ -116,7 +116,12 @@ impl World {
         }
     }
 
-    /// Looks whether the canaries still hold what they held; says where and what not.
+    /// Whether the canaries still hold what they held.
+    pub fn canaries_live(&self) -> bool {
+        self.canaries.iter().enumerate().all(|(n, va)| (0..512).all(|i| Page::at(*va).read(i) == canary(n, i)))
+    }
+
+    /// Ends the test if they do not, with where and what.
     pub fn look_at_canaries(&self) {
         for (n, va) in self.canaries.iter().enumerate() {
             let page = Page::at(*va);

@@ -434,7 +434,9 @@ impl Worker {
             4 if self.rng.one_in(8) => self.rng.next(),
             _ => return self.w.mfn[v].load(Ordering::Relaxed),
         };
-        if self.w.mine(f) { self.w.mfn[v].load(Ordering::Relaxed) } else { f }
+        // What a grant's 32 bits or an entry's 40 leave of it counts too.
+        let mine = [f, f & 0xffff_ffff, f & 0xff_ffff_ffff].iter().any(|f| self.w.mine(*f));
+        if mine { self.w.mfn[v].load(Ordering::Relaxed) } else { f }
     }
 
     /// A frame that is not written to: also this kernel's own, or its grant table, where chance could grant anything.

@@ -27,9 +27,11 @@ impl Limit {
         Limit { end: ram_end, mask: bit::ADDR & ((1 << bits) - 1) }
     }
 
-    /// Whether a CPU may read RAM through `pte`, which is not present. An entry of nothing but zeros never does.
+    /// Whether a CPU may read somebody's RAM through `pte`, which is not present. Frame 0 is nobody's, so an entry without
+    /// an address (cleared, or with the accessed and dirty bits of the one before) never does.
     const fn leaks(self, pte: Pte) -> bool {
-        pte.0 != 0 && pte.0 & self.mask < self.end
+        let address = pte.0 & self.mask;
+        address != 0 && address < self.end
     }
 }
 
@@ -55,7 +57,7 @@ fn limit(owner: Owner) -> Limit {
 /// Bits of which an entry has at least one if it has to be looked at.
 #[inline(always)]
 pub(super) fn telling_bits(owner: Owner) -> u64 {
-    if limit(owner).end == 0 { bit::P } else { u64::MAX }
+    if limit(owner).end == 0 { bit::P } else { bit::P | bit::ADDR }
 }
 
 /// Refuses an entry, which is not present, through which `owner` could read.
@@ -64,7 +66,7 @@ pub(super) fn telling_bits(owner: Owner) -> u64 {
 /// `EINVAL`.
 #[inline(always)]
 pub(super) fn check(pte: Pte, owner: Owner) -> Result<(), Errno> {
-    if pte.0 == 0 { Ok(()) } else { check_filled(pte, owner) }
+    if pte.0 & bit::ADDR == 0 { Ok(()) } else { check_filled(pte, owner) }
 }
 
 #[cold]
@@ -84,20 +86,21 @@ mod tests {
         for (entry, leaks) in [
             (0, false),
             (0x1000, true),
-            // Page 0, named by an entry that is not empty.
-            (1 << 9, true),
-            (1 << 63, true),
+            (1 << 9, false),
+            (1 << 63, false),
             (4 * GIB - 0x1000, true),
             (4 * GIB, false),
             // Bits that the L1 does not compare do not help.
             (1 << 44 | 0x1000, true),
             (1 << 51 | 0x1000, true),
             (1 << 43 | 0x1000, false),
+            // To the L1 that is frame 0.
+            (1 << 44, false),
         ] {
             assert_eq!(l.leaks(Pte(entry)), leaks, "{entry:#x}");
         }
         assert!(!Limit::new(4 * GIB, 46).leaks(Pte(1 << 45)));
-        assert!(Limit::new(4 * GIB, 46).leaks(Pte(1 << 46)));
+        assert!(Limit::new(4 * GIB, 46).leaks(Pte(1 << 46 | 0x1000)));
         assert!(!Limit { end: 0, ..l }.leaks(Pte(0x1000)), "switched off");
     }
 

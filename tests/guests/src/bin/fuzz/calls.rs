@@ -142,9 +142,13 @@ impl Worker {
             _ => [self.word(), self.word()],
         };
         let words = [words[0], words[1], 0];
-        // Another port or domain than the one chosen could be the console's, or all.
-        let exact = matches!(op, e::OP_CLOSE | e::OP_RESET);
-        let arg = if exact { self.put(&words) } else { self.put_loose(&words) };
+        // Another port or domain than the one chosen could be the console's, or all: nothing is read by chance here, nor what
+        // an earlier step left at the scratch's end.
+        let arg = match op {
+            e::OP_CLOSE | e::OP_RESET if self.rng.one_in(25) => 1 << 47,
+            e::OP_CLOSE | e::OP_RESET => self.put_words(&words),
+            _ => self.put_loose(&words),
+        };
         Call::new(nr::EVENT_CHANNEL_OP, op, [op, arg, 0, 0, 0])
     }
 

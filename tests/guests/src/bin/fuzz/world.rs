@@ -373,7 +373,8 @@ impl Worker {
         self.w.loose[self.cpu] + 2048 + self.rng.below(2048)
     }
 
-    fn put_words(&mut self, words: &[u64]) -> u64 {
+    /// Words in scratch, and nothing else.
+    pub fn put_words(&mut self, words: &[u64]) -> u64 {
         let at = self.room(words.len() as u64 * 8);
         words.iter().zip(0..).for_each(|(w, i)| mem::write64(at + i * 8, *w));
         at

@@ -31,6 +31,7 @@ guests::kernel!(run);
 static STEPS: [AtomicU64; guests::start::MAX_CPUS] = [const { AtomicU64::new(0) }; guests::start::MAX_CPUS];
 static END: AtomicU64 = AtomicU64::new(0);
 static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
+static READY: AtomicUsize = AtomicUsize::new(1);
 static DONE: AtomicUsize = AtomicUsize::new(0);
 static SEED: AtomicU64 = AtomicU64::new(1);
 
@@ -56,6 +57,8 @@ fn run() {
     for cpu in 1..cpus {
         smp::start(cpu, worker);
     }
+    // One that has no handlers yet would not outlive the first NMI.
+    check("all vCPUs are there", events::wait_ms(60_000, || READY.load(Ordering::SeqCst) == cpus));
     let mut say = Say::new();
     work(0, &mut || say.now_and_then());
     let all = events::wait_ms(60_000, || {
@@ -72,6 +75,7 @@ fn run() {
 
 fn worker() {
     guard::init_other();
+    READY.fetch_add(1, Ordering::SeqCst);
     work(smp::cpu(), &mut || ());
 }
 

@@ -33,21 +33,33 @@ checks_run() {
     # shellcheck disable=SC2086
     check "scenarios" tests/scenarios/run.sh $long
 
+    [ ${#failed[@]} -eq 0 ] || checks_recall
     [ ${#failed[@]} -eq 0 ] || die "failed: $(printf '%s; ' "${failed[@]}" | sed 's/; $//')"
     say "all tests passed"
 }
 
-# check WHAT COMMAND...: runs it; what failed is remembered in `failed`, and the rest still runs.
+# check WHAT COMMAND...: runs it; what failed is remembered in `failed`, its output in a file, and the rest still runs.
 check() {
     local what=$1 start=$SECONDS
     shift
     say "$what"
-    if "$@"; then
+    mkdir -p "$DIST/logs"
+    if "$@" 2>&1 | tee "$DIST/logs/check.log"; then
         say "$what: passed ($((SECONDS - start)) s)"
     else
         say "$what: FAILED ($((SECONDS - start)) s)"
         failed+=("$what")
+        mv "$DIST/logs/check.log" "$DIST/logs/failed-${#failed[@]}.log"
     fi
+}
+
+# checks_recall: the last lines of what failed, at the end of the log, where people look first.
+checks_recall() {
+    local i
+    for i in "${!failed[@]}"; do
+        say "${failed[i]} FAILED; its last lines ($DIST/logs/failed-$((i + 1)).log has all):"
+        tail -n 40 "$DIST/logs/failed-$((i + 1)).log"
+    done
 }
 
 # Kernels whose transcripts are the same on every CPU. (Those left out show what CPUs differ in: the RF flag of pushed

@@ -24,6 +24,7 @@ pub fn run(o: &Options) -> Result<bool, String> {
         .collect();
     let queue = Mutex::new(work.into_iter());
     let counts = Mutex::new([0usize; 3]);
+    let failures = Mutex::new(String::new());
     std::thread::scope(|s| {
         for _ in 0..o.jobs {
             s.spawn(|| {
@@ -34,6 +35,11 @@ pub fn run(o: &Options) -> Result<bool, String> {
                     };
                     let (result, text) = one(o, &root, &binaries, kernel, kind, image);
                     print!("{text}");
+                    if result == Result3::Failed
+                        && let Ok(mut f) = failures.lock()
+                    {
+                        f.push_str(&text);
+                    }
                     if let Ok(mut c) = counts.lock() {
                         c[result as usize] += 1;
                     }
@@ -42,6 +48,8 @@ pub fn run(o: &Options) -> Result<bool, String> {
         }
     });
     let [passed, failed, skipped] = *counts.lock().map_err(|_| "a worker panicked")?;
+    // Once more, where whoever looks at the end of a log finds it.
+    print!("{}", failures.into_inner().map_err(|_| "a worker panicked")?);
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     Ok(failed == 0 && passed > 0)
 }

@@ -99,13 +99,17 @@ unsafe extern "C" {
     fn iret_go();
 }
 
-/// Executes an iret hypercall whose target is the frame's; the outcome is the next trap.
-pub fn iret(to: &Iret, regs: &Gprs) -> Outcome {
+fn prepare(to: &Iret, regs: &Gprs) {
     // SAFETY: only vCPU 0 probes.
     unsafe {
         (*IRET.get()).gprs = *regs;
         (*IRET.get()).frame = [regs.rax, regs.r11, regs.rcx, to.flags, to.rip, to.cs, to.rflags, to.rsp, to.ss];
     }
+}
+
+/// Executes an iret hypercall whose target is the frame's; the outcome is the next trap.
+pub fn iret(to: &Iret, regs: &Gprs) -> Outcome {
+    prepare(to, regs);
     probe::go(iret_go as *const () as u64, probe::stack_top(), regs)
 }
 
@@ -125,6 +129,13 @@ pub fn frame() -> Iret {
 pub fn run(code: &[u8], regs: &Gprs) -> Outcome {
     // upcalls stay masked only until the first IF=1; tests start with nothing pending
     run_from(code, regs, &frame())
+}
+
+/// As [`run`], but does `before` in kernel mode first, with the same registers, all in one probe.
+pub fn run_after(before: &[&[u8]], code: &[u8], regs: &Gprs) -> Outcome {
+    probe::load(code, &[0x0f, 0x05]);
+    prepare(&frame(), regs);
+    probe::kernel_before(before, iret_go as *const () as u64, regs)
 }
 
 /// As [`run`], by a frame of one's own.

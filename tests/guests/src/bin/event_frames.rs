@@ -46,26 +46,26 @@ fn run() {
     // clearing the mask by a store delivers nothing; the next entry does
     let regs = Gprs { rdi: events::info(0) + vcpu_info::UPCALL_MASK as u64, ..Gprs::ZERO };
     frame("mask cleared by a store", probe::kernel(code!("mov byte ptr [rdi], 0", "nop", "nop"), &regs));
-    events::mask().store(0, Ordering::SeqCst);
+    probe::unmask_first();
     frame("then a hypercall", probe::kernel(code!("xor edi, edi", "syscall", "nop"), &NOTHING));
     state("in the callback", port);
     // nothing was cleared: it comes again as soon as the mask is 0
-    events::mask().store(0, Ordering::SeqCst);
+    probe::unmask_first();
     frame("again, nothing cleared", probe::kernel(code!("xor edi, edi", "syscall", "nop"), &NOTHING));
     events::quiet();
     events::port_clear(port);
 
     // pending bit alone, pending byte alone
     events::port_set(port);
-    events::mask().store(0, Ordering::SeqCst);
+    probe::unmask_first();
     frame("port bit without the byte", probe::kernel(code!("xor edi, edi", "syscall"), &NOTHING));
     events::port_clear(port);
-    events::mask().store(0, Ordering::SeqCst);
     events::pending().store(1, Ordering::SeqCst);
+    probe::unmask_first();
     frame("the byte without a port", probe::kernel(code!("xor edi, edi", "syscall"), &NOTHING));
     events::quiet();
-    events::mask().store(0, Ordering::SeqCst);
     events::pending().store(0x80, Ordering::SeqCst);
+    probe::unmask_first();
     frame("another value of the byte", probe::kernel(code!("xor edi, edi", "syscall"), &NOTHING));
     events::quiet();
 
@@ -128,12 +128,12 @@ fn run() {
         user::run_from(code!("nop"), &Gprs::MARKED, &Iret { rflags: 2, ..user::frame() }),
     );
     // an exception that is bounced while an event waits: which comes first?
-    events::mask().store(0, Ordering::SeqCst);
+    probe::unmask_first();
     frame("#UD while an event waits", probe::kernel(code!("ud2"), &Gprs::ZERO));
     events::quiet();
     events::port_clear(port);
-    events::mask().store(0, Ordering::SeqCst);
     events::pending().store(1, Ordering::SeqCst);
+    probe::unmask_first();
     frame("an emulated instruction while an event waits", probe::kernel(code!("mov rax, cr0", "nop"), &Gprs::ZERO));
     events::quiet();
     default_callback(port);

@@ -28,7 +28,7 @@ fn run() {
         obs(f!("event entry, {name}"), trap::register(TYPE_EVENT, F_MASK_EVENTS, at));
         events::quiet();
         events::send(port).must("send");
-        events::mask().store(0, core::sync::atomic::Ordering::SeqCst);
+        probe::unmask_first();
         let o = probe::kernel(code!("syscall"), &Gprs { rax: nr::XEN_VERSION as u64, ..Gprs::ZERO });
         events::quiet();
         events::port_clear(port);

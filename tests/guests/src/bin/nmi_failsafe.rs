@@ -83,7 +83,7 @@ fn nmis() {
     events::quiet();
     events::send(port).must("send");
     probe::catch_events(true);
-    events::mask().store(0, Ordering::SeqCst);
+    probe::unmask_first();
     show("NMI while an event waits", probe::kernel(code!("syscall", "nop"), &send_regs()));
     probe::catch_events(false);
     events::quiet();
@@ -123,28 +123,47 @@ fn other() {
     }
 }
 
+/// Loads selectors, takes their descriptor away, and goes on until there was a switch. All in one probe: the time slice
+/// may end anywhere, and a failsafe callback outside of a probe is nobody's.
 fn switch_with(name: &str, load: &[u8], sel: u64, gdt: Page, user_mode: bool) {
     call(nr::UPDATE_DESCRIPTOR, &[gdt.ma() + 8, DATA]).must("descriptor");
-    probe::kernel(load, &Gprs { rax: sel, ..Gprs::ZERO }).done(name);
-    call(nr::UPDATE_DESCRIPTOR, &[gdt.ma() + 8, 0]).must("no descriptor");
     let before = ROUNDS.load(Ordering::SeqCst);
-    let mut out = None;
-    for _ in 0..1000 {
-        let o = if user_mode {
-            user::run(code!("mov ecx, 3000000", "2:", "dec ecx", "jnz 2b"), &Gprs::ZERO)
-        } else {
-            probe::kernel(code!("syscall", "mov ebx, eax"), &Gprs { rax: nr::SCHED_OP as u64, ..Gprs::ZERO })
-        };
-        if let Outcome::Trap(t) = o
-            && t.vector == trap::FAILSAFE
-        {
-            out = Some(t);
-            break;
+    let regs = Gprs {
+        rax: sel,
+        r12: gdt.ma() + 8,
+        r13: ROUNDS.as_ptr() as u64,
+        r14: u64::from(before) + 20,
+        rbx: 3_000_000,
+        ..Gprs::ZERO
+    };
+    let remove = code!("mov rdi, r12", "xor esi, esi", "mov eax, 10", "syscall");
+    let out = if user_mode {
+        user::run_after(&[load, remove], code!("mov ecx, 2000000000", "2:", "dec ecx", "jnz 2b"), &regs)
+    } else {
+        // A yield is a switch only when it would not be too unfair: as many as it takes.
+        let yields = code!(
+            "2:",
+            "xor edi, edi",
+            "xor esi, esi",
+            "mov eax, 29",
+            "syscall",
+            "cmp dword ptr [r13], r14d",
+            "jae 3f",
+            "dec ebx",
+            "jnz 2b",
+            "3:"
+        );
+        probe::kernel_parts(&[load, remove, yields], &regs)
+    };
+    let out = match out {
+        Outcome::Trap(t) if t.vector == trap::FAILSAFE => Some(t),
+        _ => {
+            if ROUNDS.load(Ordering::SeqCst) == before {
+                report::fail(f!("{name}: the other vCPU had no turn"));
+            }
+            None
         }
-        if ROUNDS.load(Ordering::SeqCst) > before + 20 {
-            break;
-        }
-    }
+    };
     match out {
         Some(t) => {
             let w = |i: u64| mem::read64(t.at + 8 * i);

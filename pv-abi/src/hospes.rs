@@ -85,5 +85,11 @@ abi_struct! {
         pub page_tables: u64 = 24,
         /// Frames without an owner.
         pub free_frames: u64 = 32,
-    } size 40;
+        /// Frames of the hypervisor's own, as far as its allocator gave them: not its image.
+        pub hypervisor_frames: u64 = 40,
+        /// Bytes of the hypervisor's heap, which keeps the pages it has once grown by (part of `hypervisor_frames`).
+        pub heap_bytes: u64 = 48,
+        /// Bytes of it in use.
+        pub heap_used: u64 = 56,
+    } size 64;
 }

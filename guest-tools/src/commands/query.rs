@@ -267,18 +267,37 @@ struct Audited {
     page_tables: u64,
     free_frames: u64,
     domains: u64,
+    hypervisor_frames: u64,
+    heap_bytes: u64,
+    heap_used: u64,
 }
 
 /// `dom debug audit`: recounts all frames.
 pub fn audit(hypervisor: &Hypervisor, json: bool) -> Result<()> {
     let audit = hypervisor.audit()?.context("this hypervisor has no audit; only Hospes has one")?;
     if json {
-        let pv_abi::hospes::Audit { errors, frames_checked, domains, page_tables, free_frames } = audit;
-        output::json(&Audited { errors, frames_checked, page_tables, free_frames, domains })?;
+        output::json(&Audited {
+            errors: audit.errors,
+            frames_checked: audit.frames_checked,
+            page_tables: audit.page_tables,
+            free_frames: audit.free_frames,
+            domains: audit.domains,
+            hypervisor_frames: audit.hypervisor_frames,
+            heap_bytes: audit.heap_bytes,
+            heap_used: audit.heap_used,
+        })?;
     } else {
         output::line(&format!(
-            "{} frames checked ({} free, {} page tables) in {} domains: {} errors",
-            audit.frames_checked, audit.free_frames, audit.page_tables, audit.domains, audit.errors
+            "{} frames checked ({} free, {} the hypervisor's, {} page tables) in {} domains, {} of {} KiB of heap in use: \
+             {} errors",
+            audit.frames_checked,
+            audit.free_frames,
+            audit.hypervisor_frames,
+            audit.page_tables,
+            audit.domains,
+            audit.heap_used.div_ceil(1024),
+            audit.heap_bytes / 1024,
+            audit.errors
         ));
     }
     if audit.errors != 0 {

@@ -82,12 +82,16 @@ fn recount(cx: &Cx, op: &mut Sysctl) -> Result<(), Errno> {
     // An audit is long on purpose: a tool for tests.
     crate::arch::instruments::forget();
     let r = &done.report;
+    let (heap_bytes, heap_used) = crate::mm::heap::usage();
     op.set_payload(&pv_abi::hospes::Audit {
         errors: r.total,
         frames_checked: r.frames,
         domains: done.domains,
         page_tables: r.tables,
         free_frames: r.free,
+        hypervisor_frames: r.own,
+        heap_bytes,
+        heap_used,
     });
     Ok(())
 }

@@ -86,6 +86,8 @@ pub struct Report {
     pub tables: u64,
     /// Frames without an owner.
     pub free: u64,
+    /// Frames of the hypervisor's own, as far as they came from the allocator.
+    pub own: u64,
     /// References added up.
     pub references: u64,
     /// How many differences there are.
@@ -229,6 +231,7 @@ impl Recount {
 
     /// Compares the sums with the frame table.
     pub fn compare(mut self) -> Report {
+        let mut given = 0;
         for n in 0..frame::count() {
             let mfn = Mfn(n);
             let Some(f) = frame::get(mfn).filter(|f| f.class() != Class::None) else {
@@ -240,6 +243,7 @@ impl Recount {
             self.report.frames += 1;
             // A free block's order stands where others have their type.
             let used = matches!(f.class(), Class::Domain | Class::Shared);
+            given += u64::from(used);
             let types = if used { u64::from(f.type_count()) } else { 0 };
             let (expected, found) = (sum & (TYPED - 1), u64::from(f.references()));
             if expected != found {
@@ -252,6 +256,8 @@ impl Recount {
         }
         // The pages of the sums are free again in a moment.
         self.report.free = alloc::free_pages() + self.pages.len() as u64;
+        // Not by class: a free block's inner frames are of the hypervisor's class too.
+        self.report.own = self.report.frames.saturating_sub(given + self.report.free);
         core::mem::take(&mut self.report)
     }
 }

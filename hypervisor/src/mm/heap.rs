@@ -8,11 +8,21 @@ use crate::arch::layout::HEAP;
 use crate::sync::{Lock, Rank};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use linked_list_allocator::Heap;
 use pv_abi::ids::MachineAddr;
 
 /// Pages the heap grows by at least.
 const STEP: u64 = 4;
+
+/// Bytes in the heap's window, and of these the ones in use: written under the heap's lock, read by the audit.
+static SIZE: AtomicUsize = AtomicUsize::new(0);
+static USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes the heap has, and bytes of them that are in use. What it has once grown by it keeps.
+pub fn usage() -> (u64, u64) {
+    (SIZE.load(Ordering::Relaxed) as u64, USED.load(Ordering::Relaxed) as u64)
+}
 
 /// The allocator object; the binary declares the one static of it.
 pub struct HypervisorHeap(Lock<Inner>);
@@ -30,6 +40,11 @@ impl HypervisorHeap {
 }
 
 impl Inner {
+    fn publish(&self) {
+        SIZE.store(self.heap.size(), Ordering::Relaxed);
+        USED.store(self.heap.used(), Ordering::Relaxed);
+    }
+
     fn grow(&mut self, bytes: u64) -> bool {
         let pages = bytes.div_ceil(4096).max(STEP);
         let start = self.end;
@@ -73,6 +88,7 @@ unsafe impl GlobalAlloc for HypervisorHeap {
         let mut inner = self.0.lock();
         loop {
             if let Ok(p) = inner.heap.allocate_first_fit(layout) {
+                inner.publish();
                 if cfg!(debug_assertions) {
                     // SAFETY: the block was just allocated.
                     unsafe { p.as_ptr().write_bytes(alloc::POISON, layout.size()) };
@@ -92,7 +108,11 @@ unsafe impl GlobalAlloc for HypervisorHeap {
                 unsafe { p.as_ptr().write_bytes(alloc::POISON, layout.size()) };
             }
             // SAFETY: the caller's: allocated here with this layout.
-            unsafe { self.0.lock().heap.deallocate(p, layout) };
+            unsafe {
+                let mut inner = self.0.lock();
+                inner.heap.deallocate(p, layout);
+                inner.publish();
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::report;
 use crate::trap::{EVENT, LAST, Trap};
 use core::arch::global_asm;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// General registers but rsp, in the ABI's order.
 #[repr(C)]
@@ -168,8 +168,6 @@ struct State {
 static STATE: Racy<State> = Racy::new(State { recover_rsp: 0, target: 0, slack: [0; 64], gprs: Gprs::ZERO, rsp: 0 });
 static ARMED: AtomicBool = AtomicBool::new(false);
 static WANT_EVENTS: AtomicBool = AtomicBool::new(false);
-/// The next probe clears the mask as it starts.
-static UNMASK: AtomicBool = AtomicBool::new(false);
 
 /// Does a probe wait for this trap?
 pub fn wants(vector: u64) -> bool {
@@ -179,12 +177,6 @@ pub fn wants(vector: u64) -> bool {
 /// Lets probes catch events too.
 pub fn catch_events(on: bool) {
     WANT_EVENTS.store(on, Ordering::SeqCst);
-}
-
-/// The next probe starts with upcalls open. To open them before would be too early where an event waits: an interrupt of
-/// the machine's, on the way to the probe, delivers it there.
-pub fn unmask_first() {
-    UNMASK.store(true, Ordering::SeqCst);
 }
 
 /// The page the instructions are in.
@@ -199,13 +191,12 @@ pub fn stack_top() -> u64 {
 
 global_asm!(
     ".text",
-    // rdi = registers, rsi = where to jump, rdx = stack, rcx = byte to clear first; rax = 0 after a clean end, 1 after a trap
+    // rdi = registers, rsi = where to jump, rdx = stack; rax = 0 after a clean end, 1 after a trap
     "probe_run:",
     "push rbx; push rbp; push r12; push r13; push r14; push r15; pushfq",
     "mov [rip + {state}], rsp",
     "mov [rip + {state} + 8], rsi",
     "mov rsp, rdx",
-    "mov byte ptr [rcx], 0",
     "mov r15, [rdi]; mov r14, [rdi+8]; mov r13, [rdi+16]; mov r12, [rdi+24]; mov rbp, [rdi+32]; mov rbx, [rdi+40]",
     "mov r11, [rdi+48]; mov r10, [rdi+56]; mov r9, [rdi+64]; mov r8, [rdi+72]; mov rax, [rdi+80]; mov rcx, [rdi+88]",
     // and the same flags every time, whatever the compiler's last addition left
@@ -228,7 +219,7 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    fn probe_run(gprs: *const Gprs, target: u64, stack: u64, cleared: *const AtomicU8) -> u64;
+    fn probe_run(gprs: *const Gprs, target: u64, stack: u64) -> u64;
     fn probe_recover() -> !;
     fn probe_done();
 }
@@ -268,11 +259,9 @@ fn jump_to(target: u64) -> [u8; 14] {
 
 /// Jumps to `target` with the registers and stack given.
 pub fn go(target: u64, stack: u64, regs: &Gprs) -> Outcome {
-    let nothing = AtomicU8::new(0);
-    let cleared = if UNMASK.swap(false, Ordering::SeqCst) { crate::events::mask() } else { &nothing };
     ARMED.store(true, Ordering::SeqCst);
-    // SAFETY: `target` ends in `probe_done`, or in a trap, which recovers; the byte is this vCPU's mask, or on our stack.
-    let trapped = unsafe { probe_run(regs, target, stack, cleared) };
+    // SAFETY: `target` ends in `probe_done`, or in a trap, which recovers.
+    let trapped = unsafe { probe_run(regs, target, stack) };
     ARMED.store(false, Ordering::SeqCst);
     // SAFETY: filled by `probe_done` or the trap entry just now.
     unsafe {

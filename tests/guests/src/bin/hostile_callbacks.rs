@@ -9,6 +9,7 @@ use guests::prelude::*;
 use pv_abi::callback::{
     F_MASK_EVENTS, NMI_OP_REGISTER, NmiCallback, TYPE_EVENT, TYPE_FAILSAFE, TYPE_NMI, TYPE_SYSCALL, TYPE_SYSCALL32,
 };
+use pv_abi::shared_info::vcpu_info;
 
 guests::kernel!(run);
 
@@ -28,8 +29,10 @@ fn run() {
         obs(f!("event entry, {name}"), trap::register(TYPE_EVENT, F_MASK_EVENTS, at));
         events::quiet();
         events::send(port).must("send");
-        probe::unmask_first();
-        let o = probe::kernel(code!("syscall"), &Gprs { rax: nr::XEN_VERSION as u64, ..Gprs::ZERO });
+        // The probe itself opens upcalls: before, an interrupt on the way to it would let the event in.
+        let mask = events::info(0) + vcpu_info::UPCALL_MASK as u64;
+        let regs = Gprs { rax: nr::XEN_VERSION as u64, rbx: mask, ..Gprs::ZERO };
+        let o = probe::kernel(code!("mov byte ptr [rbx], 0", "syscall"), &regs);
         events::quiet();
         events::port_clear(port);
         show(f!("an event there, {name}"), o, at);

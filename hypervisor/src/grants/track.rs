@@ -8,8 +8,9 @@ use alloc::vec::Vec;
 use pv_abi::errno::Errno;
 use pv_abi::ids::DomId;
 
-/// Entries added at a time.
+/// Entries added at a time: a page of them.
 const CHUNK: usize = 128;
+const _: () = assert!(CHUNK * size_of::<Slot>() == 4096);
 /// Handles a frame of maptrack stands for in the limits of the ABI.
 pub const PER_FRAME: u32 = 256;
 const NONE: u32 = u32::MAX;

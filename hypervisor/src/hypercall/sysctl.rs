@@ -82,7 +82,7 @@ fn recount(cx: &Cx, op: &mut Sysctl) -> Result<(), Errno> {
     // An audit is long on purpose: a tool for tests.
     crate::arch::instruments::forget();
     let r = &done.report;
-    let (heap_bytes, heap_used) = crate::mm::heap::usage();
+    let (heap_bytes, heap_used) = crate::mm::heap_usage();
     op.set_payload(&pv_abi::hospes::Audit {
         errors: r.total,
         frames_checked: r.frames,

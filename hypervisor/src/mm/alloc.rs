@@ -181,7 +181,12 @@ pub fn take(order: u32, below: u64) -> Option<Mfn> {
 
 /// [`take`] for a caller that zeroes the pages before anybody sees them.
 pub(super) fn take_unzeroed(order: u32, below: u64) -> Option<Mfn> {
-    if order > MAX_ORDER || crate::arch::instruments::fails() {
+    if crate::arch::instruments::fails() { None } else { take_for_sure(order, below) }
+}
+
+/// [`take_unzeroed`] for the heap, where injected failures have had their chance.
+pub(super) fn take_for_sure(order: u32, below: u64) -> Option<Mfn> {
+    if order > MAX_ORDER {
         return None;
     }
     let mfn = LISTS.lock().take(order, below)?;

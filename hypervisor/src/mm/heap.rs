@@ -1,9 +1,13 @@
-//! The small-object heap: `linked_list_allocator` over a window of its own that grows page by page.
+//! The hypervisor's heap: `linked_list_allocator` over a window of its own that grows page by page, for small objects;
+//! what is larger than half a page is a block of the page allocator's.
+//!
+//! So what a guest's use of grants adds up to comes back whole when it goes: the window keeps what it has grown by, and
+//! holes in it cost time, but only small objects, of which each domain has few, are in it.
 //!
 //! Nothing on a hot path allocates; domains, vCPUs and tables do when they are made. A failed allocation is an error of
 //! the caller's ([`crate::fallible`]), never an abort on a guest's account.
 
-use super::alloc;
+use super::{alloc, phys};
 use crate::arch::layout::HEAP;
 use crate::sync::{Lock, Rank};
 use core::alloc::{GlobalAlloc, Layout};
@@ -15,11 +19,23 @@ use pv_abi::ids::MachineAddr;
 /// Pages the heap grows by at least.
 const STEP: u64 = 4;
 
+/// Where the window may grow to: the rest of its slot (`arch::layout`).
+const WINDOW: core::ops::Range<u64> = HEAP..HEAP + (448 << 30);
+
+/// Larger objects than this, in bytes, are whole pages where such a block can be had.
+const SMALL: usize = 2048;
+
 /// Bytes in the heap's window, and of these the ones in use: written under the heap's lock, read by the audit.
 static SIZE: AtomicUsize = AtomicUsize::new(0);
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-/// Bytes the heap has, and bytes of them that are in use. What it has once grown by it keeps.
+/// The block of pages for a large object: 2^order of them.
+fn order(layout: Layout) -> Option<u32> {
+    let size = layout.size().max(layout.align());
+    (size > SMALL).then(|| size.div_ceil(4096).next_power_of_two().ilog2())
+}
+
+/// Bytes the window has, and bytes of them that are in use. What it has once grown by it keeps.
 pub fn usage() -> (u64, u64) {
     (SIZE.load(Ordering::Relaxed) as u64, USED.load(Ordering::Relaxed) as u64)
 }
@@ -79,12 +95,21 @@ impl Inner {
     }
 }
 
-// SAFETY: the inner heap hands out disjoint blocks; the lock makes it one at a time.
+// SAFETY: the inner heap hands out disjoint blocks, and the lock makes it one at a time; so does the page allocator. An
+// address says which of the two it was.
 unsafe impl GlobalAlloc for HypervisorHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if crate::arch::instruments::fails() {
             return core::ptr::null_mut();
         }
+        if let Some(p) = order(layout).and_then(|order| alloc::take_for_sure(order, u64::MAX)).map(phys::ptr) {
+            if cfg!(debug_assertions) {
+                // SAFETY: the block was just taken.
+                unsafe { p.write_bytes(alloc::POISON, layout.size()) };
+            }
+            return p;
+        }
+        // Small, or memory is too scattered for a block.
         let mut inner = self.0.lock();
         loop {
             if let Ok(p) = inner.heap.allocate_first_fit(layout) {
@@ -102,7 +127,13 @@ unsafe impl GlobalAlloc for HypervisorHeap {
     }
 
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        if let Some(p) = NonNull::new(p) {
+        if let Some(order) = order(layout)
+            && !WINDOW.contains(&(p as u64))
+        {
+            // SAFETY: the caller's: a block of `alloc`'s with this layout that it does not use any more; where it is, in the
+            // direct map, nothing is ever stale.
+            unsafe { alloc::give_back(phys::mfn(p), order) };
+        } else if let Some(p) = NonNull::new(p) {
             if cfg!(debug_assertions) {
                 // SAFETY: the caller's: a block of this size that it does not use any more.
                 unsafe { p.as_ptr().write_bytes(alloc::POISON, layout.size()) };

@@ -21,6 +21,12 @@ pub(crate) fn ptr(mfn: Mfn) -> *mut u8 {
     return (ARENA.with(|a| a.get()) + mfn.0 as usize * PAGE_SIZE as usize) as *mut u8;
 }
 
+/// The frame of an address in the direct map.
+#[cfg(target_os = "none")]
+pub(crate) fn mfn(p: *mut u8) -> Mfn {
+    Mfn((p as u64).wrapping_sub(crate::arch::layout::DIRECT_MAP) >> 12)
+}
+
 /// Entry `index` (below 512) of the table in `mfn`, as an atomic word.
 ///
 /// # Safety

@@ -229,6 +229,7 @@ pub const KERNELS: &[Kernel] = &[
     kernel("hostile_death_pin", "death in the middle of page-table operations"),
     kernel("hostile_death_balloon", "death in the middle of memory operations"),
     kernel("hostile_death_grant", "grants whose owner dies"),
+    kernel("hostile_maptrack", "sixteen thousand mappings kept by a domU that dies"),
     kernel("hostile_destroy", "double destroy, limits, use after death"),
     kernel("hostile_balloon", "all memory taken"),
     kernel("hostile_ldt", "LDT pages that are not, and that change"),

@@ -1,5 +1,5 @@
 //! The hypervisor's heap: `linked_list_allocator` over a window of its own that grows page by page, for small objects;
-//! what is larger than half a page is a block of the page allocator's.
+//! what is larger than three quarters of a page is a block of the page allocator's.
 //!
 //! So what a guest's use of grants adds up to comes back whole when it goes: the window keeps what it has grown by, and
 //! holes in it cost time, but only small objects, of which each domain has few, are in it.
@@ -22,8 +22,9 @@ const STEP: u64 = 4;
 /// Where the window may grow to: the rest of its slot (`arch::layout`).
 const WINDOW: core::ops::Range<u64> = HEAP..HEAP + (448 << 30);
 
-/// Larger objects than this, in bytes, are whole pages where such a block can be had.
-const SMALL: usize = 2048;
+/// Larger objects than this, in bytes, are whole pages where such a block can be had; a domain, and the x87 to AVX-512 state
+/// of a vCPU, are smaller.
+const SMALL: usize = 3072;
 
 /// Bytes in the heap's window, and of these the ones in use: written under the heap's lock, read by the audit.
 static SIZE: AtomicUsize = AtomicUsize::new(0);

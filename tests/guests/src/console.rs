@@ -5,7 +5,7 @@ use crate::{child, events, mem, start};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use pv_abi::start_info::SIF_PRIVILEGED;
-use pv_abi::{console::CONSOLEIO_WRITE, console::ring, hypercall::nr};
+use pv_abi::{console::CONSOLEIO_WRITE, console::ring, event, hypercall::nr};
 
 /// Collects a line, so that the hypervisor's own messages cannot split it.
 struct Line {
@@ -43,19 +43,65 @@ fn index(at: usize) -> &'static AtomicU32 {
     unsafe { &*((ring_page() + at as u64) as *const AtomicU32) }
 }
 
-/// Waits, not for long, until a domU's reader has everything: it stops to read when the domain does.
-pub fn drain() {
-    if !privileged() {
-        events::wait_ms(2000, || {
-            index(ring::OUT_CONS).load(Ordering::Acquire) == index(ring::OUT_PROD).load(Ordering::Relaxed)
-        });
+/// The port of a domU's console, where another than the builder's is bound now; 0: that one.
+static PORT: AtomicU32 = AtomicU32::new(0);
+
+fn port() -> u32 {
+    match PORT.load(Ordering::Relaxed) {
+        0 => start::start_info().console1,
+        other => other,
     }
+}
+
+/// Where a port of a domU leads: the domain and its port.
+fn peer(port: u32) -> Option<(u16, u32)> {
+    let mut s = event::Status { dom: 0x7ff0, port, ..Default::default() };
+    (events::op(event::OP_STATUS, &mut s).0 == 0 && s.status == event::STATUS_INTERDOMAIN)
+        .then_some((s.u[0] as u16, s.u[1]))
+}
+
+/// A domU's way to its reader, so that it can be made again ([`Way::mend`]) when the test has closed the port.
+#[derive(Clone, Copy)]
+pub struct Way(Option<(u16, u32)>);
+
+/// As it is now; none for dom0.
+pub fn way() -> Way {
+    Way(if privileged() { None } else { peer(port()) })
+}
+
+impl Way {
+    /// Binds another port if this way is gone; true if it was.
+    pub fn mend(&self) -> bool {
+        let Some((dom, remote)) = self.0.filter(|p| peer(port()) != Some(*p)) else {
+            return false;
+        };
+        let mut b = event::BindInterdomain { remote_dom: dom, remote_port: remote, ..Default::default() };
+        if events::op(event::OP_BIND_INTERDOMAIN, &mut b).0 == 0 {
+            PORT.store(b.local_port, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+/// Waits, not for long, until a domU's reader has everything: it stops to read when the domain does. Whether it has.
+pub fn drain() -> bool {
+    privileged()
+        || events::wait_ms(5000, || {
+            events::send(port());
+            index(ring::OUT_CONS).load(Ordering::Acquire) == index(ring::OUT_PROD).load(Ordering::Relaxed)
+        })
+}
+
+/// A domU's counters, port, and where that leads.
+pub fn state() -> [u64; 4] {
+    let at = |i| u64::from(index(i).load(Ordering::Relaxed));
+    let remote = peer(port()).map_or(u64::MAX, |(dom, remote)| u64::from(dom) << 32 | u64::from(remote));
+    [at(ring::OUT_PROD), at(ring::OUT_CONS), u64::from(port()), remote]
 }
 
 /// Into a domU's console ring. What finds no room within a while is lost: the test goes on without a reader.
 fn ring_write(bytes: &[u8]) {
     static BUSY: AtomicBool = AtomicBool::new(false);
-    let start = start::start_info();
     let page = ring_page();
     let mut tries = 0;
     while BUSY.swap(true, Ordering::Acquire) && tries < 1_000_000 {
@@ -65,7 +111,7 @@ fn ring_write(bytes: &[u8]) {
         let at = index(ring::OUT_PROD).load(Ordering::Relaxed);
         let mut tries = 0;
         while at.wrapping_sub(index(ring::OUT_CONS).load(Ordering::Acquire)) >= ring::OUT_SIZE as u32 && tries < 1000 {
-            events::send(start.console1);
+            events::send(port());
             call(nr::SCHED_OP, &[pv_abi::sched::OP_YIELD, 0]);
             tries += 1;
         }
@@ -75,7 +121,7 @@ fn ring_write(bytes: &[u8]) {
         index(ring::OUT_PROD).store(at.wrapping_add(1), Ordering::Release);
     }
     BUSY.store(false, Ordering::Release);
-    events::send(start.console1);
+    events::send(port());
 }
 
 impl fmt::Write for Line {

@@ -54,20 +54,21 @@ fn run() {
     guard::init_first();
     guests::console::line(f!("fuzz: seed {seed}, {cpus} vCPUs, {seconds} s, domain {}", World::get().own_id));
     END.store(events::now() + seconds * 1_000_000_000, Ordering::SeqCst);
+    let mut say = Say::new();
     for cpu in 1..cpus {
         smp::start(cpu, worker);
     }
     // One that has no handlers yet would not outlive the first NMI.
     check("all vCPUs are there", events::wait_ms(60_000, || READY.load(Ordering::SeqCst) == cpus));
-    let mut say = Say::new();
     work(0, &mut || say.now_and_then());
     let all = events::wait_ms(60_000, || {
         // A vCPU that user code keeps busy with upcalls masked.
         world::nudge(cpus);
         DONE.load(Ordering::SeqCst) == cpus
     });
-    check("all vCPUs came to their end", all);
     world::calm_down();
+    say.mend();
+    check("all vCPUs came to their end", all);
     counts::summary(STEPS.iter().map(|s| s.load(Ordering::Relaxed)).sum());
     check("memory that was given to nobody is as it was", World::get().canaries_live());
     World::get().look_at_canaries();
@@ -95,6 +96,7 @@ fn work(cpu: usize, each: &mut dyn FnMut()) {
 
 /// Progress, for whoever watches.
 struct Say {
+    console: guests::console::Way,
     next: u64,
     every: u64,
     seen: [u64; guests::start::MAX_CPUS],
@@ -103,7 +105,15 @@ struct Say {
 impl Say {
     fn new() -> Say {
         let every = option("say").unwrap_or(10) * 1_000_000_000;
-        Say { next: events::now() + every, every, seen: [0; guests::start::MAX_CPUS] }
+        let console = guests::console::way();
+        Say { console, next: events::now() + every, every, seen: [0; guests::start::MAX_CPUS] }
+    }
+
+    /// A port that was closed by chance is no reason to be silent.
+    fn mend(&self) {
+        if self.console.mend() {
+            guests::console::line(f!("fuzz: the port of its console was closed; another is bound"));
+        }
     }
 
     fn now_and_then(&mut self) {
@@ -112,6 +122,7 @@ impl Say {
             return;
         }
         self.next = now + self.every;
+        self.mend();
         let steps: u64 = STEPS.iter().map(|s| s.load(Ordering::Relaxed)).sum();
         counts::progress(steps);
         for (seen, steps) in self.seen.iter_mut().zip(&STEPS) {

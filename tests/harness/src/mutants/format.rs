@@ -15,8 +15,8 @@
 //! there and those that go must follow each other at exactly one place of the file. `#` begins a comment.
 //!
 //! A test is `host PACKAGE NAME` (a test of the package's library; `PACKAGE/TARGET` for one of its integration tests, `PACKAGE/bins` for its program) or
-//! `kernel NAME` (a PV test kernel, on the mutated hypervisor). A mutant may have several: each must notice. `quick` behind a test's line lets `test` without
-//! `--long` run the mutant too.
+//! `kernel NAME` (a PV test kernel, on the mutated hypervisor). A mutant may have several: each must notice. `quick` behind a
+//! test's line lets `test` without `--long` run the mutant with it, too.
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,8 @@ pub struct Mutant {
     pub removes: String,
     /// Each of them must notice; there is at least one.
     pub tests: Vec<Test>,
-    pub quick: bool,
+    /// Those of them that are run without `--long`.
+    pub quick: Vec<Test>,
     pub file: PathBuf,
     /// The change, in order.
     lines: Vec<(Mark, String)>,
@@ -96,7 +97,7 @@ struct Draft {
     name: String,
     removes: String,
     tests: Vec<Test>,
-    quick: bool,
+    quick: Vec<Test>,
     file: PathBuf,
     lines: Vec<(Mark, String)>,
 }
@@ -117,8 +118,10 @@ impl Draft {
             self.file = path.trim().into();
         } else if let Some(test) = line.strip_prefix("test ") {
             let (test, quick) = parse_test(test)?;
+            if quick {
+                self.quick.push(test.clone());
+            }
             self.tests.push(test);
-            self.quick |= quick;
         } else {
             return Err(format!("'{line}' is no line of a mutant"));
         }
@@ -226,11 +229,13 @@ mod tests {
     #[test]
     fn a_mutant_changes_one_place_whatever_its_indentation() {
         let m = &parse(ONE).expect("it parses")[0];
-        assert!(m.quick);
+        assert_eq!(m.quick, m.tests);
         let tests = |m: &Mutant| m.tests.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(tests(m), ["host boot/files x::y"]);
         let two = ONE.replace("file ", "test kernel k\nfile ");
-        assert_eq!(tests(&parse(&two).expect("two tests")[0]), ["host boot/files x::y", "kernel k"]);
+        let two = &parse(&two).expect("two tests")[0];
+        assert_eq!(tests(two), ["host boot/files x::y", "kernel k"]);
+        assert_eq!(two.quick, m.tests);
         assert_eq!(m.apply("    if a {\n  stop();\n}\nstop();\n"), Ok("    if a {\ngo();\n}\nstop();\n".into()));
         let broken = "if a\n{\n    stop(\n    );\n}\n";
         assert_eq!(m.apply(broken), Ok("if a {\ngo();\n}\n".into()));

@@ -42,11 +42,16 @@ struct Workshop<'a> {
     kernels: Option<PathBuf>,
 }
 
-/// Runs the mutants asked for: by name, or with `--long` all, or the quick ones.
+/// Runs the mutants asked for, by name, or with `--long` all; else those with quick tests, with these.
 pub fn mutants(o: &Options) -> Result<bool, String> {
     let root = kernels::root();
-    let mutants: Vec<Mutant> =
-        all(&root)?.into_iter().filter(|m| o.wants(&m.name) && (o.long || m.quick || !o.only.is_empty())).collect();
+    let mut mutants: Vec<Mutant> = all(&root)?.into_iter().filter(|m| o.wants(&m.name)).collect();
+    if !o.long && o.only.is_empty() {
+        mutants.retain_mut(|m| {
+            m.tests.clone_from(&m.quick);
+            !m.quick.is_empty()
+        });
+    }
     if mutants.is_empty() {
         return Err("harness: no such mutant".into());
     }

@@ -69,16 +69,21 @@ pub fn check_image(kernel: &KernelImage, plan: &DomainPlan, layout: &Layout, mem
         }
     }
 
-    // The kernel's bytes, and zeroes behind them.
+    // The kernel's bytes, zeroes behind them, and over all that the hypercall page, wherever it asks for it.
     let read = |paddr: u64, len: u64| memory.read_physical(paddr, len as usize);
+    let hypercalls = kernel.notes().hypercall_page.map(|va| va.wrapping_sub(base));
     for segment in kernel.segments() {
-        assert!(read(segment.paddr, segment.data.len() as u64) == segment.data, "segment at {:#x}", segment.paddr);
-        let rest = segment.mem_len - segment.data.len() as u64;
-        assert!(
-            read(segment.paddr + segment.data.len() as u64, rest).iter().all(|b| *b == 0),
-            "bss of {:#x}",
-            segment.paddr
-        );
+        let mut expected = segment.data.to_vec();
+        expected.resize(segment.mem_len as usize, 0);
+        if let Some(page) = hypercalls {
+            let (start, end) = (page.max(segment.paddr), (page + 4096).min(segment.paddr + segment.mem_len));
+            if start < end {
+                let there = (start - segment.paddr) as usize..(end - segment.paddr) as usize;
+                let contents = &boot::hypercall_page::contents()[(start - page) as usize..(end - page) as usize];
+                expected[there].copy_from_slice(contents);
+            }
+        }
+        assert!(read(segment.paddr, segment.mem_len) == expected, "segment at {:#x}", segment.paddr);
     }
 
     // start_info, found where rsi points.

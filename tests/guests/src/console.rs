@@ -70,14 +70,19 @@ pub fn way() -> Way {
 }
 
 impl Way {
-    /// Binds another port if this way is gone; true if it was.
+    /// Takes or binds another port if this way is gone; true if it was.
     pub fn mend(&self) -> bool {
         let Some((dom, remote)) = self.0.filter(|p| peer(port()) != Some(*p)) else {
             return false;
         };
-        let mut b = event::BindInterdomain { remote_dom: dom, remote_port: remote, ..Default::default() };
-        if events::op(event::OP_BIND_INTERDOMAIN, &mut b).0 == 0 {
-            PORT.store(b.local_port, Ordering::Relaxed);
+        // Somebody may have bound the reader's end already.
+        let there = (1..4096).find(|p| peer(*p) == self.0);
+        let new = there.or_else(|| {
+            let mut b = event::BindInterdomain { remote_dom: dom, remote_port: remote, ..Default::default() };
+            (events::op(event::OP_BIND_INTERDOMAIN, &mut b).0 == 0).then_some(b.local_port)
+        });
+        if let Some(new) = new {
+            PORT.store(new, Ordering::Relaxed);
         }
         true
     }

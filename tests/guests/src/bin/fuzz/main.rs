@@ -112,7 +112,7 @@ impl Say {
     /// A port that was closed by chance is no reason to be silent.
     fn mend(&self) {
         if self.console.mend() {
-            guests::console::line(f!("fuzz: the port of its console was closed; another is bound"));
+            guests::console::line(f!("fuzz: the port of its console was closed; it has another"));
         }
     }
 

@@ -75,11 +75,17 @@ impl Way {
         let Some((dom, remote)) = self.0.filter(|p| peer(port()) != Some(*p)) else {
             return false;
         };
-        // Somebody may have bound the reader's end already.
+        // Somebody may have bound the reader's end already; or else all ports may be in use, by the test.
         let there = (1..4096).find(|p| peer(*p) == self.0);
-        let new = there.or_else(|| {
+        let bind = || {
             let mut b = event::BindInterdomain { remote_dom: dom, remote_port: remote, ..Default::default() };
             (events::op(event::OP_BIND_INTERDOMAIN, &mut b).0 == 0).then_some(b.local_port)
+        };
+        let new = there.or_else(bind).or_else(|| {
+            for p in 16..32 {
+                events::close(p);
+            }
+            bind()
         });
         if let Some(new) = new {
             PORT.store(new, Ordering::Relaxed);

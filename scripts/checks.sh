@@ -83,7 +83,8 @@ checks_cpu() {
 # checks_fuzz: every fuzzer of the host tests for two minutes, from a seed of its own, and twenty times as many orders in each
 # model; optimised, with debug assertions.
 checks_fuzz() {
-    HOSPES_FUZZ_SECONDS=120 cargo test -q --profile checked -p boot -p hypervisor -p guest-tools fuzz_ -- --nocapture &&
+    HOSPES_FUZZ_SECONDS=120 cargo test -q --no-fail-fast --profile checked -p boot -p hypervisor -p guest-tools fuzz_ -- \
+        --nocapture &&
         HOSPES_MODEL_RUNS=20 cargo test -q --profile checked -p hypervisor --lib -- --nocapture model:: races::
 }
 

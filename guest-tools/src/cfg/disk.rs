@@ -265,15 +265,10 @@ impl Parts {
     fn into_disk(self) -> Result<Disk, String> {
         let target = self.target.ok_or("it names no target: a raw file or a block device")?;
         let vdev = self.vdev.ok_or("it names no vdev, the disk's name in the guest, such as xvda")?;
-        let (writable, shared) = self.access.unwrap_or((!self.cdrom, false));
-        Ok(Disk {
-            target,
-            vdev,
-            writable: writable && !self.cdrom,
-            shared,
-            cdrom: self.cdrom,
-            discard: !self.no_discard,
-        })
+        // A CD-ROM is read, whatever access its disk was to have.
+        let access = self.access.filter(|_| !self.cdrom);
+        let (writable, shared) = access.unwrap_or((!self.cdrom, false));
+        Ok(Disk { target, vdev, writable, shared, cdrom: self.cdrom, discard: !self.no_discard })
     }
 }
 
@@ -330,6 +325,10 @@ mod tests {
         assert!(!disk("/i,raw,xvda,w,no-discard").discard);
         for text in ["/i,raw,hdc,devtype=cdrom", "/i,raw,hdc,cdrom", "file:/i,hdc:cdrom,r", "/i,,hdc,r,devtype=cdrom"] {
             assert!(disk(text).cdrom && !disk(text).writable, "{text}");
+        }
+        for text in ["/i,raw,hdc,w!,devtype=cdrom", "/i,raw,hdc,w,cdrom"] {
+            let d = disk(text);
+            assert!(d.cdrom && !d.writable && !d.shared, "{text}");
         }
         assert_eq!(disk("vdev=xvda,target=/srv/a, b.img").target, Path::new("/srv/a, b.img"));
         assert!(disk("here.img,raw,xvda").target.is_absolute());

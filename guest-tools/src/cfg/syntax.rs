@@ -227,11 +227,11 @@ impl<'a> Parser<'a> {
                 }
                 Some(c) if c == quote => return Ok(text),
                 Some('\\') => self.escape(key, &place)?,
-                Some('\0') => {
-                    return self.error(format!("the string of `{key}` has a NUL character in it"));
-                }
                 Some(c) => c,
             };
+            if c == '\0' {
+                return self.error(format!("the string of `{key}` has a NUL character in it"));
+            }
             text.push(c);
         }
     }
@@ -416,6 +416,13 @@ mod tests {
         assert_eq!(one("demo"), Err("`demo` on the command line: is no key=value".into()));
         assert_eq!(one("=1"), Err("`=1` on the command line: has no setting's name before the =".into()));
         assert_eq!(one("name='a"), Err("`name='a` on the command line: has a string or list that does not end".into()));
+    }
+
+    #[test]
+    fn no_string_has_a_nul() {
+        for text in ["x = 'a\0'", "x = 'a\\\0'"] {
+            assert_eq!(error(text), "/etc/x.cfg:1: the string of `x` has a NUL character in it");
+        }
     }
 
     #[test]

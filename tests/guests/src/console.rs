@@ -70,7 +70,7 @@ pub fn way() -> Way {
 }
 
 impl Way {
-    /// Takes or binds another port if this way is gone; true if it was.
+    /// Takes or binds another port if this way is gone; true if there is another now.
     pub fn mend(&self) -> bool {
         let Some((dom, remote)) = self.0.filter(|p| peer(port()) != Some(*p)) else {
             return false;
@@ -90,7 +90,7 @@ impl Way {
         if let Some(new) = new {
             PORT.store(new, Ordering::Relaxed);
         }
-        true
+        new.is_some()
     }
 }
 
